@@ -1,0 +1,63 @@
+//! The keyring: an immutable snapshot of the keys that are held, and which of them is active.
+//!
+//! Vault's records become keys in [`key`], their rules are kept in [`record`] and [`history`], and [`published`] is
+//! where a finished snapshot meets its readers. No input or output happens here: bytes and the time come in as values.
+
+pub mod history;
+pub mod key;
+pub mod published;
+pub mod record;
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+pub use history::{History, Listing};
+pub use key::{Key, KeyDerivation, KeyId};
+pub use published::Published;
+
+/// A snapshot of the keys. It never changes: a new state is a new snapshot, swapped in whole, so one request sees one
+/// keyring from its start to its end. It always has an active key.
+#[derive(Debug)]
+pub struct Keyring {
+    active: Arc<HeldKey>,
+    by_id: HashMap<KeyId, Arc<HeldKey>>,
+}
+
+/// A key together with what Vault says of it.
+#[derive(Debug)]
+pub struct HeldKey {
+    pub key: Arc<Key>,
+    /// The newest KV version that carries this key; 1 on KV v1, which has no versions.
+    pub version: u64,
+    /// When that version was written.
+    pub created: SystemTime,
+    /// Vault no longer lists any version that carries this key: it is held for as long as the process lives.
+    pub retired: bool,
+}
+
+impl Keyring {
+    /// A keyring of the given keys. `None` when `active` is not among them.
+    pub fn new(keys: impl IntoIterator<Item = HeldKey>, active: &KeyId) -> Option<Self> {
+        let by_id: HashMap<_, _> =
+            keys.into_iter().map(|held| (held.key.id().clone(), Arc::new(held))).collect();
+        let active = Arc::clone(by_id.get(active)?);
+        Some(Self { active, by_id })
+    }
+
+    /// The key that seals.
+    pub fn active(&self) -> &HeldKey {
+        &self.active
+    }
+
+    pub fn get(&self, id: &str) -> Option<&HeldKey> {
+        self.by_id.get(id).map(Arc::as_ref)
+    }
+
+    /// Every key, newest version first.
+    pub fn newest_first(&self) -> Vec<&HeldKey> {
+        let mut keys: Vec<_> = self.by_id.values().map(Arc::as_ref).collect();
+        keys.sort_by(|a, b| {
+            (b.version, b.created).cmp(&(a.version, a.created)).then_with(|| a.key.id().cmp(b.key.id()))
+        });
+        keys
+    }
+}

@@ -1,0 +1,348 @@
+//! From the versions of one secret to one keyring: what to fetch, what to hold, what is active.
+//!
+//! Pure functions of Vault's listing and of the contents read. Who reads them, and when, is in `sync`. The rules: a
+//! version destroyed or deleted on purpose leaves; one that Vault pruned stays, retired; the newest live usable version
+//! is active; of two different keys under one ID the older stays; and the keyring never goes from some keys to none.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use super::{
+    HeldKey, KeyId, Keyring,
+    record::{Contents, Form, RecordError, Rejected},
+};
+
+/// Which version this is. A secret that was wholly removed and written anew counts from 1 again, so the number alone
+/// does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VersionId {
+    pub created: SystemTime,
+    pub number: u64,
+}
+
+/// What Vault says of the secret's versions at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Every version that Vault still lists, and whether its content can be read.
+    pub versions: BTreeMap<VersionId, VersionState>,
+    pub current: u64,
+    /// How many versions Vault keeps. A further one destroys the oldest.
+    pub max_versions: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionState {
+    Live,
+    /// Destroyed, or deleted at a time that is past.
+    Removed,
+}
+
+/// All that was read of the secret so far, by version.
+#[derive(Clone, Debug, Default)]
+pub struct History(BTreeMap<VersionId, Held>);
+
+#[derive(Clone, Debug)]
+struct Held {
+    contents: Arc<Contents>,
+    retired: bool,
+}
+
+/// A record that did not make it into the keyring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub version: u64,
+    pub id: Option<KeyId>,
+    pub reason: RejectionReason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RejectionReason {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("another key stands under this id in version {0}, which is older and stays")]
+    Conflict(u64),
+}
+
+/// Why a listing gave no new keyring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoKeyring {
+    #[error("every version of the secret is deleted or destroyed")]
+    NoneLive,
+    #[error("no live version of the secret holds a usable record")]
+    NoneUsable,
+}
+
+/// What the history amounts to.
+#[derive(Debug)]
+pub struct Built {
+    pub keyring: Result<Keyring, NoKeyring>,
+    pub rejected: Vec<Rejection>,
+}
+
+impl Listing {
+    /// How many more versions can be written before Vault destroys the oldest that it lists.
+    pub fn headroom(&self) -> u64 {
+        let oldest = self.versions.keys().map(|id| id.number).min().unwrap_or(self.current);
+        self.max_versions.saturating_sub((self.current + 1).saturating_sub(oldest))
+    }
+}
+
+impl History {
+    /// The live versions that are not held yet, oldest first: all that has to be fetched.
+    pub fn missing(&self, listing: &Listing) -> Vec<VersionId> {
+        let live = listing.versions.iter().filter(|&(_, state)| *state == VersionState::Live);
+        live.map(|(id, _)| *id).filter(|id| !self.0.contains_key(id)).collect()
+    }
+
+    /// Takes in what was fetched, lets go of what was removed on purpose, and builds the keyring. When no key would be
+    /// left, nothing is let go of, and the reason says why.
+    pub fn advance(&mut self, listing: &Listing, fetched: Vec<(VersionId, Contents)>) -> Built {
+        for (id, contents) in fetched {
+            self.0.insert(id, Held { contents: Arc::new(contents), retired: false });
+        }
+        let mut next = self.clone();
+        next.0.retain(|id, _| listing.versions.get(id) != Some(&VersionState::Removed));
+        for (id, held) in &mut next.0 {
+            held.retired = !listing.versions.contains_key(id);
+        }
+        let mut built = next.build();
+        if built.keyring.is_ok() {
+            *self = next;
+        } else if !listing.versions.values().any(|state| *state == VersionState::Live) {
+            built.keyring = Err(NoKeyring::NoneLive);
+        }
+        built
+    }
+
+    /// The same for KV v1, which has one content and no history. A map is the whole truth; a single record that took
+    /// the place of another retires it, since its ciphertexts are still about.
+    pub fn replace(&mut self, contents: Contents, now: SystemTime) -> Built {
+        let newest = self.0.last_key_value();
+        if newest.is_none_or(|(_, held)| !held.contents.same_as(&contents)) {
+            let mut next = self.clone();
+            next.0.retain(|_, held| contents.form == Form::Single && !held.contents.same_as(&contents));
+            next.0.values_mut().for_each(|held| held.retired = true);
+            next.0.insert(
+                VersionId { created: now, number: 1 },
+                Held { contents: Arc::new(contents), retired: false },
+            );
+            let built = next.build();
+            if built.keyring.is_ok() {
+                *self = next;
+            }
+            return built;
+        }
+        self.build()
+    }
+
+    fn build(&self) -> Built {
+        let mut keys: BTreeMap<KeyId, HeldKey> = BTreeMap::new();
+        let mut rejected = Vec::new();
+        let mut active = None;
+        // Oldest first, so that of two different keys under one ID the older is there already.
+        for (version, held) in &self.0 {
+            let mut reject = |Rejected { id, reason }: &Rejected| {
+                rejected.push(Rejection { version: version.number, id: id.clone(), reason: (*reason).into() });
+            };
+            held.contents.rejected.iter().for_each(&mut reject);
+            let mut candidate = held.contents.active.as_ref().filter(|_| !held.retired);
+            for key in &held.contents.keys {
+                let fresh = HeldKey {
+                    key: Arc::clone(key),
+                    version: version.number,
+                    created: version.created,
+                    retired: held.retired,
+                };
+                match keys.get_mut(key.id()) {
+                    Some(older) if !older.key.same_key(key) => {
+                        candidate = candidate.filter(|id| *id != key.id());
+                        rejected.push(Rejection {
+                            version: version.number,
+                            id: Some(key.id().clone()),
+                            reason: RejectionReason::Conflict(older.version),
+                        });
+                    }
+                    Some(older) => *older = HeldKey { retired: older.retired && held.retired, ..fresh },
+                    None => {
+                        keys.insert(key.id().clone(), fresh);
+                    }
+                }
+            }
+            active = candidate.cloned().or(active);
+        }
+        let keyring = active
+            .and_then(|active| Keyring::new(keys.into_values(), &active))
+            .ok_or(NoKeyring::NoneUsable);
+        Built { keyring, rejected }
+    }
+
+    /// IDs of live keys whose text is short for a key, with their version.
+    pub fn short_keys(&self) -> Vec<(u64, KeyId)> {
+        let all = self.0.iter().flat_map(|(version, held)| held.contents.short.iter().map(|id| (version.number, id)));
+        all.map(|(number, id)| (number, id.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::keyring::KeyDerivation;
+
+    fn version(number: u64) -> VersionId {
+        VersionId { created: SystemTime::UNIX_EPOCH + Duration::from_secs(number), number }
+    }
+
+    fn record(json: &str) -> Contents {
+        Contents::parse(json.as_bytes(), KeyDerivation::Sha256)
+    }
+
+    fn single(id: &str, key: &str) -> Contents {
+        record(&format!(r#"{{"id": "{id}", "key": "{key}"}}"#))
+    }
+
+    /// A listing of the given versions; a negative number is a removed one.
+    fn listing(numbers: &[i64]) -> Listing {
+        let state = |n: &i64| if *n < 0 { VersionState::Removed } else { VersionState::Live };
+        Listing {
+            versions: numbers.iter().map(|n| (version(n.unsigned_abs()), state(n))).collect(),
+            current: numbers.iter().map(|n| n.unsigned_abs()).max().unwrap_or(0),
+            max_versions: 10,
+        }
+    }
+
+    /// `active` and the sorted IDs, retired ones with a `*`.
+    fn shown(built: &Built) -> String {
+        match &built.keyring {
+            Ok(keyring) => {
+                let mut ids: Vec<_> = keyring.newest_first();
+                ids.sort_by_key(|held| held.key.id().clone());
+                let ids: Vec<_> = ids
+                    .iter()
+                    .map(|held| format!("{}{}", held.key.id(), if held.retired { "*" } else { "" }))
+                    .collect();
+                format!("{} of {}", keyring.active().key.id(), ids.join(" "))
+            }
+            Err(reason) => reason.to_string(),
+        }
+    }
+
+    fn two_versions() -> History {
+        let mut history = History::default();
+        let fetched = vec![(version(1), single("a", "x")), (version(2), single("b", "y"))];
+        assert_eq!(shown(&history.advance(&listing(&[1, 2]), fetched)), "b of a b");
+        history
+    }
+
+    #[test]
+    fn only_live_versions_not_held_are_fetched() {
+        let history = two_versions();
+        assert_eq!(history.missing(&listing(&[1, 2])), []);
+        assert_eq!(history.missing(&listing(&[1, -2, 3, -4, 5])), [version(3), version(5)]);
+        let anew = VersionId { created: SystemTime::now(), number: 1 };
+        let mut written_anew = listing(&[]);
+        written_anew.versions.insert(anew, VersionState::Live);
+        assert_eq!(history.missing(&written_anew), [anew]);
+    }
+
+    #[test]
+    fn a_version_removed_on_purpose_leaves() {
+        let mut history = two_versions();
+        assert_eq!(shown(&history.advance(&listing(&[-1, 2]), vec![])), "b of b");
+        assert_eq!(history.missing(&listing(&[1, 2])), [version(1)], "an undeleted version is fetched again");
+    }
+
+    #[test]
+    fn when_the_current_version_was_removed_the_newest_live_one_is_active() {
+        assert_eq!(shown(&two_versions().advance(&listing(&[1, -2]), vec![])), "a of a");
+    }
+
+    #[test]
+    fn when_every_version_was_removed_nothing_is_let_go_of() {
+        let mut history = two_versions();
+        assert_eq!(
+            shown(&history.advance(&listing(&[-1, -2]), vec![])),
+            "every version of the secret is deleted or destroyed"
+        );
+        assert_eq!(shown(&history.build()), "b of a b");
+        let next = history.advance(&listing(&[-1, -2, 3]), vec![(version(3), single("c", "z"))]);
+        assert_eq!(shown(&next), "c of c");
+    }
+
+    #[test]
+    fn a_pruned_version_stays_retired_and_is_never_active() {
+        let mut history = two_versions();
+        assert_eq!(shown(&history.advance(&listing(&[2]), vec![])), "b of a* b");
+        let bad = vec![(version(3), record("{}"))];
+        assert_eq!(
+            shown(&history.advance(&listing(&[3]), bad)),
+            "no live version of the secret holds a usable record"
+        );
+        assert_eq!(shown(&history.build()), "b of a* b", "and the keyring stays");
+    }
+
+    #[test]
+    fn a_malformed_current_version_leaves_the_active_key_as_it_was() {
+        let mut history = two_versions();
+        let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), record(r#"{"id": "c"}"#))]);
+        assert_eq!(shown(&built), "b of a b");
+        assert_eq!(built.rejected[0].version, 3);
+        assert_eq!(history.missing(&listing(&[1, 2, 3])), [], "a malformed version is not fetched again");
+    }
+
+    #[test]
+    fn of_two_different_keys_under_one_id_the_older_stays() {
+        let mut history = two_versions();
+        let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), single("a", "other"))]);
+        assert_eq!(shown(&built), "b of a b");
+        assert_eq!(
+            built.rejected,
+            [Rejection {
+                version: 3,
+                id: Some(KeyId::parse("a").unwrap()),
+                reason: RejectionReason::Conflict(1)
+            }]
+        );
+        let keyring = built.keyring.unwrap();
+        assert!(keyring.get("a").unwrap().key.same_key(&single("a", "x").keys[0]));
+        assert_eq!(shown(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
+    }
+
+    #[test]
+    fn a_rolled_back_version_is_one_key_under_the_newest_number() {
+        let mut history = two_versions();
+        let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), single("a", "x"))]);
+        assert_eq!(shown(&built), "a of a b");
+        assert_eq!(built.keyring.unwrap().active().version, 3);
+        assert_eq!(shown(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
+    }
+
+    #[test]
+    fn a_map_brings_a_whole_keyring_in_one_version() {
+        let mut history = History::default();
+        let map = record(r#"{"active": "b", "keys": {"a": "x", "b": "y"}}"#);
+        assert_eq!(shown(&history.advance(&listing(&[1]), vec![(version(1), map)])), "b of a b");
+    }
+
+    #[test]
+    fn on_kv_v1_a_new_single_record_retires_the_old_one_and_a_map_is_the_whole_truth() {
+        let mut history = History::default();
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        assert_eq!(shown(&history.replace(single("a", "x"), at(1))), "a of a");
+        assert_eq!(shown(&history.replace(single("b", "y"), at(2))), "b of a* b");
+        assert_eq!(shown(&history.replace(single("b", "y"), at(3))), "b of a* b");
+        assert_eq!(shown(&history.replace(single("a", "x"), at(4))), "a of a b*");
+        assert_eq!(history.0.len(), 2, "going back and forth does not grow the history");
+        assert_eq!(shown(&history.replace(record("{}"), at(5))), "no live version of the secret holds a usable record");
+        assert_eq!(shown(&history.build()), "a of a b*", "and the keyring stays");
+        assert_eq!(shown(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))), "c of c");
+    }
+
+    #[test]
+    fn headroom_counts_the_versions_that_can_still_be_written() {
+        assert_eq!(listing(&[1, 2]).headroom(), 8);
+        assert_eq!(listing(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).headroom(), 0);
+        assert_eq!(listing(&[4, 13]).headroom(), 0);
+        assert_eq!(listing(&[]).headroom(), 9);
+    }
+}

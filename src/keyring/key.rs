@@ -1,0 +1,178 @@
+//! One key: its ID, and what becomes of a record's key text.
+//!
+//! The key text is derived to the 32-byte key K (Kong's rule, or base64), and K to the key of the native format. The
+//! formats' bytes are in `cipher`; which keys are held is in `keyring`.
+
+use std::{borrow::Borrow, fmt};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use hkdf::Hkdf;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use xaes_256_gcm::{Xaes256Gcm, aead::KeyInit as _};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::secret::Secret;
+
+/// A key ID: 1 to 64 of `A-Z a-z 0-9 _ . -`, and not the word `active`, which is a path of the API.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(Box<str>);
+
+/// How the 32-byte key K comes from a record's `key` text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyDerivation {
+    /// K = SHA-256(text), as in Kong's vault strategy.
+    Sha256,
+    /// K = base64-decode(text), exactly 32 bytes, as Kong's cluster strategy and Transit export their keys.
+    Raw,
+}
+
+/// A key, ready to use: K and the cipher of the native format, whose own key is
+/// HKDF-SHA256(K, no salt, info `keyringd kr1 xaes-256-gcm`, 32 bytes) (RFC 5869). Wiped when dropped.
+pub struct Key {
+    id: KeyId,
+    k: Secret<[u8; 32]>,
+    xaes: Xaes256Gcm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active")]
+    Id,
+    #[error("`key` is empty")]
+    Empty,
+    #[error("`key` must be base64 of exactly 32 bytes under keyring_key_derivation = raw")]
+    NotRaw,
+}
+
+impl KeyId {
+    pub const MAX_LEN: usize = 64;
+
+    /// # Errors
+    /// [`KeyError::Id`] when the text breaks the rule above.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(KeyError::Id) }
+    }
+
+    pub fn is_valid(text: &str) -> bool {
+        (1..=Self::MAX_LEN).contains(&text.len())
+            && text != "active"
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    }
+
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Key {
+    /// # Errors
+    /// [`KeyError`], which never holds any of the text.
+    pub fn derive(id: KeyId, text: &Secret<String>, derivation: KeyDerivation) -> Result<Self, KeyError> {
+        let text = text.expose();
+        if text.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        let mut k = Secret::new([0; 32]);
+        match derivation {
+            KeyDerivation::Sha256 => {
+                let mut digest = Sha256::digest(text.as_bytes());
+                k.expose_mut().copy_from_slice(&digest);
+                digest.as_mut_slice().zeroize();
+            }
+            KeyDerivation::Raw => {
+                // A buffer of known size: 44 characters are 33 bytes at most, and nothing is reallocated.
+                let mut decoded = Zeroizing::new([0; 33]);
+                match BASE64_STANDARD.decode_slice(text, decoded.as_mut_slice()) {
+                    Ok(32) => k.expose_mut().copy_from_slice(&decoded[..32]),
+                    _ => return Err(KeyError::NotRaw),
+                }
+            }
+        }
+        Ok(Self::new(id, k))
+    }
+
+    /// A key from K itself.
+    pub fn new(id: KeyId, k: Secret<[u8; 32]>) -> Self {
+        let mut okm = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, k.expose())
+            .expand(b"keyringd kr1 xaes-256-gcm", okm.as_mut_slice())
+            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+        let xaes = Xaes256Gcm::new((&*okm).into());
+        Self { id, k, xaes }
+    }
+
+    pub const fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    pub const fn xaes(&self) -> &Xaes256Gcm {
+        &self.xaes
+    }
+
+    /// Whether both hold the same 32 bytes, in constant time.
+    pub fn same_key(&self, other: &Self) -> bool {
+        self.k.expose().ct_eq(other.k.expose()).into()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for KeyId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derive(text: &str, derivation: KeyDerivation) -> Result<Key, KeyError> {
+        Key::derive(KeyId::parse("a").unwrap(), &Secret::new(text.to_owned()), derivation)
+    }
+
+    #[test]
+    fn ids_are_1_to_64_of_the_documented_characters() {
+        for good in ["a", "8zgITLQh", "a.b_c-D", "Active", &"x".repeat(64)] {
+            assert!(KeyId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "active", "a b", "a:b", "a/b", "é", "a\n", &"x".repeat(65)] {
+            assert!(KeyId::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn sha256_takes_any_text_and_raw_takes_32_bytes_of_base64() {
+        assert!(derive("x", KeyDerivation::Sha256).is_ok());
+        assert_eq!(derive("", KeyDerivation::Sha256).unwrap_err(), KeyError::Empty);
+        assert!(derive(&BASE64_STANDARD.encode([7; 32]), KeyDerivation::Raw).is_ok());
+        for bad in ["x", "!!!!", &BASE64_STANDARD.encode([7; 31]), &BASE64_STANDARD.encode([7; 33]), &"A".repeat(5000)] {
+            assert_eq!(derive(bad, KeyDerivation::Raw).unwrap_err(), KeyError::NotRaw, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_two_derivations_differ_and_equal_texts_give_equal_keys() {
+        let text = BASE64_STANDARD.encode([7; 32]);
+        let (one, two) = (derive(&text, KeyDerivation::Raw).unwrap(), derive(&text, KeyDerivation::Raw).unwrap());
+        assert!(one.same_key(&two));
+        assert!(!one.same_key(&derive(&text, KeyDerivation::Sha256).unwrap()));
+    }
+}

@@ -1,0 +1,311 @@
+//! What one secret in Vault holds: Kong's single record, or the map of several.
+//!
+//! `{"id": "…", "key": "…"}` is one record; `{"active": "<id>", "keys": {"<id>": "<key>", …}}` is several. A bad record
+//! is rejected by itself, with the reason and never with its content. How versions add up is in `history`.
+
+use std::{fmt, sync::Arc};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+use super::key::{Key, KeyDerivation, KeyError, KeyId};
+use crate::secret::Secret;
+
+/// Under this length, in characters, a key text for `sha256` is probably a password rather than a key.
+const SHORT_KEY_TEXT: usize = 32;
+
+/// The usable records of one secret, and what was wrong with the others.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub form: Form,
+    /// The ID that this secret makes active; `None` when its record was rejected.
+    pub active: Option<KeyId>,
+    pub keys: Vec<Arc<Key>>,
+    pub rejected: Vec<Rejected>,
+    /// IDs whose key text is shorter than a key should be.
+    pub short: Vec<KeyId>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `{"id", "key"}`: one record, one of a history.
+    #[default]
+    Single,
+    /// `{"active", "keys"}`: a whole keyring.
+    Map,
+}
+
+/// A record that was left out. The ID is there only when it is a well-formed one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub id: Option<KeyId>,
+    pub reason: RecordError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("the secret is not a JSON object")]
+    NotAnObject,
+    #[error("the secret has neither `id` and `key` nor `active` and `keys`")]
+    NoRecord,
+    #[error("the secret mixes the two forms: either `id` and `key`, or `active` and `keys`")]
+    Mixed,
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    #[error("`{0}` must be text, and is {1}")]
+    NotText(&'static str, &'static str),
+    #[error("`keys` must be an object of texts, and is {0}")]
+    KeysNotAnObject(&'static str),
+    #[error("`active` names a record that is not among the usable ones in `keys`")]
+    ActiveNotHeld,
+    #[error("the same id stands twice in `keys`")]
+    Twice,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl Contents {
+    /// Reads the JSON object that a KV secret holds. Never fails as a whole: what cannot be used is in `rejected`.
+    pub fn parse(json: &[u8], derivation: KeyDerivation) -> Self {
+        let mut contents = Self::default();
+        match serde_json::from_slice::<RawRecord>(json) {
+            Ok(raw) => contents.fill(raw, derivation),
+            Err(_) => contents.reject(None, RecordError::NotAnObject),
+        }
+        contents
+    }
+
+    /// Whether both make the same keyring: the same form, active ID, keys and mistakes.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.form == other.form
+            && self.active == other.active
+            && self.rejected == other.rejected
+            && self.keys.len() == other.keys.len()
+            && self.keys.iter().zip(&other.keys).all(|(a, b)| a.id() == b.id() && a.same_key(b))
+    }
+
+    fn fill(&mut self, raw: RawRecord, derivation: KeyDerivation) {
+        match raw {
+            RawRecord { id: None, key: None, active: None, keys: None } => {
+                self.reject(None, RecordError::NoRecord);
+            }
+            RawRecord { id, key, active: None, keys: None } => {
+                let id = match text("id", id).and_then(|id| Ok(KeyId::parse(id.expose())?)) {
+                    Ok(id) => id,
+                    Err(reason) => return self.reject(None, reason),
+                };
+                match text("key", key) {
+                    Ok(key) => {
+                        self.active = Some(id.clone());
+                        self.add(id, &key, derivation);
+                        self.forget_active_unless_held();
+                    }
+                    Err(reason) => self.reject(Some(id), reason),
+                }
+            }
+            RawRecord { id: None, key: None, active, keys } => {
+                self.form = Form::Map;
+                self.fill_map(active, keys, derivation);
+            }
+            _ => self.reject(None, RecordError::Mixed),
+        }
+    }
+
+    fn fill_map(&mut self, active: Option<Field>, keys: Option<Field>, derivation: KeyDerivation) {
+        let entries = match keys {
+            Some(Field::Object(entries)) => entries,
+            Some(other) => return self.reject(None, RecordError::KeysNotAnObject(other.kind())),
+            None => return self.reject(None, RecordError::Missing("keys")),
+        };
+        for (id, key) in entries {
+            let Ok(id) = KeyId::parse(&id) else {
+                self.reject(None, KeyError::Id.into());
+                continue;
+            };
+            if self.keys.iter().any(|held| *held.id() == id) {
+                self.reject(Some(id), RecordError::Twice);
+                continue;
+            }
+            match text("key", Some(key)) {
+                Ok(key) => self.add(id, &key, derivation),
+                Err(reason) => self.reject(Some(id), reason),
+            }
+        }
+        match text("active", active).and_then(|id| Ok(KeyId::parse(id.expose())?)) {
+            Ok(id) => {
+                self.active = Some(id.clone());
+                self.forget_active_unless_held();
+                if self.active.is_none() {
+                    self.reject(Some(id), RecordError::ActiveNotHeld);
+                }
+            }
+            Err(reason) => self.reject(None, reason),
+        }
+    }
+
+    fn add(&mut self, id: KeyId, text: &Secret<String>, derivation: KeyDerivation) {
+        if derivation == KeyDerivation::Sha256 && text.expose().chars().count() < SHORT_KEY_TEXT {
+            self.short.push(id.clone());
+        }
+        match Key::derive(id.clone(), text, derivation) {
+            Ok(key) => self.keys.push(Arc::new(key)),
+            Err(reason) => self.reject(Some(id), reason.into()),
+        }
+    }
+
+    fn forget_active_unless_held(&mut self) {
+        self.active = self.active.take().filter(|id| self.keys.iter().any(|key| key.id() == id));
+    }
+
+    fn reject(&mut self, id: Option<KeyId>, reason: RecordError) {
+        self.rejected.push(Rejected { id, reason });
+    }
+}
+
+/// The fields of either form as they come: each may be anything.
+#[derive(Deserialize)]
+struct RawRecord {
+    id: Option<Field>,
+    key: Option<Field>,
+    active: Option<Field>,
+    keys: Option<Field>,
+}
+
+/// A JSON value reduced to what a record may hold. serde's own messages would quote the value, so none is used.
+enum Field {
+    Text(Secret<String>),
+    Object(Vec<(String, Self)>),
+    Other(&'static str),
+}
+
+impl Field {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Object(_) => "an object",
+            Self::Other(kind) => kind,
+        }
+    }
+}
+
+fn text(name: &'static str, field: Option<Field>) -> Result<Secret<String>, RecordError> {
+    match field {
+        Some(Field::Text(text)) => Ok(text),
+        Some(other) => Err(RecordError::NotText(name, other.kind())),
+        None => Err(RecordError::Missing(name)),
+    }
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FieldVisitor)
+    }
+}
+
+struct FieldVisitor;
+
+impl<'de> Visitor<'de> for FieldVisitor {
+    type Value = Field;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Field, E> {
+        Ok(Field::Text(Secret::new(value.to_owned())))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Field, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Field::Object(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Field, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::Other("a list"))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Field, E> {
+        Ok(Field::Other("a boolean"))
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Field, E> {
+        Ok(Field::Other("a number"))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Field, E> {
+        Ok(Field::Other("null"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Contents {
+        Contents::parse(json.as_bytes(), KeyDerivation::Sha256)
+    }
+
+    fn reasons(json: &str) -> Vec<String> {
+        parse(json).rejected.iter().map(|rejected| rejected.reason.to_string()).collect()
+    }
+
+    #[test]
+    fn a_single_record_is_its_own_active_key() {
+        let contents = parse(r#"{"id": "a", "key": "0123456789abcdef0123456789abcdef", "note": 1}"#);
+        assert_eq!(contents.active.unwrap().as_str(), "a");
+        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (Form::Single, 1, 0));
+        assert!(contents.rejected.is_empty());
+    }
+
+    #[test]
+    fn a_map_holds_several_and_names_the_active_one() {
+        let contents = parse(r#"{"active": "b", "keys": {"a": "x", "b": "y", "bad id": "z", "c": 1}}"#);
+        assert_eq!(contents.active.unwrap().as_str(), "b");
+        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (Form::Map, 2, 2));
+        assert_eq!(contents.rejected.len(), 2);
+    }
+
+    #[test]
+    fn every_malformed_record_says_what_is_wrong_without_its_content() {
+        for (json, reason) in [
+            ("[]", "the secret is not a JSON object"),
+            ("{", "the secret is not a JSON object"),
+            ("{}", "the secret has neither `id` and `key` nor `active` and `keys`"),
+            (r#"{"id": "a"}"#, "`key` is missing"),
+            (r#"{"key": "planted"}"#, "`id` is missing"),
+            (r#"{"id": "a", "key": 7}"#, "`key` must be text, and is a number"),
+            (r#"{"id": "a", "key": {"planted": "x"}}"#, "`key` must be text, and is an object"),
+            (r#"{"id": ["planted"], "key": "x"}"#, "`id` must be text, and is a list"),
+            (r#"{"id": "a", "key": ""}"#, "`key` is empty"),
+            (r#"{"id": "active", "key": "x"}"#, "`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active"),
+            (r#"{"id": "a", "key": "x", "keys": {}}"#, "the secret mixes the two forms: either `id` and `key`, or `active` and `keys`"),
+            (r#"{"active": "a"}"#, "`keys` is missing"),
+            (r#"{"active": "a", "keys": true}"#, "`keys` must be an object of texts, and is a boolean"),
+            (r#"{"active": "a", "keys": {"b": "x"}}"#, "`active` names a record that is not among the usable ones in `keys`"),
+            (r#"{"keys": {"b": "x"}}"#, "`active` is missing"),
+            (r#"{"active": "b", "keys": {"b": "x", "b": "y"}}"#, "the same id stands twice in `keys`"),
+        ] {
+            assert_eq!(reasons(json), [reason], "{json}");
+            assert!(!format!("{:?}", parse(json)).contains("planted"), "{json}");
+        }
+    }
+
+    #[test]
+    fn null_counts_as_absent() {
+        assert_eq!(reasons(r#"{"id": "a", "key": null}"#), ["`key` is missing"]);
+    }
+}

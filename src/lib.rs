@@ -1,0 +1,4 @@
+//! keyringd
+pub mod cipher;
+pub mod keyring;
+pub mod secret;
