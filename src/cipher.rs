@@ -26,7 +26,9 @@ impl Plaintext {
 /// caller; a key that is not held is told apart, since an operator can do something about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    #[error("the ciphertext cannot be opened: it is not one of this keyring's, or was changed, or its associated data differ")]
+    #[error(
+        "the ciphertext cannot be opened: it is not one of this keyring's, or was changed, or its associated data differ"
+    )]
     NotAuthentic,
     #[error("no key {0:?} in the keyring: it is not in Vault, was removed there, or has not been synced yet")]
     UnknownKey(KeyId),

@@ -52,6 +52,11 @@ impl Keyring {
         self.by_id.get(id).map(Arc::as_ref)
     }
 
+    /// How many keys are held: one at least.
+    pub fn key_count(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// Every key, newest version first.
     pub fn newest_first(&self) -> Vec<&HeldKey> {
         let mut keys: Vec<_> = self.by_id.values().map(Arc::as_ref).collect();

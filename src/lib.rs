@@ -1,4 +1,31 @@
-//! keyringd
+//! keyringd: a keyring encryption daemon for people who keep their keys in HashiCorp Vault or OpenBao.
+//!
+//! It reads Kong's keyring settings, takes the `<id,key>` records of one secret, and serves encrypt and decrypt on a Unix
+//! socket under the active key. Applications go on working while Vault is down, and never hold a key.
+//!
+//! Data flows one way: kong.conf / `KONG_*` → settings → vault → sync → keyring → cipher → socket.
+//!
+//! - [`settings`]: kong.conf and variables become one typed value, or a report of every mistake.
+//! - [`vault`]: a session with the server, and what the KV engine answers.
+//! - [`sync`]: reads what changed, builds a keyring, publishes it; and when to do so again.
+//! - [`keyring`]: the immutable snapshot of keys, and the rules of records and versions.
+//! - [`cipher`]: seal and open, and the bytes of the formats.
+//! - [`socket`]: HTTP on a Unix listener, in the shapes of Vault's Transit API and Kong's keyring API.
+//! - [`daemon`]: the life of it all; [`signals`] and [`logging`] serve it.
+//! - [`cli`] and [`client`]: the command line, and its side of the socket.
+//! - [`secret`]: the type of whatever must be wiped and never printed.
+//!
+//! Each imports only from what stands below it; `tests/layers.rs` holds that.
+
 pub mod cipher;
+pub mod cli;
+pub mod client;
+pub mod daemon;
 pub mod keyring;
+pub mod logging;
 pub mod secret;
+pub mod settings;
+pub mod signals;
+pub mod socket;
+pub mod sync;
+pub mod vault;

@@ -83,7 +83,11 @@ impl Message {
         head[self.start..].copy_from_slice(&nonce);
         let tag = key
             .xaes()
-            .encrypt_inout_detached(&Nonce::from(nonce), &bound(key.id().as_str(), associated_data), plaintext.into())
+            .encrypt_inout_detached(
+                &Nonce::from(nonce),
+                &bound(key.id().as_str(), associated_data),
+                plaintext.into(),
+            )
             .unwrap_or_else(|_| unreachable!("a request is far below AES-GCM's limit of 64 GiB"));
         self.buffer.extend_from_slice(&tag);
     }
@@ -110,8 +114,10 @@ pub fn open_text<'k>(
     text: &str,
     associated_data: &[u8],
 ) -> Result<(&'k HeldKey, Plaintext), OpenError> {
-    let (id, sealed) =
-        text.strip_prefix(TEXT_PREFIX).and_then(|rest| rest.split_once(':')).ok_or(OpenError::NotAuthentic)?;
+    let (id, sealed) = text
+        .strip_prefix(TEXT_PREFIX)
+        .and_then(|rest| rest.split_once(':'))
+        .ok_or(OpenError::NotAuthentic)?;
     let held = find(keyring, id)?;
     let mut buffer = Zeroizing::new(Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len())));
     BASE64.decode_append(sealed, &mut *buffer).map_err(|_| OpenError::NotAuthentic)?;
@@ -138,9 +144,7 @@ pub fn open_binary<'k>(
 }
 
 fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, OpenError> {
-    keyring
-        .get(id)
-        .ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
+    keyring.get(id).ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
 }
 
 /// Opens `buffer[start..]`, which is nonce ‖ ct ‖ tag.
@@ -232,7 +236,12 @@ mod tests {
         keyring(Key::new(KeyId::parse("some.id").unwrap(), Secret::new([7; 32])))
     }
 
-    fn seal_text(keyring: &Keyring, nonce: [u8; NONCE_LEN], associated_data: &[u8], plaintext: &[u8]) -> String {
+    fn seal_text(
+        keyring: &Keyring,
+        nonce: [u8; NONCE_LEN],
+        associated_data: &[u8],
+        plaintext: &[u8],
+    ) -> String {
         let fill = |buffer: &mut Vec<u8>| {
             buffer.extend_from_slice(plaintext);
             Ok::<_, Infallible>(())
@@ -249,7 +258,8 @@ mod tests {
             serde_json::from_str(include_str!("../../tests/vectors/native.json")).unwrap();
         assert_eq!(file.vectors.len(), 4);
         for vector in file.vectors {
-            let derivation = if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
+            let derivation =
+                if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
             let id = KeyId::parse(&vector.id).unwrap();
             let keyring = keyring(Key::derive(id, &Secret::new(vector.key), derivation).unwrap());
             let nonce = unhex(&vector.nonce).try_into().unwrap();
@@ -300,7 +310,11 @@ mod tests {
         let sealed = seal_text(&keyring, [3; NONCE_LEN], b"", b"plaintext!");
         assert!(sealed.ends_with('='), "the last characters have unused bits, which must be zero: {sealed}");
         for at in 0..sealed.len() {
-            for other in ["A", "B", "1", ":", "=", "\n", "é"].map(str::to_owned).into_iter().chain(next_letter(&sealed[at..=at])) {
+            for other in ["A", "B", "1", ":", "=", "\n", "é"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(next_letter(&sealed[at..=at]))
+            {
                 let changed = [&sealed[..at], &other, &sealed[at + 1..]].concat();
                 assert!(changed == sealed || open_text(&keyring, &changed, b"").is_err(), "{changed}");
             }

@@ -4,7 +4,7 @@
 //! version destroyed or deleted on purpose leaves; one that Vault pruned stays, retired; the newest live usable version
 //! is active; of two different keys under one ID the older stays; and the keyring never goes from some keys to none.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use super::{
     HeldKey, KeyId, Keyring,
@@ -141,7 +141,11 @@ impl History {
         // Oldest first, so that of two different keys under one ID the older is there already.
         for (version, held) in &self.0 {
             let mut reject = |Rejected { id, reason }: &Rejected| {
-                rejected.push(Rejection { version: version.number, id: id.clone(), reason: (*reason).into() });
+                rejected.push(Rejection {
+                    version: version.number,
+                    id: id.clone(),
+                    reason: (*reason).into(),
+                });
             };
             held.contents.rejected.iter().for_each(&mut reject);
             let mut candidate = held.contents.active.as_ref().filter(|_| !held.retired);
@@ -169,16 +173,27 @@ impl History {
             }
             active = candidate.cloned().or(active);
         }
-        let keyring = active
-            .and_then(|active| Keyring::new(keys.into_values(), &active))
-            .ok_or(NoKeyring::NoneUsable);
+        let keyring =
+            active.and_then(|active| Keyring::new(keys.into_values(), &active)).ok_or(NoKeyring::NoneUsable);
         Built { keyring, rejected }
     }
 
     /// IDs of live keys whose text is short for a key, with their version.
     pub fn short_keys(&self) -> Vec<(u64, KeyId)> {
-        let all = self.0.iter().flat_map(|(version, held)| held.contents.short.iter().map(|id| (version.number, id)));
+        let all = self
+            .0
+            .iter()
+            .flat_map(|(version, held)| held.contents.short.iter().map(|id| (version.number, id)));
         all.map(|(number, id)| (number, id.clone())).collect()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "version {}: the record {id} is left out: {}", self.version, self.reason),
+            None => write!(f, "version {}: a record is left out: {}", self.version, self.reason),
+        }
     }
 }
 
@@ -333,9 +348,15 @@ mod tests {
         assert_eq!(shown(&history.replace(single("b", "y"), at(3))), "b of a* b");
         assert_eq!(shown(&history.replace(single("a", "x"), at(4))), "a of a b*");
         assert_eq!(history.0.len(), 2, "going back and forth does not grow the history");
-        assert_eq!(shown(&history.replace(record("{}"), at(5))), "no live version of the secret holds a usable record");
+        assert_eq!(
+            shown(&history.replace(record("{}"), at(5))),
+            "no live version of the secret holds a usable record"
+        );
         assert_eq!(shown(&history.build()), "a of a b*", "and the keyring stays");
-        assert_eq!(shown(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))), "c of c");
+        assert_eq!(
+            shown(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))),
+            "c of c"
+        );
     }
 
     #[test]

@@ -163,7 +163,13 @@ mod tests {
         assert!(derive("x", KeyDerivation::Sha256).is_ok());
         assert_eq!(derive("", KeyDerivation::Sha256).unwrap_err(), KeyError::Empty);
         assert!(derive(&BASE64_STANDARD.encode([7; 32]), KeyDerivation::Raw).is_ok());
-        for bad in ["x", "!!!!", &BASE64_STANDARD.encode([7; 31]), &BASE64_STANDARD.encode([7; 33]), &"A".repeat(5000)] {
+        for bad in [
+            "x",
+            "!!!!",
+            &BASE64_STANDARD.encode([7; 31]),
+            &BASE64_STANDARD.encode([7; 33]),
+            &"A".repeat(5000),
+        ] {
             assert_eq!(derive(bad, KeyDerivation::Raw).unwrap_err(), KeyError::NotRaw, "{bad}");
         }
     }
@@ -171,7 +177,8 @@ mod tests {
     #[test]
     fn the_two_derivations_differ_and_equal_texts_give_equal_keys() {
         let text = BASE64_STANDARD.encode([7; 32]);
-        let (one, two) = (derive(&text, KeyDerivation::Raw).unwrap(), derive(&text, KeyDerivation::Raw).unwrap());
+        let (one, two) =
+            (derive(&text, KeyDerivation::Raw).unwrap(), derive(&text, KeyDerivation::Raw).unwrap());
         assert!(one.same_key(&two));
         assert!(!one.same_key(&derive(&text, KeyDerivation::Sha256).unwrap()));
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::{KeyId, Keyring, Listing, history::Rejection};
+use super::{Keyring, Listing, history::Rejection};
 
 /// The keyring that serves, and the report of the sync that made it.
 #[derive(Debug, Default)]
@@ -27,10 +27,8 @@ pub struct Report {
     /// What Vault listed last; `None` on KV v1 and before the first success.
     pub listing: Option<Listing>,
     pub rejected: Vec<Rejection>,
-    /// IDs whose key text is shorter than a key should be, with their version.
-    pub short: Vec<(u64, KeyId)>,
-    /// The keyring stayed as it was although the sync went through, and why.
-    pub kept: Option<String>,
+    /// What an operator should see to before it hurts.
+    pub warnings: Vec<String>,
 }
 
 impl Published {

@@ -291,11 +291,20 @@ mod tests {
             (r#"{"id": "a", "key": {"planted": "x"}}"#, "`key` must be text, and is an object"),
             (r#"{"id": ["planted"], "key": "x"}"#, "`id` must be text, and is a list"),
             (r#"{"id": "a", "key": ""}"#, "`key` is empty"),
-            (r#"{"id": "active", "key": "x"}"#, "`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active"),
-            (r#"{"id": "a", "key": "x", "keys": {}}"#, "the secret mixes the two forms: either `id` and `key`, or `active` and `keys`"),
+            (
+                r#"{"id": "active", "key": "x"}"#,
+                "`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active",
+            ),
+            (
+                r#"{"id": "a", "key": "x", "keys": {}}"#,
+                "the secret mixes the two forms: either `id` and `key`, or `active` and `keys`",
+            ),
             (r#"{"active": "a"}"#, "`keys` is missing"),
             (r#"{"active": "a", "keys": true}"#, "`keys` must be an object of texts, and is a boolean"),
-            (r#"{"active": "a", "keys": {"b": "x"}}"#, "`active` names a record that is not among the usable ones in `keys`"),
+            (
+                r#"{"active": "a", "keys": {"b": "x"}}"#,
+                "`active` names a record that is not among the usable ones in `keys`",
+            ),
             (r#"{"keys": {"b": "x"}}"#, "`active` is missing"),
             (r#"{"active": "b", "keys": {"b": "x", "b": "y"}}"#, "the same id stands twice in `keys`"),
         ] {

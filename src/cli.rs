@@ -1,0 +1,195 @@
+//! The command line: its definition, which command goes where, and the exit codes.
+//!
+//! [`serve`] runs daemons, [`check`] shows settings, [`ask`] talks to a running daemon. Exit codes: 0 success, 1 the
+//! operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h). No argument takes a secret.
+
+mod ask;
+mod check;
+mod serve;
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{self, Loaded, Note, Settings, source};
+
+/// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Settings come from the file given with -c, else /etc/kong/kong.conf or /etc/kong.conf if there \
+is one, and from KONG_* variables, which win. `keyringd check` shows them all.\n\nExit codes: 0 success, 1 the operation \
+failed, 2 wrong command line, 78 bad configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Run(FromFile),
+    /// Run a daemon on a random key in memory, without Vault, to try it
+    Dev {
+        /// Where to serve [default: a folder of the user's own]
+        #[arg(long, value_name = "PATH")]
+        socket: Option<PathBuf>,
+    },
+    /// Show every setting with its origin, and every mistake
+    Check {
+        #[command(flatten)]
+        from: FromFile,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the running daemon says of itself
+    Status {
+        #[command(flatten)]
+        daemon: Daemon,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running daemon sync with Vault now
+    Sync(Daemon),
+    /// Encrypt standard input, or a file, under the active key
+    Encrypt(Payload),
+    /// Decrypt what encrypt wrote
+    Decrypt(Payload),
+}
+
+#[derive(Debug, Args)]
+struct FromFile {
+    /// The kong.conf to read
+    #[arg(short, long = "conf", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Which daemon to talk to.
+#[derive(Debug, Args)]
+struct Daemon {
+    #[command(flatten)]
+    from: FromFile,
+    /// The daemon's socket [default: keyring_socket_path]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+/// What to work on.
+#[derive(Debug, Args)]
+struct Payload {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Read this file instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Write this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Associated data: not secret, not stored, and needed again to decrypt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    aad: String,
+}
+
+/// Why a command failed: what goes to standard error, and the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 1.
+    Operation(String),
+    /// Exit code 78, with every mistake.
+    Configuration(Vec<Note>),
+}
+
+/// Runs a command to its exit code.
+///
+/// # Errors
+/// [`Failure`], for [`Failure::report`].
+pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    match arguments.command {
+        Command::Run(from) => serve::run(&from),
+        Command::Dev { socket } => serve::dev(socket),
+        Command::Check { from, json } => check::check(&from, json),
+        Command::Status { daemon, json } => ask::status(&daemon, json),
+        Command::Sync(daemon) => ask::sync(&daemon),
+        Command::Encrypt(payload) => ask::encrypt(&payload),
+        Command::Decrypt(payload) => ask::decrypt(&payload),
+    }
+}
+
+impl Failure {
+    fn operation(error: impl fmt::Display) -> Self {
+        Self::Operation(error.to_string())
+    }
+
+    /// Says it on standard error and answers the exit code.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Operation(message) => {
+                say(&format!("keyringd: {message}"));
+                ExitCode::FAILURE
+            }
+            Self::Configuration(mistakes) => {
+                say_notes("error", mistakes);
+                say(
+                    "keyringd: the settings cannot be used; `keyringd check` shows where each value comes from",
+                );
+                ExitCode::from(78)
+            }
+        }
+    }
+}
+
+impl FromFile {
+    fn load(&self) -> Loaded {
+        settings::load(&source::of_this_process(self.config.as_deref()))
+    }
+
+    /// The settings, with warnings said on the way.
+    fn settings(&self) -> Result<Settings, Failure> {
+        let loaded = self.load();
+        say_notes("warning", &loaded.warnings);
+        loaded.settings.map_err(Failure::Configuration)
+    }
+}
+
+impl Daemon {
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        if let Some(path) = &self.socket {
+            return Ok(path.clone());
+        }
+        let sources = source::of_this_process(self.from.config.as_deref());
+        settings::socket_path(&sources).map_err(|mistake| Failure::Configuration(vec![mistake]))
+    }
+}
+
+/// A line on standard error. Where that is closed there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+fn say_notes(kind: &str, notes: &[Note]) {
+    for note in notes {
+        say(&format!("keyringd: {kind}: {note}"));
+    }
+}
+
+/// Writes to standard output; a reader that went away is an error like others.
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::Operation(format!("cannot write to standard output: {error}")))
+}
+
+fn named<'a>(path: &'a Path, doing: &'a str) -> impl FnOnce(io::Error) -> Failure + 'a {
+    move |error| Failure::Operation(format!("cannot {doing} {}: {error}", path.display()))
+}

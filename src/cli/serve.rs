@@ -1,0 +1,76 @@
+//! `run` and `dev`: from the arguments to a running daemon.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use tokio::runtime::{Builder, Runtime};
+use tracing::level_filters::LevelFilter;
+
+use super::{Failure, FromFile, print};
+use crate::{
+    daemon::{self, dev},
+    keyring::KeyId,
+    logging,
+    settings::{LogFormat, LogLevel, source},
+    signals,
+};
+
+/// `keyringd run`.
+pub fn run(from: &FromFile) -> Result<ExitCode, Failure> {
+    let settings = from.settings()?;
+    let level = match settings.log.level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    logging::start(level, settings.log.format == LogFormat::Json);
+    let signals = signals::watch().map_err(cannot("handle signals"))?;
+    runtime()?.block_on(daemon::run(settings, signals)).map_err(Failure::operation)
+}
+
+/// `keyringd dev`.
+pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let path = match socket {
+        Some(path) => path,
+        None => dev::default_socket(source::user_runtime_dir()).map_err(Failure::operation)?,
+    };
+    logging::start(LevelFilter::WARN, false);
+    let signals = signals::watch().map_err(cannot("handle signals"))?;
+    let shown = path.display().to_string();
+    let started = |id: &KeyId| {
+        // Whoever closed standard output does not want to be told.
+        let _ = print(welcome(&shown, id));
+    };
+    runtime()?.block_on(dev::run(&path, signals, started)).map_err(Failure::operation)
+}
+
+fn welcome(socket: &str, id: &KeyId) -> String {
+    let name = dev::NAME;
+    format!(
+        "\
+keyringd is serving on {socket}
+under the key {id}: random, in memory alone, and gone when this process ends (Ctrl-C).
+
+Encrypt and decrypt:
+  curl -s --unix-socket {socket} http://localhost/v1/transit/encrypt/{name} -d '{{\"plaintext\":\"aGVsbG8=\"}}'
+  curl -s --unix-socket {socket} http://localhost/v1/transit/decrypt/{name} -d '{{\"ciphertext\":\"kr1:…\"}}'
+  echo hello | keyringd encrypt --socket {socket} | keyringd decrypt --socket {socket}
+
+With the client of OpenBao or Vault:
+  BAO_ADDR=unix://{socket} bao write transit/encrypt/{name} plaintext=aGVsbG8=
+
+Its keys and its state:
+  curl -s --unix-socket {socket} http://localhost/keyring
+  keyringd status --socket {socket}
+"
+    )
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread().enable_all().build().map_err(cannot("start the threads that serve"))
+}
+
+fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
+    move |error| Failure::Operation(format!("cannot {what}: {error}"))
+}

@@ -1,0 +1,118 @@
+//! `keyringd dev`: the daemon on a random keyring of its own, without Vault and without settings.
+//!
+//! For trying it, and for applications' own tests. The key lives in memory alone and ends with the process.
+
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+
+use super::{BODY_TIME, HEADER_TIME, StartError};
+use crate::{
+    cipher::NoRandomness,
+    keyring::{HeldKey, Key, KeyId, Keyring, Published},
+    secret::Secret,
+    signals::Signal,
+    socket::{self, Answered, Limits, Service, Upstream, listen},
+};
+
+/// The key name in Transit's paths.
+pub const NAME: &str = "keyring";
+
+/// Serves until a signal. `started` is told the key's ID once clients can connect.
+///
+/// # Errors
+/// [`StartError`], when the socket cannot be made.
+pub async fn run(
+    path: &Path,
+    mut signals: UnboundedReceiver<Signal>,
+    started: impl FnOnce(&KeyId),
+) -> Result<ExitCode, StartError> {
+    let (keyring, id) = random_keyring()?;
+    let (listener, file) = listen::bind(path, 0o600, None).await?;
+    let service = Service {
+        name: NAME.to_owned(),
+        published: Arc::new(Published::with(keyring)),
+        upstream: Arc::new(Nowhere),
+        limits: Limits {
+            request_size: 32 << 20,
+            connections: 1024,
+            batch: 10_000,
+            header_time: HEADER_TIME,
+            body_time: BODY_TIME,
+        },
+    };
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(socket::serve(listener, Arc::new(service), stop.clone()));
+    started(&id);
+    while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
+    stop.cancel();
+    let _ = serving.await;
+    drop(file);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn random_keyring() -> Result<(Keyring, KeyId), NoRandomness> {
+    let mut k = Secret::new([0; 32]);
+    getrandom::fill(k.expose_mut())?;
+    let id = format!("dev-{:08x}", getrandom::u32()?);
+    let id = KeyId::parse(&id).unwrap_or_else(|_| unreachable!("hexadecimal digits make a key id"));
+    let key = Arc::new(Key::new(id.clone(), k));
+    let held = HeldKey { key, version: 1, created: SystemTime::now(), retired: false };
+    let keyring = Keyring::new([held], &id).unwrap_or_else(|| unreachable!("the key was just put in"));
+    Ok((keyring, id))
+}
+
+/// The socket that `dev` serves on unless told otherwise: in the user's runtime folder, else in a folder of the user's
+/// own under the temporary directory. The folder is made if need be, and refused if others could enter it.
+///
+/// # Errors
+/// When the folder cannot be made or is not this user's own.
+pub fn default_socket(runtime_dir: Option<PathBuf>) -> io::Result<PathBuf> {
+    let uid = nix::unistd::getuid().as_raw();
+    let folder = match runtime_dir {
+        Some(folder) => folder.join("keyringd"),
+        None => std::env::temp_dir().join(format!("keyringd-{uid}")),
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::new(
+                error.kind(),
+                format!("cannot make the folder {}: {error}", folder.display()),
+            ));
+        }
+        _ => {}
+    }
+    let metadata = std::fs::symlink_metadata(&folder)?;
+    if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o077 != 0 {
+        let message =
+            format!("{} is not a folder of this user's alone: remove it, or use --socket", folder.display());
+        return Err(io::Error::other(message));
+    }
+    Ok(folder.join("keyringd.sock"))
+}
+
+/// There is no Vault behind this daemon.
+struct Nowhere;
+
+impl Upstream for Nowhere {
+    fn sync(&self, _: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
+        Box::pin(async { Err("keyringd dev has no Vault to sync with: its one key is random".to_owned()) })
+    }
+
+    fn look_for_new_keys(&self) -> Answered<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn describe(&self) -> Value {
+        json!({ "dev": true })
+    }
+}

@@ -1,0 +1,579 @@
+//! Settings: from kong.conf and `KONG_*` variables to one typed value that cannot hold nonsense.
+//!
+//! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys,
+//! [`value`] parses one value. Here they add up: what wins, what is missing, and every mistake in one report.
+
+pub mod conf;
+pub mod keys;
+pub mod source;
+pub mod value;
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use crate::{keyring::KeyDerivation, secret::Secret};
+use keys::Key;
+use source::{Entry, Origin, Source};
+
+/// Everything the daemon needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    pub vault: Vault,
+    pub keyring: Keyring,
+    pub socket: Socket,
+    pub log: Log,
+}
+
+/// Where the records are, and how to get at them.
+#[derive(Debug)]
+pub struct Vault {
+    pub host: Url,
+    pub mount: SecretPath,
+    pub path: SecretPath,
+    pub kv: KvVersion,
+    pub auth: Auth,
+    pub trusted: TrustedCertificates,
+}
+
+/// An auth method with all that it requires.
+#[derive(Debug)]
+pub enum Auth {
+    Token(Secret<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvVersion {
+    V1,
+    V2,
+}
+
+/// A path in Vault, segment by segment: none empty, `.` or `..`, none with control characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretPath(pub Vec<String>);
+
+/// Who may vouch for the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedCertificates {
+    pub system: bool,
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+#[derive(Debug)]
+pub struct Keyring {
+    /// The key name in Transit's paths.
+    pub name: String,
+    pub derivation: KeyDerivation,
+    pub sync_interval: Duration,
+}
+
+#[derive(Debug)]
+pub struct Socket {
+    pub path: PathBuf,
+    pub mode: u32,
+    pub group: Option<u32>,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one request's body.
+    pub request_size: usize,
+    pub connections: usize,
+    /// Items of one batch.
+    pub batch: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The outcome of loading: settings or mistakes, and what people are shown either way.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `Err` holds every mistake there is, not just the first.
+    pub settings: Result<Settings, Vec<Note>>,
+    pub warnings: Vec<Note>,
+    pub effective: Vec<Effective>,
+}
+
+/// A mistake or a warning, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub origin: Origin,
+    pub key: Option<String>,
+    pub message: String,
+}
+
+/// The value that a key has in the end. `None` is unset, or secret and set.
+#[derive(Debug)]
+pub struct Effective {
+    pub key: &'static Key,
+    pub value: Option<String>,
+    pub origin: Origin,
+}
+
+/// Loads the settings from `sources`, the weakest first.
+pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
+    let mut reader = Reader::new(sources);
+    let settings = read_settings(&mut reader);
+    if let Some(settings) = &settings {
+        reader.warn_of(settings);
+    }
+    let effective = keys::ALL.iter().map(|key| reader.effective(key)).collect();
+    let mistakes = reader.mistakes;
+    // Without a mistake every value is there; the match says it for the compiler.
+    let settings = match settings {
+        Some(settings) if mistakes.is_empty() => Ok(settings),
+        _ => Err(mistakes),
+    };
+    Loaded { settings, warnings: reader.warnings, effective }
+}
+
+/// The socket's path alone, for commands that talk to a running daemon and need nothing else to be right.
+///
+/// # Errors
+/// The mistake, when the path is set to something that is none.
+pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Note> {
+    let mut reader = Reader::new(sources);
+    let before = reader.mistakes.len();
+    let path = reader.required(&keys::SOCKET_PATH, value::path);
+    path.ok_or_else(|| reader.mistakes.remove(before))
+}
+
+fn read_settings(reader: &mut Reader) -> Option<Settings> {
+    reader.must_be(&keys::ENABLED, "on", |text| value::boolean(text).map(|on| on.then_some(())));
+    reader.must_be(&keys::STRATEGY, "vault", |text| Ok((text == "vault").then_some(())));
+    let vault = read_vault(reader);
+    let path = reader.optional(&keys::VAULT_PATH, value::secret_path);
+    let name = reader.optional(&keys::NAME, value::key_name).or_else(|| reader.name_from(path.as_ref()?));
+    let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
+    let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
+    let socket = read_socket(reader);
+    let level = reader.required(&keys::LOG_LEVEL, value::log_level);
+    let format = reader.required(&keys::LOG_FORMAT, value::log_format);
+    Some(Settings {
+        vault: vault?,
+        keyring: Keyring { name: name?, derivation: derivation?, sync_interval: sync_interval? },
+        socket: socket?,
+        log: Log { level: level?, format: format? },
+    })
+}
+
+fn read_vault(reader: &mut Reader) -> Option<Vault> {
+    let host = reader.required(&keys::VAULT_HOST, value::base_url);
+    let mount = reader.required(&keys::VAULT_MOUNT, value::secret_path);
+    let path = reader.required(&keys::VAULT_PATH, value::secret_path);
+    let kv = reader.required(&keys::VAULT_KV, value::kv_version);
+    let auth = read_auth(reader);
+    let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, value::trusted_certificates);
+    Some(Vault { host: host?, mount: mount?, path: path?, kv: kv?, auth: auth?, trusted: trusted? })
+}
+
+fn read_auth(reader: &mut Reader) -> Option<Auth> {
+    let method = |text: &str| if text == "token" { Ok(()) } else { Err("token".to_owned()) };
+    reader.required(&keys::VAULT_AUTH_METHOD, method)?;
+    let token = reader.required(&keys::VAULT_TOKEN, value::token)?;
+    Some(Auth::Token(token))
+}
+
+fn read_socket(reader: &mut Reader) -> Option<Socket> {
+    let path = reader.required(&keys::SOCKET_PATH, value::path);
+    let mode = reader.required(&keys::SOCKET_MODE, value::mode);
+    let group = reader.optional(&keys::SOCKET_GROUP, value::group);
+    let request_size = reader.required(&keys::MAX_REQUEST_SIZE, value::size);
+    let connections = reader.required(&keys::MAX_CONNECTIONS, |text| value::number(text, 1..=1_000_000));
+    let batch = reader.required(&keys::MAX_BATCH, |text| value::number(text, 1..=1_000_000));
+    let limits = Limits {
+        request_size: request_size?,
+        connections: usize::try_from(connections?).ok()?,
+        batch: usize::try_from(batch?).ok()?,
+    };
+    Some(Socket { path: path?, mode: mode?, group, limits })
+}
+
+/// The values that won, and the notes taken on the way.
+struct Reader {
+    values: HashMap<&'static str, Entry>,
+    mistakes: Vec<Note>,
+    warnings: Vec<Note>,
+}
+
+impl Reader {
+    fn new(sources: &[Box<dyn Source>]) -> Self {
+        let mut reader = Self { values: HashMap::new(), mistakes: Vec::new(), warnings: Vec::new() };
+        for source in sources {
+            let found = source.read();
+            let note = |(origin, message)| Note { origin, key: None, message };
+            reader.mistakes.extend(found.mistakes.into_iter().map(note));
+            reader.warnings.extend(found.warnings.into_iter().map(note));
+            for entry in found.entries {
+                reader.take(entry);
+            }
+        }
+        reader
+    }
+
+    fn take(&mut self, entry: Entry) {
+        let Some(key) = keys::find(&entry.key) else {
+            self.foreign(entry);
+            return;
+        };
+        if let (true, Origin::File { .. }) = (key.kongs, &entry.origin) {
+            let doubts = [value::quoted(entry.value.expose()), value::number_to_kong(entry.value.expose())];
+            for doubt in doubts.into_iter().flatten() {
+                self.warn(entry.origin.clone(), key.name, doubt);
+            }
+        }
+        if let Some(Entry { origin: Origin::File { path, line }, .. }) = self.values.get(key.name)
+            && matches!(&entry.origin, Origin::File { path: again, .. } if again == path)
+        {
+            let message = format!("stands twice: this line wins over line {line}");
+            self.warn(entry.origin.clone(), key.name, message);
+        }
+        self.values.insert(key.name, entry);
+    }
+
+    /// A key that is not ours: nothing to say unless it looks like one of ours.
+    fn foreign(&mut self, entry: Entry) {
+        if keys::CLUSTER_STRATEGY.contains(&entry.key.as_str()) {
+            let message = "belongs to Kong's cluster strategy and is not used here";
+            self.warn(entry.origin, &entry.key, message);
+        } else if entry.key.starts_with("keyring_") {
+            let close = |key: &&&Key| strsim::damerau_levenshtein(key.name, &entry.key);
+            let nearest = keys::ALL.iter().min_by_key(close).map_or("", |key| key.name);
+            let message = format!("no such setting; did you mean {nearest}?");
+            self.mistakes.push(Note { origin: entry.origin, key: Some(entry.key), message });
+        }
+    }
+
+    fn warn(&mut self, origin: Origin, key: &str, message: impl Into<String>) {
+        self.warnings.push(Note { origin, key: Some(key.to_owned()), message: message.into() });
+    }
+
+    fn mistake(&mut self, key: &'static Key, message: String) {
+        let origin = self.values.get(key.name).map_or(Origin::Default, |entry| entry.origin.clone());
+        let note = Note { origin, key: Some(key.name.to_owned()), message };
+        if !self.mistakes.contains(&note) {
+            self.mistakes.push(note);
+        }
+    }
+
+    /// The text that counts: what was set, else the default. Set to nothing is unset, as in Kong.
+    fn text(&self, key: &'static Key) -> Option<&str> {
+        let set = self.values.get(key.name).map(|entry| entry.value.expose().as_str());
+        set.filter(|text| !text.is_empty()).or(key.default)
+    }
+
+    fn optional<T>(&mut self, key: &'static Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(key)?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(expected) if key.secret => {
+                self.mistake(key, format!("expected {expected}"));
+                None
+            }
+            Err(expected) => {
+                let message = format!("expected {expected}, and it is {}", shortened(text));
+                self.mistake(key, message);
+                None
+            }
+        }
+    }
+
+    fn required<T>(&mut self, key: &'static Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        if self.text(key).is_none() {
+            let message = format!(
+                "is required: set it in kong.conf or as {}; {} is accepted",
+                key.variable(),
+                key.accepts
+            );
+            self.mistake(key, message);
+            return None;
+        }
+        self.optional(key, parse)
+    }
+
+    /// For the two keys that have one right value: anything else is a refusal that says why.
+    fn must_be(
+        &mut self,
+        key: &'static Key,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Result<Option<()>, String>,
+    ) {
+        if self.optional(key, parse) == Some(None) {
+            self.mistake(key, format!("must be {wanted} for keyringd to run: {}", key.about));
+        }
+    }
+
+    fn name_from(&mut self, path: &SecretPath) -> Option<String> {
+        if self.text(&keys::NAME).is_some() {
+            return None;
+        }
+        let last = path.0.last()?;
+        match value::key_name(last) {
+            Ok(name) => Some(name),
+            Err(expected) => {
+                let message =
+                    format!("is required: the path's last segment, {}, is not {expected}", shortened(last));
+                self.mistake(&keys::NAME, message);
+                None
+            }
+        }
+    }
+
+    fn warn_of(&mut self, settings: &Settings) {
+        if settings.vault.sends_in_the_clear()
+            && let Some(entry) = self.values.get(keys::VAULT_HOST.name)
+        {
+            let message = "plain http to another machine: the token and the keys cross the network unencrypted; use https";
+            self.warn(entry.origin.clone(), keys::VAULT_HOST.name, message);
+        }
+    }
+
+    fn effective(&self, key: &'static Key) -> Effective {
+        let set = self.values.get(key.name).filter(|entry| !entry.value.expose().is_empty());
+        let value = self.text(key).filter(|_| !key.secret).map(without_user_info);
+        Effective { key, value, origin: set.map_or(Origin::Default, |entry| entry.origin.clone()) }
+    }
+}
+
+impl Vault {
+    /// Plain http to anything but this machine.
+    pub fn sends_in_the_clear(&self) -> bool {
+        let loopback = match self.host.host() {
+            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        self.host.scheme() == "http" && !loopback
+    }
+}
+
+impl std::fmt::Display for SecretPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("/"))
+    }
+}
+
+impl std::fmt::Display for KvVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        })
+    }
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.origin, &self.key) {
+            (Origin::Default, Some(key)) => write!(f, "{key} {}", self.message),
+            (origin, Some(key)) => write!(f, "{origin}: {key}: {}", self.message),
+            (origin, None) => write!(f, "{origin}: {}", self.message),
+        }
+    }
+}
+
+/// A value as it is quoted in a message: on one line, and not longer than people read.
+fn shortened(text: &str) -> String {
+    let text = &without_user_info(text);
+    let short: String = text.chars().take(60).collect();
+    if short.len() < text.len() { format!("{short:?}…") } else { format!("{text:?}") }
+}
+
+/// A value as it may be shown: a password that somebody put into a URL is none of the reader's business.
+fn without_user_info(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}[redacted]{}", &text[..scheme + 3], &text[at..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use source::Found;
+
+    /// A source that holds `key = value` pairs, as variables.
+    struct Map(Vec<(&'static str, &'static str)>);
+
+    impl Source for Map {
+        fn read(&self) -> Found {
+            let entry = |(key, value): &(&str, &str)| Entry {
+                key: (*key).to_owned(),
+                value: Secret::new((*value).to_owned()),
+                origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
+            };
+            Found { entries: self.0.iter().map(entry).collect(), ..Found::default() }
+        }
+    }
+
+    const ENOUGH: [(&str, &str); 6] = [
+        ("keyring_enabled", "on"),
+        ("keyring_strategy", "vault"),
+        ("keyring_vault_host", "http://127.0.0.1:8200"),
+        ("keyring_vault_mount", "secret"),
+        ("keyring_vault_path", "keyring"),
+        ("keyring_vault_token", "hvs.planted"),
+    ];
+
+    fn load_with(more: &[(&'static str, &'static str)]) -> Loaded {
+        load(&[Box::new(Map([&ENOUGH, more].concat()))])
+    }
+
+    fn mistakes(loaded: &Loaded) -> Vec<String> {
+        loaded
+            .settings
+            .as_ref()
+            .err()
+            .map_or_else(Vec::new, |notes| notes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn kongs_own_keys_are_enough() {
+        let loaded = load_with(&[]);
+        assert_eq!(mistakes(&loaded), [] as [&str; 0]);
+        assert_eq!(loaded.warnings, []);
+        let settings = loaded.settings.unwrap();
+        assert_eq!(settings.keyring.name, "keyring");
+        assert_eq!(settings.socket.mode, 0o660);
+        assert!(settings.vault.trusted.system);
+    }
+
+    #[test]
+    fn nothing_set_names_every_key_that_is_missing() {
+        let loaded = load(&[]);
+        let said = mistakes(&loaded).join("\n");
+        for key in &ENOUGH {
+            assert!(said.contains(key.0), "{} in {said}", key.0);
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_where_it_is() {
+        let loaded = load_with(&[
+            ("keyring_enabled", "yes"),
+            ("keyring_vault_host", "vault.example.com"),
+            ("keyring_vault_mount", "../sys"),
+            ("keyring_sync_interval", "0"),
+            ("keyring_socket_mode", "rw"),
+            ("log_level", "loud"),
+            ("keyring_sync_intervall", "60"),
+        ]);
+        let said = mistakes(&loaded);
+        assert_eq!(said.len(), 7, "{said:#?}");
+        for start in [
+            "KONG_KEYRING_ENABLED: keyring_enabled: expected on or off or true or false, and it is \"yes\"",
+            "KONG_KEYRING_SYNC_INTERVAL: keyring_sync_interval: expected whole seconds from 1 to 86400, and it is \"0\"",
+            "KONG_KEYRING_SYNC_INTERVALL: keyring_sync_intervall: no such setting; did you mean keyring_sync_interval?",
+        ] {
+            assert!(said.iter().any(|line| line == start), "{start} in {said:#?}");
+        }
+    }
+
+    #[test]
+    fn another_strategy_or_a_keyring_switched_off_is_refused_and_says_why() {
+        let said = mistakes(&load_with(&[("keyring_enabled", "off"), ("keyring_strategy", "cluster")]));
+        assert_eq!(said.len(), 2);
+        assert!(said[0].contains("must be on for keyringd to run"), "{}", said[0]);
+        assert!(said[1].contains("must be vault for keyringd to run"), "{}", said[1]);
+    }
+
+    #[test]
+    fn no_mistake_and_no_debug_output_quotes_a_secret() {
+        let loaded = load_with(&[
+            ("keyring_vault_token", "planted\nplanted"),
+            ("keyring_vault_host", "http://u:planted@h"),
+        ]);
+        assert_eq!(mistakes(&loaded).len(), 2);
+        let printed = format!("{loaded:?} {:?} {:?}", mistakes(&loaded), load_with(&[]));
+        assert!(!printed.contains("planted"), "{printed}");
+    }
+
+    #[test]
+    fn an_empty_variable_unsets_its_key() {
+        let loaded = load_with(&[("keyring_sync_interval", ""), ("keyring_vault_token", "")]);
+        assert_eq!(
+            loaded.effective.iter().find(|e| e.key.name == "keyring_sync_interval").unwrap().value.as_deref(),
+            Some("60")
+        );
+        assert!(mistakes(&loaded)[0].contains("keyring_vault_token: is required"), "{:?}", mistakes(&loaded));
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_is_a_warning() {
+        let warned = |host| !load_with(&[("keyring_vault_host", host)]).warnings.is_empty();
+        assert!(warned("http://vault.example.com:8200"));
+        assert!(warned("http://10.0.0.1:8200"));
+        for fine in [
+            "https://vault.example.com:8200",
+            "http://127.0.0.1:8200",
+            "http://[::1]:8200",
+            "http://localhost:8200",
+        ] {
+            assert!(!warned(fine), "{fine}");
+        }
+    }
+
+    #[test]
+    fn the_name_comes_from_the_path_unless_it_cannot() {
+        let name = |more: &[_]| load_with(more).settings.map(|settings| settings.keyring.name);
+        assert_eq!(name(&[("keyring_vault_path", "team/apps")]).unwrap(), "apps");
+        assert_eq!(name(&[("keyring_name", "mine")]).unwrap(), "mine");
+        let said = mistakes(&load_with(&[("keyring_vault_path", "team/my apps")]));
+        assert!(
+            said[0].starts_with("keyring_name is required: the path's last segment, \"my apps\","),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn later_lines_and_variables_win_and_files_are_named_with_their_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "keyring_name = one\nkeyring_name = two\nlog_level = warn\nlog_level = \"warn\"\npg_host = 007\nkeyring_blob_path = /x\n").unwrap();
+        let sources: [Box<dyn Source>; 3] = [
+            Box::new(source::File(file.path().to_owned())),
+            Box::new(Map(ENOUGH.to_vec())),
+            Box::new(Map(vec![("log_level", "debug")])),
+        ];
+        let loaded = load(&sources);
+        let at = |line| format!("{}:{line}", file.path().display());
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                format!("{}: keyring_name: stands twice: this line wins over line 1", at(2)),
+                format!("{}: log_level: the quotes are part of the value, to Kong as well", at(4)),
+                format!("{}: log_level: stands twice: this line wins over line 3", at(4)),
+                format!(
+                    "{}: keyring_blob_path: belongs to Kong's cluster strategy and is not used here",
+                    at(6)
+                ),
+            ]
+        );
+        let settings = loaded.settings.unwrap();
+        assert_eq!((settings.keyring.name.as_str(), settings.log.level), ("two", LogLevel::Debug));
+    }
+}

@@ -1,0 +1,170 @@
+//! The one table of keys: names, defaults, what is accepted, what it is for.
+//!
+//! Loading, `check`, `--help`, kong.conf.example and the README's table all come from here. How a value is read is in
+//! `value`, what the values add up to in `settings`.
+
+use std::fmt::Write as _;
+
+/// A setting, as kong.conf names it.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub default: Option<&'static str>,
+    /// What is accepted, for people.
+    pub accepts: &'static str,
+    /// One sentence, for people.
+    pub about: &'static str,
+    pub secret: bool,
+    /// Kong reads this key too, by its own rules.
+    pub kongs: bool,
+}
+
+impl Key {
+    const fn new(
+        name: &'static str,
+        default: Option<&'static str>,
+        accepts: &'static str,
+        about: &'static str,
+    ) -> Self {
+        Self { name, default, accepts, about, secret: false, kongs: false }
+    }
+
+    const fn kong(mut self) -> Self {
+        self.kongs = true;
+        self
+    }
+
+    const fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// The variable that sets this key.
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+}
+
+pub const VARIABLE_PREFIX: &str = "KONG_";
+
+/// Defines a constant for each key and `ALL` of them, so that code names a key by a path the compiler knows.
+macro_rules! keys {
+    ($($constant:ident = $key:expr;)*) => {
+        $(pub static $constant: Key = $key;)*
+        /// Every key, in the order in which people read them.
+        pub static ALL: &[&Key] = &[$(&$constant),*];
+    };
+}
+
+keys! {
+    ENABLED = Key::new("keyring_enabled", Some("off"), "on or off",
+        "Must be on: keyringd refuses to serve a keyring that Kong's settings switch off.").kong();
+    STRATEGY = Key::new("keyring_strategy", Some("cluster"), "vault",
+        "Must be vault. Kong's own default, cluster, keeps the keys in Kong's database.").kong();
+    VAULT_HOST = Key::new("keyring_vault_host", None, "<scheme>://<host>:<port>",
+        "The Vault or OpenBao server.").kong();
+    VAULT_MOUNT = Key::new("keyring_vault_mount", None, "a path",
+        "Where the KV secrets engine is mounted.").kong();
+    VAULT_PATH = Key::new("keyring_vault_path", None, "a path",
+        "The secret under the mount that holds the keyring's records.").kong();
+    VAULT_KV = Key::new("keyring_vault_kv", Some("v2"), "v1 or v2",
+        "The version of the KV secrets engine.");
+    VAULT_AUTH_METHOD = Key::new("keyring_vault_auth_method", Some("token"), "token",
+        "How to log in.").kong();
+    VAULT_TOKEN = Key::new("keyring_vault_token", None, "a token",
+        "The token, for the auth method token.").kong().secret();
+    SSL_TRUSTED_CERTIFICATE = Key::new("lua_ssl_trusted_certificate", Some("system"),
+        "a list of system, a path, PEM text, or base64 of PEM",
+        "The certificate authorities that may vouch for the server.").kong();
+    SYNC_INTERVAL = Key::new("keyring_sync_interval", Some("60"), "seconds, 1 to 86400",
+        "How often Vault is asked for changes, give or take a tenth.");
+    KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
+        "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.");
+    NAME = Key::new("keyring_name", None, "letters, digits and _ . -",
+        "The key name in /v1/transit/…/{name}; the last segment of the path unless set.");
+    SOCKET_PATH = Key::new("keyring_socket_path", Some("/run/keyringd/keyringd.sock"), "a path",
+        "The Unix socket that applications connect to.");
+    SOCKET_MODE = Key::new("keyring_socket_mode", Some("0660"), "an octal mode, 0000 to 0777",
+        "The socket's mode. Who can write to it can connect.");
+    SOCKET_GROUP = Key::new("keyring_socket_group", None, "a group, by name or number",
+        "The socket's group; the daemon's own unless set.");
+    MAX_REQUEST_SIZE = Key::new("keyring_max_request_size", Some("32m"), "bytes, or with k, m, g; 1k to 1g",
+        "The largest body of one request.");
+    MAX_CONNECTIONS = Key::new("keyring_max_connections", Some("1024"), "1 to 1000000",
+        "How many clients may be connected at once; further ones wait.");
+    MAX_BATCH = Key::new("keyring_max_batch", Some("10000"), "1 to 1000000",
+        "The most items in one batch.");
+    LOG_LEVEL = Key::new("log_level", Some("notice"), "debug, info, notice, warn, error, crit, alert, emerg, or trace",
+        "The least severe messages that are logged. Kong does not know trace.").kong();
+    LOG_FORMAT = Key::new("keyring_log_format", Some("text"), "text or json",
+        "The form of the log, on standard error.");
+}
+
+/// Keys of Kong's cluster strategy, which a kong.conf may hold and which say nothing to keyringd.
+pub static CLUSTER_STRATEGY: &[&str] = &[
+    "keyring_blob_path",
+    "keyring_encrypt_license",
+    "keyring_private_key",
+    "keyring_public_key",
+    "keyring_recovery_public_key",
+];
+
+pub fn find(name: &str) -> Option<&'static Key> {
+    ALL.iter().copied().find(|key| key.name == name)
+}
+
+/// The text of kong.conf.example.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# The settings of keyringd, in the grammar of kong.conf.\n\
+         # A line that is commented out shows the default, or says what is accepted. Every key can also be set by the\n\
+         # variable KONG_<KEY>, which wins. A # inside a value is written \\#.\n",
+    );
+    for key in ALL {
+        let value = match (key.name, key.default) {
+            ("keyring_enabled", _) => "keyring_enabled = on".to_owned(),
+            ("keyring_strategy", _) => "keyring_strategy = vault".to_owned(),
+            ("keyring_vault_host", _) => "keyring_vault_host = https://vault.example.com:8200".to_owned(),
+            ("keyring_vault_mount", _) => "keyring_vault_mount = secret".to_owned(),
+            ("keyring_vault_path", _) => "keyring_vault_path = keyring".to_owned(),
+            (name, default) => {
+                format!("#{name} ={}{}", if default.is_some() { " " } else { "" }, default.unwrap_or(""))
+            }
+        };
+        let _ = write!(text, "\n# {}\n# Accepts {}.\n{value}\n", key.about, key.accepts);
+    }
+    text
+}
+
+/// The settings table of the README, in Markdown.
+pub fn table() -> String {
+    let mut text = String::from("| key | default | accepts | meaning |\n|---|---|---|---|\n");
+    for key in ALL {
+        let default = key.default.map_or_else(|| "unset".to_owned(), |default| format!("`{default}`"));
+        let _ = writeln!(text, "| `{}` | {default} | {} | {} |", key.name, key.accepts, key.about);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_written_as_kong_writes_them() {
+        let mut names: Vec<_> = ALL.iter().map(|key| key.name).collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
+        );
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn the_example_is_this_table() {
+        expect_test::expect_file!["../../kong.conf.example"].assert_eq(&example());
+    }
+}

@@ -1,0 +1,51 @@
+//! Signals as values on a channel. A second request to stop ends the process at once, whatever it is doing.
+
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
+    flag,
+    iterator::Signals,
+};
+use tokio::sync::mpsc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGUSR1.
+    Sync,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Takes the signals from here on.
+///
+/// # Errors
+/// When the kernel refuses a handler or a thread.
+pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag unset and sets it, the second finds it set and ends it all.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
+        flag::register(signal, Arc::clone(&stopping))?;
+    }
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let signal = match signal {
+                SIGUSR1 => Signal::Sync,
+                SIGHUP => Signal::Reload,
+                _ => Signal::Stop,
+            };
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}

@@ -1,0 +1,177 @@
+//! What operators ask: Kong's `/keyring` API, the daemon's status, and whether it is alive and ready.
+
+use std::time::SystemTime;
+
+use hyper::header::{self, HeaderMap};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Service, Upstream, answer::Answer};
+use crate::{
+    keyring::{KeyId, Keyring, Listing, Published, published::Report},
+    secret::Secret,
+};
+
+/// Kong's endpoints for its cluster strategy.
+const CLUSTER_STRATEGY: [&str; 7] =
+    ["generate", "activate", "remove", "import", "import/raw", "export", "recover"];
+
+/// `GET /keyring` → `{"active": "…", "ids": ["…"]}`; without keys, `{"ids": []}`.
+pub fn keyring(published: &Published) -> Answer {
+    let Some(keyring) = published.keyring() else { return Answer::json(200, &json!({ "ids": [] })) };
+    let ids: Vec<_> = keyring.newest_first().iter().map(|held| held.key.id().as_str()).collect();
+    Answer::json(200, &json!({ "active": keyring.active().key.id().as_str(), "ids": ids }))
+}
+
+/// `GET /keyring/active` → `{"id": "…"}`; 503 without one.
+pub fn active(published: &Published) -> Answer {
+    match published.keyring() {
+        Some(keyring) => Answer::json(200, &json!({ "id": keyring.active().key.id().as_str() })),
+        None => no_keys(published),
+    }
+}
+
+/// `POST /keyring/vault/sync` → 204; a failure is 500 `{"error": "…"}`. A `token` in a JSON or form body serves this one
+/// sync.
+pub async fn sync(upstream: &dyn Upstream, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let token = match token(headers, body) {
+        Ok(token) => token,
+        Err(message) => return Answer::error(400, message),
+    };
+    match upstream.sync(token).await {
+        Ok(()) => Answer::nothing(),
+        Err(message) => Answer::error(500, message),
+    }
+}
+
+fn token(headers: &HeaderMap, body: &[u8]) -> Result<Option<Secret<String>>, &'static str> {
+    #[derive(Deserialize)]
+    struct Body {
+        token: Option<Secret<String>>,
+    }
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let form = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form"));
+    let token = if form && !body.starts_with(b"{") {
+        let mut fields = url::form_urlencoded::parse(body);
+        fields.find(|(name, _)| name == "token").map(|(_, value)| Secret::new(value.into_owned()))
+    } else {
+        let body: Body = serde_json::from_slice(body)
+            .map_err(|_| "the body must be empty, a form, or JSON: {\"token\": \"…\"}")?;
+        body.token
+    };
+    let token = token.filter(|token| !token.expose().is_empty());
+    match &token {
+        Some(text) if !text.expose().bytes().all(|b| b.is_ascii_graphic()) => {
+            Err("the token has characters that no token has")
+        }
+        _ => Ok(token),
+    }
+}
+
+/// `GET /readyz`: 200 once there are keys to serve with.
+pub fn ready(published: &Published) -> Answer {
+    match published.keyring() {
+        Some(_) => Answer::text(200, "ok\n"),
+        None => Answer::text(503, format!("{}\n", why_no_keys(&published.report()))),
+    }
+}
+
+/// 503 for whoever needs a key before there is one.
+pub fn no_keys(published: &Published) -> Answer {
+    Answer::not_yet(why_no_keys(&published.report()))
+}
+
+fn why_no_keys(report: &Report) -> String {
+    match &report.last_error {
+        Some(error) => format!("no keys yet: {error}"),
+        None => "no keys yet: the first sync with Vault is under way".to_owned(),
+    }
+}
+
+/// `GET /status`: everything that `keyringd status` shows.
+pub fn status(service: &Service) -> Answer {
+    let (keyring, report) = (service.published.keyring(), service.published.report());
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": keyring.is_some(),
+        "reason": keyring.is_none().then(|| why_no_keys(&report)),
+        "name": service.name,
+        "keyring": keyring.map(|keyring| keys(&keyring)),
+        "sync": sync_state(&report, SystemTime::now()),
+        "source": service.upstream.describe(),
+    });
+    Answer::json(200, &body)
+}
+
+fn keys(keyring: &Keyring) -> Value {
+    let active = keyring.active().key.id();
+    let state = |id, retired| match (id == active, retired) {
+        (true, _) => "active",
+        (_, true) => "retired",
+        _ => "live",
+    };
+    let keys: Vec<_> = keyring
+        .newest_first()
+        .iter()
+        .map(|held| {
+            json!({
+                "id": held.key.id().as_str(),
+                "version": held.version,
+                "created": rfc3339(held.created),
+                "state": state(held.key.id(), held.retired),
+            })
+        })
+        .collect();
+    json!({ "active": active.as_str(), "keys": keys })
+}
+
+fn sync_state(report: &Report, now: SystemTime) -> Value {
+    let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs();
+    let rejected: Vec<_> = report
+        .rejected
+        .iter()
+        .map(|rejection| {
+            json!({
+                "version": rejection.version,
+                "id": rejection.id.as_ref().map(KeyId::as_str),
+                "reason": rejection.reason.to_string(),
+            })
+        })
+        .collect();
+    json!({
+        "last_success": report.last_success.map(rfc3339),
+        "seconds_since_success": report.last_success.map(since),
+        "last_attempt": report.last_attempt.map(rfc3339),
+        "last_error": report.last_error,
+        "failures": report.failures,
+        "current_version": report.listing.as_ref().map(|listing| listing.current),
+        "max_versions": report.listing.as_ref().map(|listing| listing.max_versions),
+        "headroom": report.listing.as_ref().map(Listing::headroom),
+        "rejected": rejected,
+        "warnings": report.warnings,
+    })
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// A path that is not served here.
+pub fn elsewhere(path: &str) -> Answer {
+    let cluster = path.strip_prefix("/keyring/").is_some_and(|rest| CLUSTER_STRATEGY.contains(&rest));
+    if cluster {
+        return Answer::error(
+            400,
+            "this endpoint belongs to Kong's cluster strategy; here keys live in Vault: write a new version of the \
+             secret to rotate, destroy a version to remove its key, and POST /keyring/vault/sync to see it at once",
+        );
+    }
+    Answer::errors(
+        404,
+        "no such path: see /v1/transit/encrypt/{name}, /v1/transit/decrypt/{name}, /keyring, /status",
+    )
+}

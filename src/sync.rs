@@ -1,0 +1,271 @@
+//! The sync: read what Vault holds, build the keyring, publish it; and when to do so again.
+//!
+//! [`Syncer`] owns the history and the clock, [`schedule`] the pure rule of when. Others ask through a [`SyncHandle`].
+//! What failed leaves everything as it was. The socket is not known here: both meet in `keyring::published`.
+
+pub mod schedule;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use crate::{
+    keyring::{History, Listing, Published, history::Built, published::Report},
+    secret::Secret,
+    settings::{KvVersion, Settings},
+    vault::{Kv, Session, VaultError},
+};
+
+/// Requests for a sync that may wait while one is under way. More than that has nothing to add.
+const MAX_WAITING: usize = 256;
+
+/// How many versions are fetched at once.
+const CONCURRENT_READS: usize = 4;
+
+/// The least time between two syncs that an unknown key ID causes.
+const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// From this many writes before Vault destroys the oldest version on, there is a warning.
+const LOW_HEADROOM: u64 = 2;
+
+/// Why a sync did not go through. The keyring is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error("{0}: write a usable record to Vault")]
+    NoKeyring(crate::keyring::history::NoKeyring),
+}
+
+/// Asks the sync to run; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SyncHandle(mpsc::Sender<Request>);
+
+#[derive(Debug)]
+struct Request {
+    why: Why,
+    done: oneshot::Sender<Result<(), String>>,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// Somebody asked for it, perhaps with a token for this one sync.
+    Asked(Option<Secret<String>>),
+    /// A ciphertext names a key that is not held.
+    UnknownKey,
+}
+
+/// Keeps the published keyring in step with Vault. It runs for as long as it is polled.
+#[derive(Debug)]
+pub struct Syncer {
+    session: Session,
+    kv: Kv,
+    version: KvVersion,
+    interval: Duration,
+    history: History,
+    published: Arc<Published>,
+    report: Report,
+    requests: mpsc::Receiver<Request>,
+    last_unknown: Option<Instant>,
+}
+
+impl SyncError {
+    /// How long the server asked to be left alone.
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Vault(error) => error.retry_after(),
+            Self::NoKeyring(_) => None,
+        }
+    }
+}
+
+impl SyncHandle {
+    /// Syncs now, and says how it went.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub async fn sync(&self, token: Option<Secret<String>>) -> Result<(), String> {
+        let (done, outcome) = oneshot::channel();
+        let request = Request { why: Why::Asked(token), done };
+        self.0.try_send(request).map_err(|_| "too many syncs are waiting already".to_owned())?;
+        outcome.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+    }
+
+    /// Looks for new keys, unless that was done a moment ago. The caller bounds how long it waits.
+    pub async fn look_for_new_keys(&self) {
+        let (done, outcome) = oneshot::channel();
+        if self.0.try_send(Request { why: Why::UnknownKey, done }).is_ok() {
+            let _ = outcome.await;
+        }
+    }
+}
+
+impl Syncer {
+    pub fn new(settings: &Settings, session: Session, published: Arc<Published>) -> (Self, SyncHandle) {
+        let (sender, requests) = mpsc::channel(MAX_WAITING);
+        let syncer = Self {
+            session,
+            kv: Kv::new(&settings.vault, settings.keyring.derivation),
+            version: settings.vault.kv,
+            interval: settings.keyring.sync_interval,
+            history: History::default(),
+            published,
+            report: Report::default(),
+            requests,
+            last_unknown: None,
+        };
+        (syncer, SyncHandle(sender))
+    }
+
+    /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails. Ends when
+    /// every handle is gone.
+    pub async fn run(mut self) {
+        let mut next = Instant::now() + self.sync().await.1;
+        loop {
+            let request = tokio::select! {
+                () = tokio::time::sleep_until(next) => None,
+                request = self.requests.recv() => match request {
+                    Some(request) => Some(request),
+                    None => return,
+                },
+            };
+            let Some(Request { why, done }) = request else {
+                next = Instant::now() + self.sync().await.1;
+                continue;
+            };
+            let outcome = match why {
+                Why::UnknownKey if self.looked_a_moment_ago() => continue,
+                Why::Asked(Some(token)) => self.sync_with(token).await,
+                Why::UnknownKey | Why::Asked(None) => {
+                    self.last_unknown = Some(Instant::now());
+                    let (outcome, delay) = self.sync().await;
+                    next = Instant::now() + delay;
+                    outcome
+                }
+            };
+            let _ = done.send(outcome);
+        }
+    }
+
+    fn looked_a_moment_ago(&self) -> bool {
+        self.last_unknown.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL)
+    }
+
+    /// One sync: its outcome, and how long to wait until the next.
+    async fn sync(&mut self) -> (Result<(), String>, Duration) {
+        let now = SystemTime::now();
+        self.report.last_attempt = Some(now);
+        let outcome = self.read_and_publish(None, now).await;
+        let random = schedule::random();
+        let delay = match &outcome {
+            Ok(()) => {
+                self.succeeded(now);
+                schedule::after_success(self.interval, random)
+            }
+            Err(error) => {
+                self.report.failures = self.report.failures.saturating_add(1);
+                self.report.last_error = Some(error.to_string());
+                let delay = schedule::after_failure(self.report.failures, error.retry_after(), random);
+                let retry_in_seconds = delay.as_secs();
+                tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
+                delay
+            }
+        };
+        self.published.set_report(self.report.clone());
+        (outcome.map_err(|error| error.to_string()), delay)
+    }
+
+    /// One sync under a token that somebody brought along. It failing says nothing of our own session.
+    async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
+        let now = SystemTime::now();
+        let session = self.session.with_token(token);
+        self.read_and_publish(Some(&session), now).await.map_err(|error| error.to_string())?;
+        self.succeeded(now);
+        self.published.set_report(self.report.clone());
+        Ok(())
+    }
+
+    fn succeeded(&mut self, now: SystemTime) {
+        if self.report.failures > 0 {
+            tracing::info!(failures = self.report.failures, "syncing with Vault again");
+        }
+        (self.report.last_success, self.report.last_error, self.report.failures) = (Some(now), None, 0);
+    }
+
+    async fn read_and_publish(
+        &mut self,
+        borrowed: Option<&Session>,
+        now: SystemTime,
+    ) -> Result<(), SyncError> {
+        let session = borrowed.unwrap_or(&self.session);
+        let (built, listing) = match self.version {
+            KvVersion::V2 => {
+                let listing = self.kv.list(session, now).await?;
+                let kv = &self.kv;
+                let read = |id: crate::keyring::history::VersionId| async move {
+                    Ok::<_, VaultError>((id, kv.read(session, id.number).await?))
+                };
+                let missing = self.history.missing(&listing);
+                let fetched =
+                    stream::iter(missing).map(read).buffered(CONCURRENT_READS).try_collect().await?;
+                (self.history.advance(&listing, fetched), Some(listing))
+            }
+            KvVersion::V1 => (self.history.replace(self.kv.read_v1(session).await?, now), None),
+        };
+        self.publish(built, listing)
+    }
+
+    fn publish(&mut self, built: Built, listing: Option<Listing>) -> Result<(), SyncError> {
+        let before = self.published.keyring();
+        let mut warnings = Vec::new();
+        let failed = match built.keyring {
+            Ok(keyring) => {
+                if before.is_none_or(|before| before.active().key.id() != keyring.active().key.id()) {
+                    let (id, keys) = (keyring.active().key.id(), keyring.key_count());
+                    tracing::info!(key_id = %id, version = keyring.active().version, keys, "active key");
+                }
+                self.published.publish(keyring);
+                None
+            }
+            Err(reason) if before.is_some() => {
+                warnings.push(format!(
+                    "{reason}: the keyring stays as it was; write a new version, or undelete one"
+                ));
+                None
+            }
+            Err(reason) => Some(SyncError::NoKeyring(reason)),
+        };
+        warnings.extend(built.rejected.iter().map(ToString::to_string));
+        warnings.extend(self.history.short_keys().iter().map(|(version, id)| {
+            format!(
+                "version {version}: the key text of {id} is short for a key: use 32 random bytes in base64"
+            )
+        }));
+        warnings.extend(listing.as_ref().and_then(low_headroom));
+        for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.report.rejected = built.rejected;
+        self.report.warnings = warnings;
+        self.report.listing = listing;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn low_headroom(listing: &Listing) -> Option<String> {
+    let headroom = listing.headroom();
+    (headroom <= LOW_HEADROOM).then(|| {
+        format!(
+            "Vault keeps {} versions of the secret: after {headroom} more it destroys the oldest, and a daemon that \
+             starts then cannot open what was sealed under it; raise max_versions",
+            listing.max_versions
+        )
+    })
+}
