@@ -1,6 +1,6 @@
 //! The command line: its definition, which command goes where, and the exit codes.
 //!
-//! [`serve`] runs daemons, [`check`] shows settings, [`ask`] talks to a running daemon. Exit codes: 0 success, 1 the
+//! `serve` runs daemons, `check` shows settings, `ask` talks to a running daemon. Exit codes: 0 success, 1 the
 //! operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h). No argument takes a secret.
 
 mod ask;

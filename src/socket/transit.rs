@@ -1,6 +1,6 @@
 //! Encrypt and decrypt in the shapes of Vault's Transit API.
 //!
-//! <https://openbao.org/api-docs/secret/transit/>. [`request`] reads the JSON; here each item goes through the cipher
+//! <https://openbao.org/api-docs/secret/transit/>. `request` reads the JSON; here each item goes through the cipher
 //! and its result is written straight into the answer. Pure: bytes and a keyring in, an answer out.
 
 mod request;

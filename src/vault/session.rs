@@ -31,6 +31,9 @@ pub const MAX_BODY: usize = 4 << 20;
 /// A server's own words are quoted up to here.
 const MAX_MESSAGE: usize = 200;
 
+/// What a server in Go answers, in the clear, to plain HTTP on its TLS port.
+const HTTP_TO_HTTPS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
+
 /// The HTTP client, the server and the token.
 #[derive(Debug)]
 pub struct Session {
@@ -149,6 +152,10 @@ impl Session {
                 status: status.as_u16(),
                 to: location.unwrap_or_else(|| "nowhere".to_owned()),
             },
+            400 if body.starts_with(HTTP_TO_HTTPS) => VaultError::Untrusted {
+                host,
+                cause: "it speaks TLS: write https in keyring_vault_host".to_owned(),
+            },
             403 => VaultError::Denied { path },
             501 | 503 => VaultError::Sealed { host },
             status => {
@@ -204,6 +211,10 @@ fn tls_cure(error: &rustls::Error) -> String {
         Error::InvalidCertificate(Bad::UnknownIssuer) => {
             "its certificate was issued by nobody in lua_ssl_trusted_certificate; add that authority there, and let \
              the server send its intermediate certificates"
+        }
+        Error::InvalidCertificate(Bad::BadSignature) => {
+            "its certificate was not signed by the authority of that name in lua_ssl_trusted_certificate; replace that \
+             authority there by the right one"
         }
         Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
             "its certificate is for another name; use one of its names in keyring_vault_host"

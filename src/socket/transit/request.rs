@@ -127,10 +127,16 @@ fn describe(error: &serde_json::Error) -> String {
     }
     let text = error.to_string();
     match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        Some((field, _)) => format!("{field:?} is not supported here ({place})"),
+        Some((field, _)) if is_name(field) => format!("{field:?} is not supported here ({place})"),
+        Some(_) => format!("a field is not supported here ({place})"),
         None if text.starts_with("duplicate field") => format!("a field stands twice ({place})"),
         None => format!("a value has the wrong type ({place})"),
     }
+}
+
+/// Whether a field's name is one, and not a payload that slipped into its place.
+fn is_name(field: &str) -> bool {
+    field.len() <= 64 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 impl Deref for Text<'_> {

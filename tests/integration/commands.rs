@@ -1,0 +1,86 @@
+//! The commands that talk to a running daemon, and the exit codes of all.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Daemon, OpenBao, daemon::run, success};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+#[test]
+fn any_bytes_go_through_encrypt_and_decrypt() {
+    let daemon = Daemon::dev();
+    let every_byte: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    for plaintext in [b"".as_slice(), b"hello\n", &every_byte] {
+        let sealed = success(&daemon.command(&["encrypt", "--aad", "row 7"], plaintext));
+        assert!(sealed.starts_with("kr1:dev-") && sealed.ends_with('\n'), "{sealed}");
+        let opened = daemon.command(&["decrypt", "--aad", "row 7"], sealed.as_bytes());
+        assert_eq!((opened.status.code(), opened.stdout.as_slice()), (Some(0), plaintext));
+        let refused = daemon.command(&["decrypt", "--aad", "row 8"], sealed.as_bytes());
+        assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(1), b"".as_slice()));
+    }
+}
+
+#[test]
+fn a_file_is_written_whole_or_not_at_all_and_takes_nobodys_place() {
+    let daemon = Daemon::dev();
+    let file = |name: &str| daemon.folder().join(name).display().to_string();
+    fs::write(file("plain"), "hello").unwrap();
+    success(&daemon.command(&["encrypt", "-i", &file("plain"), "-o", &file("sealed")], b""));
+    success(&daemon.command(&["decrypt", "-i", &file("sealed"), "-o", &file("opened")], b""));
+    assert_eq!(fs::read(file("opened")).unwrap(), b"hello");
+
+    let again = daemon.command(&["encrypt", "-i", &file("plain"), "-o", &file("opened")], b"");
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists: use --force"));
+    assert_eq!(fs::read(file("opened")).unwrap(), b"hello");
+    success(&daemon.command(&["encrypt", "-i", &file("plain"), "-o", &file("opened"), "--force"], b""));
+    assert!(fs::read(file("opened")).unwrap().starts_with(b"kr1:"));
+
+    let damaged = daemon.command(&["decrypt", "-o", &file("never")], b"kr1:x:AAAA");
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(!daemon.folder().join("never").exists());
+    let missing = daemon.command(&["encrypt", "-i", "/no/such/file"], b"");
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot open /no/such/file"));
+}
+
+#[test]
+fn status_and_sync_ask_the_running_daemon() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[]);
+    server.put_record("second", KEY);
+    success(&daemon.command(&["sync"], b""));
+    let text = success(&daemon.command(&["status"], b""));
+    for line in
+        ["ready, active key second", "secret/keyring", "first  live  version 1", "second  active  version 2"]
+    {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let json: Value = serde_json::from_str(&success(&daemon.command(&["status", "--json"], b""))).unwrap();
+    assert_eq!(json["keyring"]["active"], "second");
+    assert_eq!(json["ready"], true);
+
+    let unready = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "wrong")]);
+    let status = unready.command(&["status"], b"");
+    assert_eq!(status.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&status.stdout).contains("no keys yet"));
+    assert_eq!(unready.command(&["sync"], b"").status.code(), Some(1));
+}
+
+#[test]
+fn exit_codes_tell_a_failure_from_a_wrong_command_line() {
+    let nobody = run(&["status", "--socket", "/no/such.sock"], &[], b"");
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nobody.stderr).contains("cannot reach keyringd at /no/such.sock"));
+    for wrong in [["frobnicate"].as_slice(), &["status", "--no-such-flag"], &["encrypt", "--force"], &[]] {
+        assert_eq!(run(wrong, &[], b"").status.code(), Some(2), "{wrong:?}");
+    }
+    for right in [["--help"].as_slice(), &["--version"], &["run", "--help"]] {
+        assert_eq!(run(right, &[], b"").status.code(), Some(0), "{right:?}");
+    }
+    let variable = [("KONG_KEYRING_SOCKET_PATH", "/no/such/other.sock")];
+    let found = run(&["status"], &variable, b"");
+    assert!(String::from_utf8_lossy(&found.stderr).contains("/no/such/other.sock"));
+}

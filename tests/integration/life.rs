@@ -1,0 +1,134 @@
+//! The daemon's life: start, signals, drain, and whose socket it is.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+};
+
+use nix::sys::signal::Signal;
+
+use crate::support::{
+    Daemon, OpenBao,
+    daemon::{kongs_settings, run},
+    http, wait_for,
+};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+fn started() -> (OpenBao, Daemon) {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[]);
+    (server, daemon)
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_with_success_and_its_socket_goes_with_it() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = Daemon::start(&server, &[]);
+        let _idle = daemon.connect();
+        daemon.signal(signal);
+        assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
+        assert!(!daemon.socket().exists());
+        assert_eq!(
+            fs::read_dir(daemon.folder()).unwrap().count(),
+            2,
+            "its log and its output are all that is left"
+        );
+    }
+}
+
+#[test]
+fn a_request_in_flight_is_answered_before_the_end() {
+    let (_server, mut daemon) = started();
+    let body = br#"{"plaintext": "aGVsbG8="}"#;
+    let mut stream = daemon.connect();
+    let head = format!(
+        "POST /v1/transit/encrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body[..5]).unwrap();
+    assert_eq!(daemon.get("/livez").status, 200, "by now the first half has been read");
+    daemon.signal(Signal::SIGTERM);
+    wait_for("the daemon to stop accepting", || UnixStream::connect(daemon.socket()).is_err().then_some(()));
+    stream.write_all(&body[5..]).unwrap();
+    let answer = http::read(stream).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(daemon.ended().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (_server, mut daemon) = started();
+    let mut stream = daemon.connect();
+    stream
+        .write_all(b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .unwrap();
+    assert_eq!(daemon.get("/livez").status, 200);
+    daemon.signal(Signal::SIGTERM);
+    wait_for("the daemon to drain", || daemon.log().contains("stopping").then_some(()));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended().code(), Some(1));
+}
+
+#[test]
+fn a_live_daemons_socket_is_not_stolen_and_a_killed_ones_is_replaced() {
+    let (server, mut daemon) = started();
+    let socket = daemon.socket();
+    let mut settings = kongs_settings(&server);
+    settings.push(("KONG_KEYRING_SOCKET_PATH".to_owned(), socket.display().to_string()));
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let second = run(&["run"], &settings, b"");
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another daemon serves on"), "{said}");
+    assert_eq!(daemon.opened(&daemon.encrypt("undisturbed")), "undisturbed");
+
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+    assert!(socket.exists());
+    let third = Daemon::start_at(Some(&socket), &server, &[]);
+    third.wait_until_ready();
+    assert_eq!(third.opened(&third.encrypt("mine now")), "mine now");
+}
+
+#[test]
+fn the_sockets_mode_and_group_are_as_set() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let gid = nix::unistd::getgid().to_string();
+    let daemon =
+        Daemon::start(&server, &[("KONG_KEYRING_SOCKET_MODE", "0600"), ("KONG_KEYRING_SOCKET_GROUP", &gid)]);
+    assert_eq!(fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn dev_serves_a_random_key_and_prints_lines_that_work() {
+    let mut daemon = Daemon::dev();
+    let said = wait_for("the welcome", || Some(daemon.out()).filter(|out| out.contains("keyringd status")));
+    assert_eq!(daemon.opened(&daemon.encrypt("hello")), "hello");
+    assert_eq!(fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let bin = Path::new(crate::support::daemon::PROGRAM).parent().unwrap().display();
+    let lines: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    let ciphertext = daemon.encrypt("hello");
+    assert_eq!(lines.len(), 6, "{said}");
+    for line in lines.iter().filter(|line| !line.contains("bao write")) {
+        let line = line.replace("kr1:…", &ciphertext);
+        let output = std::process::Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &format!("PATH={bin}:$PATH\n{line}")])
+            .output()
+            .unwrap();
+        let out = crate::support::success(&output);
+        assert!(!out.is_empty() && !out.contains("error"), "{line}: {out}");
+    }
+    let answer = daemon.request("POST", "/keyring/vault/sync", b"");
+    assert!(answer.at("/error").contains("has no Vault"), "{answer:?}");
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.ended().code(), Some(0));
+}

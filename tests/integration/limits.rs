@@ -1,0 +1,212 @@
+//! What no client can make the daemon exceed, and that it serves others meanwhile.
+
+use std::{
+    io::{Read as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use keyringd::{
+    keyring::Published,
+    secret::Secret,
+    socket::{self, Answered, Limits, Service, Upstream},
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Daemon, OpenBao, http, wait_for};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
+
+fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, more);
+    (server, daemon)
+}
+
+#[test]
+fn a_body_over_the_limit_is_413_however_it_is_sent() {
+    let (_server, daemon) = started(&[("KONG_KEYRING_MAX_REQUEST_SIZE", "4k")]);
+    let fits = json!({ "plaintext": "A".repeat(4000) }).to_string();
+    assert_eq!(daemon.request("POST", ENCRYPT, fits.as_bytes()).status, 200);
+    for len in [4097, 20_000, 1 << 20] {
+        let answer = daemon.request("POST", ENCRYPT, &vec![b'A'; len]);
+        assert_eq!(answer.status, 413, "{len}");
+        assert!(answer.at("/errors/0").contains("keyring_max_request_size"), "{answer:?}");
+    }
+    let mut stream = daemon.connect();
+    stream
+        .write_all(
+            format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes(),
+        )
+        .unwrap();
+    for _ in 0..5 {
+        stream.write_all(format!("400\r\n{}\r\n", "A".repeat(0x400)).as_bytes()).unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    assert_eq!(http::read(stream).unwrap().status, 413);
+    let mut stream = daemon.connect();
+    stream
+        .write_all(
+            format!(
+                "POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9000\r\n\r\n"
+            )
+            .as_bytes(),
+        )
+        .unwrap();
+    assert_eq!(http::read(stream).unwrap().status, 413, "at once, and without asking for the body");
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+}
+
+#[test]
+fn garbage_on_the_socket_ends_its_connection_and_nothing_else() {
+    let (_server, daemon) = started(&[]);
+    let garbage: [&[u8]; 8] = [
+        b"\0\0\0\0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        &vec![b'A'; 100_000],
+    ];
+    for bytes in garbage {
+        let mut stream = daemon.connect();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+            "{bytes:?}: {}",
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    for body in
+        [b"".as_slice(), b"{", b"[]", b"null", b"\xff\xfe", &vec![b'['; 100_000], b"{\"plaintext\":\"\xff\"}"]
+    {
+        for path in [ENCRYPT, "/v1/transit/decrypt/keyring"] {
+            assert_eq!(daemon.request("POST", path, body).status, 400, "{body:?}");
+        }
+    }
+    for path in [
+        "/",
+        "//",
+        "/v1",
+        "/v1/transit/",
+        "/v1/transit/encrypt",
+        "/v1/transit/encrypt/..",
+        "/%00",
+        "/keyring/x",
+    ] {
+        assert_eq!(daemon.get(path).status, 404, "{path}");
+    }
+    assert_eq!(daemon.opened(&daemon.encrypt("alive")), "alive");
+    assert!(!daemon.log().contains("panic"), "{}", daemon.log());
+}
+
+#[test]
+fn clients_over_the_limit_wait_and_are_served_when_others_go() {
+    let (_server, daemon) = started(&[("KONG_KEYRING_MAX_CONNECTIONS", "2")]);
+    let (one, two) = (daemon.connect(), daemon.connect());
+    let mut three = daemon.connect();
+    three.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    three.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(http::read(&three).is_none(), "no place yet");
+    drop((one, two));
+    three.set_read_timeout(None).unwrap();
+    assert_eq!(http::read(&three).unwrap().status, 200);
+}
+
+#[test]
+fn out_of_descriptors_accepting_pauses_and_goes_on() {
+    let (_server, daemon) = started(&[]);
+    let limit = |count: &str| {
+        let pid = daemon.pid().to_string();
+        let output = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nofile={count}:4096")])
+            .output();
+        crate::support::success(&output.unwrap());
+    };
+    limit("30");
+    let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
+    wait_for("accepting to fail", || daemon.log().contains("could not be accepted").then_some(()));
+    drop(crowd);
+    assert_eq!(daemon.opened(&daemon.encrypt("again")), "again");
+}
+
+#[test]
+fn a_batch_over_the_limit_is_refused_whole() {
+    let (_server, daemon) = started(&[("KONG_KEYRING_MAX_BATCH", "3")]);
+    let batch = |items: usize| {
+        daemon.post(ENCRYPT, &json!({ "batch_input": vec![json!({ "plaintext": "YQ==" }); items] }))
+    };
+    assert_eq!(batch(3).status, 200);
+    let refused = batch(4);
+    assert_eq!(refused.status, 400);
+    assert!(refused.at("/errors/0").contains("keyring_max_batch"), "{refused:?}");
+}
+
+struct NoVault;
+
+impl Upstream for NoVault {
+    fn sync(&self, _: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn look_for_new_keys(&self) -> Answered<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn describe(&self) -> Value {
+        Value::Null
+    }
+}
+
+/// Serves in this process with short times, and runs `clients` against it.
+fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let limits = Limits {
+        request_size: 1 << 20,
+        connections: 10,
+        batch: 10,
+        header_time: Duration::from_millis(200),
+        body_time: Duration::from_millis(200),
+    };
+    let service = Service {
+        name: "keyring".to_owned(),
+        published: Arc::new(Published::default()),
+        upstream: Arc::new(NoVault),
+        limits,
+    };
+    let stop = CancellationToken::new();
+    let (listener, _file) = runtime.block_on(socket::listen::bind(&path, 0o600, None)).unwrap();
+    let serving = runtime.spawn(socket::serve(listener, Arc::new(service), stop.clone()));
+    clients(&path);
+    stop.cancel();
+    assert_eq!(runtime.block_on(serving).unwrap(), 0);
+}
+
+#[test]
+fn a_slow_head_and_a_slow_body_are_cut_off() {
+    with_short_times(|path| {
+        let connect = || std::os::unix::net::UnixStream::connect(path).unwrap();
+        let mut slow_head = connect();
+        slow_head.write_all(b"GET /livez HT").unwrap();
+        let mut slow_body = connect();
+        slow_body
+            .write_all(
+                format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{").as_bytes(),
+            )
+            .unwrap();
+        assert_eq!(http::exchange(connect(), "GET", "/livez", &[], b"").unwrap().status, 200);
+        let mut rest = Vec::new();
+        slow_head.read_to_end(&mut rest).unwrap();
+        assert_eq!(http::read(slow_body).unwrap().status, 408);
+    });
+}

@@ -1,0 +1,63 @@
+//! Vault away, sealed, back again: applications go on working, and the daemon needs no hand.
+
+use crate::support::{Daemon, OpenBao, wait_for};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+#[test]
+fn with_vault_killed_encrypt_and_decrypt_go_on_and_with_vault_back_sync_goes_on_by_itself() {
+    let mut server = OpenBao::durable();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
+    let sealed = daemon.encrypt("before");
+    server.stop();
+    wait_for("a sync to fail", || daemon.log().contains("cannot reach Vault").then_some(()));
+    for _ in 0..100 {
+        assert_eq!(daemon.opened(&sealed), "before");
+        assert_eq!(daemon.opened(&daemon.encrypt("meanwhile")), "meanwhile");
+    }
+    assert_eq!(daemon.get("/readyz").status, 200);
+    assert!(daemon.get("/status").at("/sync/last_error").contains("cannot reach Vault"));
+
+    server.start();
+    server.put_record("second", &KEY.to_lowercase());
+    wait_for("the second key to be active", || (daemon.active() == "second").then_some(()));
+    assert_eq!(daemon.get("/status").at("/sync/last_error"), "null");
+    assert_eq!(daemon.opened(&sealed), "before");
+}
+
+#[test]
+fn started_before_vault_the_daemon_becomes_ready_on_its_own() {
+    let mut server = OpenBao::durable();
+    server.put_record("first", KEY);
+    server.stop();
+    let daemon = Daemon::start_unready(&server, &[]);
+    for path in ["/v1/transit/encrypt/keyring", "/v1/transit/decrypt/keyring"] {
+        let answer = daemon.request("POST", path, br#"{"plaintext": "YQ=="}"#);
+        assert_eq!(answer.status, 503);
+        assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
+        assert!(answer.at("/errors/0").starts_with("no keys yet"), "{answer:?}");
+    }
+    wait_for("the first sync to fail", || daemon.log().contains("cannot reach Vault").then_some(()));
+    let ready = daemon.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("cannot reach Vault"), "{}", ready.text());
+    assert_eq!((daemon.get("/livez").status, daemon.get("/keyring/active").status), (200, 503));
+    assert_eq!(daemon.get("/keyring").text(), r#"{"ids":[]}"#);
+
+    server.start();
+    daemon.wait_until_ready();
+    assert_eq!(daemon.opened(&daemon.encrypt("at last")), "at last");
+}
+
+#[test]
+fn a_sealed_vault_is_told_apart_and_the_keys_held_go_on_serving() {
+    let server = OpenBao::durable();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[]);
+    server.api("PUT", "sys/seal", &serde_json::Value::Null);
+    let answer = daemon.request("POST", "/keyring/vault/sync", b"");
+    assert_eq!(answer.status, 500);
+    assert!(answer.at("/error").contains("is sealed or not initialised"), "{answer:?}");
+    assert_eq!(daemon.opened(&daemon.encrypt("still")), "still");
+}

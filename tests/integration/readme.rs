@@ -1,0 +1,101 @@
+//! The README's how-tos, run as printed: every `sh` block, in order, in one shell, against a real server.
+
+use std::{fmt::Write as _, fs, path::Path, process::Command};
+
+use crate::support::{daemon::PROGRAM, free_port, openbao, success};
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+}
+
+/// The blocks of one section, and after each, if there is one, the answer that is printed below it.
+fn blocks(section: &str) -> Vec<(String, Option<String>)> {
+    let text = readme();
+    let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("the section is there");
+    let mut blocks: Vec<(String, Option<String>)> = Vec::new();
+    for part in section.split("\n```").skip(1) {
+        if let Some(code) = part.strip_prefix("sh\n") {
+            blocks.push((code.to_owned(), None));
+        } else if let (Some(answer), Some(last)) = (part.strip_prefix("text\n"), blocks.last_mut()) {
+            last.1 = Some(answer.to_owned());
+        }
+    }
+    blocks
+}
+
+/// Runs the blocks of a section in one shell and checks each printed answer.
+fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    let programs = [Path::new(PROGRAM), openbao::program()]
+        .map(|program| program.parent().unwrap().display().to_string());
+    let mut script = format!(
+        "set -euo pipefail\nPATH={}:$PATH\nexport HOME=$PWD\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n\
+         until_it() {{ for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo waited in vain: \"$@\" >&2; return 1; }}\n{prologue}\n",
+        programs.join(":")
+    );
+    let blocks = blocks(section);
+    assert!(!blocks.is_empty(), "{section} has no blocks");
+    for (at, (code, _)) in blocks.iter().enumerate() {
+        let code = replace.iter().fold(code.clone(), |code, (from, to)| code.replace(from, to));
+        let _ = writeln!(script, "exec > block-{at}.out\n{code}");
+        if code.contains("bao server") {
+            script += "until_it curl -sf -H \"X-Vault-Token: $VAULT_TOKEN\" $VAULT_ADDR/v1/secret/config\n";
+        }
+        if code.contains("keyringd run") || code.contains("keyringd dev") {
+            script += "until_it curl -sf --unix-socket \"$SOCKET\" http://localhost/livez\n";
+        }
+    }
+    let output = Command::new("setpriv")
+        .args(["--pdeathsig", "TERM", "--", "timeout", "120", "bash", "-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    success(&output);
+    for (at, (code, answer)) in blocks.iter().enumerate() {
+        if let Some(expected) = answer {
+            let got = fs::read_to_string(folder.path().join(format!("block-{at}.out"))).unwrap();
+            assert!(
+                matches(expected.trim(), got.trim()),
+                "{code}\nprinted\n{got}\nand the README shows\n{expected}"
+            );
+        }
+    }
+}
+
+/// Whether a text is as printed, where `…` in the README stands for anything.
+fn matches(expected: &str, got: &str) -> bool {
+    let mut parts = expected.split('…');
+    let Some(mut rest) = got.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let parts: Vec<_> = parts.collect();
+    for (at, part) in parts.iter().enumerate() {
+        if at + 1 == parts.len() {
+            return rest.ends_with(part);
+        }
+        let Some(found) = rest.find(part) else { return false };
+        rest = &rest[found + part.len()..];
+    }
+    rest.is_empty()
+}
+
+#[test]
+fn the_how_to_of_kongs_documentation_works_as_printed() {
+    let port = free_port().to_string();
+    run_section("Kong's how-to", "", &[("8200", &port)]);
+}
+
+#[test]
+fn the_how_tos_of_applications_work_as_printed() {
+    run_section("Encrypt and decrypt", "SOCKET=$PWD/keyringd.sock", &[]);
+}
+
+#[test]
+fn the_settings_table_is_the_table_of_keys() {
+    let table = keyringd::settings::keys::table();
+    assert!(readme().contains(&table), "the README's settings table should be:\n{table}");
+}
+
+#[test]
+fn an_ellipsis_stands_for_anything() {
+    assert!(matches("a…c", "abbc") && matches("a…", "a") && matches("…", "x") && matches("abc", "abc"));
+    assert!(!matches("a…c", "ab") && !matches("abc", "abcd") && !matches("a…b…c", "acb"));
+}

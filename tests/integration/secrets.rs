@@ -1,0 +1,128 @@
+//! No secret in any output, at any level: planted ones are looked for in everything that the daemon says.
+
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::{Daemon, OpenBao, daemon::run, wait_for};
+
+/// Every form in which a secret could slip out.
+fn forms(secret: &str) -> Vec<String> {
+    let hex = secret.bytes().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    // In the middle of a longer text, base64 is shifted by none, one or two bytes; the ends depend on the neighbours.
+    let shifted = (0..3).map(|shift| {
+        let text = BASE64_STANDARD.encode(format!("{}{secret}", "x".repeat(shift)));
+        text[4..text.len() - 4].to_owned()
+    });
+    [secret.to_owned(), hex.clone(), hex.to_uppercase()].into_iter().chain(shifted).collect()
+}
+
+#[track_caller]
+fn assert_none_of(secrets: &[&str], output: &str) {
+    for form in secrets.iter().flat_map(|secret| forms(secret)) {
+        assert!(!output.contains(&form), "a secret, as {form}, in:\n{output}");
+    }
+}
+
+#[test]
+fn a_run_at_trace_level_prints_no_token_no_key_and_no_plaintext() {
+    let server = OpenBao::dev();
+    let (token, key, plaintext) =
+        ("planted-token-4f1d8a", "planted-key-text-77c1e2", "planted-plaintext-0b9e55");
+    server.api("POST", "auth/token/create", &json!({ "id": token, "policies": ["root"], "no_parent": true }));
+    server.put_record("first", key);
+    for format in ["text", "json"] {
+        let mut daemon = Daemon::start(
+            &server,
+            &[
+                ("KONG_KEYRING_VAULT_TOKEN", token),
+                ("KONG_LOG_LEVEL", "trace"),
+                ("KONG_KEYRING_LOG_FORMAT", format),
+                ("KONG_KEYRING_SYNC_INTERVAL", "1"),
+            ],
+        );
+        let sealed = daemon.encrypt(plaintext);
+        assert_eq!(daemon.opened(&sealed), plaintext);
+        let mut said = daemon.get("/status").text();
+        said += &daemon
+            .request(
+                "POST",
+                "/v1/transit/encrypt/keyring",
+                format!("{{\"plaintext\": \"{plaintext}\"}}").as_bytes(),
+            )
+            .text();
+        said += &daemon
+            .request("POST", "/v1/transit/encrypt/keyring", format!("{{\"{plaintext}\": 1").as_bytes())
+            .text();
+        said += &daemon
+            .request("POST", "/v1/transit/encrypt/keyring", format!("[\"{plaintext}\"]").as_bytes())
+            .text();
+        said += &daemon.decrypt(&format!("{sealed}A")).text();
+        let wrong = json!({ "token": format!("{token}-that-is-wrong") });
+        said += &daemon.post("/keyring/vault/sync", &wrong).text();
+        server.put(&json!({ "id": "bad", "key": [key] }));
+        server.put(&json!({ "id": "first", "key": format!("{key}-changed") }));
+        daemon.sync();
+        said += &daemon.get("/status").text();
+        said += &daemon.get("/keyring").text();
+        daemon.signal(Signal::SIGUSR1);
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.ended().code(), Some(0));
+        let log = daemon.log();
+        assert!(log.contains("TRACE"), "the libraries speak too: {log}");
+        assert_none_of(&[token, key, plaintext], &format!("{said}{log}{}", daemon.out()));
+    }
+}
+
+#[test]
+fn a_server_that_repeats_the_token_is_not_quoted() {
+    let token = "planted-token-a3c5d7";
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let echo = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let read = stream.read(&mut head).unwrap();
+        let body = format!("{{\"errors\": [{:?}]}}", String::from_utf8_lossy(&head[..read]));
+        write!(
+            stream,
+            "HTTP/1.1 500 Oh\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    });
+    let server = OpenBao::dev();
+    let daemon = Daemon::start_unready(
+        &server,
+        &[("KONG_KEYRING_VAULT_HOST", &address), ("KONG_KEYRING_VAULT_TOKEN", token)],
+    );
+    wait_for("the answer to be reported", || daemon.log().contains("Vault answered 500").then_some(()));
+    echo.join().unwrap();
+    assert_none_of(&[token], &(daemon.log() + &daemon.get("/status").text()));
+}
+
+#[test]
+fn check_shows_no_secret_right_or_wrong() {
+    let planted = "planted-in-the-settings-99";
+    for arguments in [["check", "--json"].as_slice(), &["check"]] {
+        for token in [planted.to_owned(), format!("{planted}\n{planted}")] {
+            let host = format!("https://user:{planted}@vault:8200");
+            let variables =
+                [("KONG_KEYRING_VAULT_TOKEN", token.as_str()), ("KONG_KEYRING_VAULT_HOST", host.as_str())];
+            let output = run(arguments, &variables, b"");
+            assert_eq!(output.status.code(), Some(78));
+            let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("keyring_vault_token"), "{said}");
+            assert_none_of(&[planted], &said);
+        }
+    }
+}

