@@ -107,6 +107,8 @@ pub enum Failure {
     Operation(String),
     /// Exit code 78, with every mistake.
     Configuration(Vec<Note>),
+    /// Exit code 78: the settings are well-formed and name something that cannot be used.
+    Unusable(String),
 }
 
 /// Runs a command to its exit code.
@@ -136,6 +138,10 @@ impl Failure {
             Self::Operation(message) => {
                 say(&format!("keyringd: {message}"));
                 ExitCode::FAILURE
+            }
+            Self::Unusable(message) => {
+                say(&format!("keyringd: error: {message}"));
+                ExitCode::from(78)
             }
             Self::Configuration(mistakes) => {
                 say_notes("error", mistakes);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keyring::Published,
+    metrics::Metrics,
     secret::Secret,
     settings::{self, KvVersion, Settings},
     signals::Signal,
@@ -21,7 +22,7 @@ use crate::{
         listen::{self, ListenError},
     },
     sync::{SyncHandle, Syncer},
-    vault::{Session, session::SessionError},
+    vault::{Session, transport::TransportError},
 };
 
 /// From the end of one request to the whole head of the next. Long enough for the connection pools of clients.
@@ -36,7 +37,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Transport(#[from] TransportError),
     #[error(transparent)]
     NoRandomness(#[from] crate::cipher::NoRandomness),
 }
@@ -46,7 +47,6 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]: the settings name something that cannot be had.
 pub async fn run(settings: Settings, signals: UnboundedReceiver<Signal>) -> Result<ExitCode, StartError> {
-    let session = Session::new(&settings.vault)?;
     let (listener, file) =
         listen::bind(&settings.socket.path, settings.socket.mode, settings.socket.group).await?;
     tracing::info!(
@@ -57,19 +57,22 @@ pub async fn run(settings: Settings, signals: UnboundedReceiver<Signal>) -> Resu
         version = env!("CARGO_PKG_VERSION"),
         "keyringd starts"
     );
-    let published = Arc::new(Published::default());
-    let (syncer, sync) = Syncer::new(&settings, session, Arc::clone(&published));
+    let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let described = describe(&settings);
+    let session = Session::new(settings.vault, Arc::clone(&metrics))?;
+    let (syncer, sync) =
+        Syncer::new(&settings.keyring, session, Arc::clone(&published), Arc::clone(&metrics));
     let service = Service {
         name: settings.keyring.name,
         published,
+        metrics,
         upstream: Arc::new(FromVault { sync: sync.clone(), described }),
         limits: limits(settings.socket.limits),
     };
     let stop = CancellationToken::new();
     let life = Life {
         serving: tokio::spawn(socket::serve(listener, Arc::new(service), stop.clone())),
-        syncing: tokio::spawn(syncer.run()),
+        syncing: tokio::spawn(syncer.run(stop.clone())),
         stop,
     };
     let code = life.until_its_end(signals, &sync).await;
@@ -103,7 +106,6 @@ impl Life {
                 },
             }
         };
-        self.syncing.abort();
         if !asked {
             tracing::error!(
                 "a part of the daemon died, so it ends: this is a defect of keyringd, please report it"
@@ -117,6 +119,7 @@ impl Life {
             Ok(cut) => tracing::warn!(cut, "stopped, and connections that did not finish were cut"),
             Err(_) => return ExitCode::FAILURE,
         }
+        let _ = self.syncing.await; // it has had the whole drain to end its session in
         ExitCode::SUCCESS
     }
 }

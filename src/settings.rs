@@ -1,21 +1,26 @@
 //! Settings: from kong.conf and `KONG_*` variables to one typed value that cannot hold nonsense.
 //!
 //! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys,
-//! [`value`] parses one value. Here they add up: what wins, what is missing, and every mistake in one report.
+//! [`value`] parses one value, [`reader`] says which one won. Here they add up, with every mistake in one report.
 
+pub mod auth;
 pub mod conf;
+pub mod credential;
 pub mod keys;
+mod reader;
 pub mod source;
 pub mod value;
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
-use crate::{keyring::KeyDerivation, secret::Secret};
+use crate::keyring::KeyDerivation;
+pub use auth::Auth;
 use keys::Key;
-use source::{Entry, Origin, Source};
+use reader::{Reader, shortened};
+use source::{Origin, Source};
 
 /// Everything the daemon needs to know, checked.
 #[derive(Debug)]
@@ -33,14 +38,11 @@ pub struct Vault {
     pub mount: SecretPath,
     pub path: SecretPath,
     pub kv: KvVersion,
+    pub namespace: Option<String>,
     pub auth: Auth,
     pub trusted: TrustedCertificates,
-}
-
-/// An auth method with all that it requires.
-#[derive(Debug)]
-pub enum Auth {
-    Token(Secret<String>),
+    /// How many intermediate authorities a server's certificate may stand below.
+    pub verify_depth: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +138,7 @@ pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
     let mut reader = Reader::new(sources);
     let settings = read_settings(&mut reader);
     if let Some(settings) = &settings {
-        reader.warn_of(settings);
+        warn_of(&mut reader, settings);
     }
     let effective = keys::ALL.iter().map(|key| reader.effective(key)).collect();
     let mistakes = reader.mistakes;
@@ -164,7 +166,7 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     reader.must_be(&keys::STRATEGY, "vault", |text| Ok((text == "vault").then_some(())));
     let vault = read_vault(reader);
     let path = reader.optional(&keys::VAULT_PATH, value::secret_path);
-    let name = reader.optional(&keys::NAME, value::key_name).or_else(|| reader.name_from(path.as_ref()?));
+    let name = reader.optional(&keys::NAME, value::key_name).or_else(|| name_from(reader, path.as_ref()?));
     let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
     let socket = read_socket(reader);
@@ -183,16 +185,20 @@ fn read_vault(reader: &mut Reader) -> Option<Vault> {
     let mount = reader.required(&keys::VAULT_MOUNT, value::secret_path);
     let path = reader.required(&keys::VAULT_PATH, value::secret_path);
     let kv = reader.required(&keys::VAULT_KV, value::kv_version);
-    let auth = read_auth(reader);
+    let namespace = reader.optional(&keys::VAULT_NAMESPACE, value::namespace);
+    let auth = auth::read(reader);
     let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, value::trusted_certificates);
-    Some(Vault { host: host?, mount: mount?, path: path?, kv: kv?, auth: auth?, trusted: trusted? })
-}
-
-fn read_auth(reader: &mut Reader) -> Option<Auth> {
-    let method = |text: &str| if text == "token" { Ok(()) } else { Err("token".to_owned()) };
-    reader.required(&keys::VAULT_AUTH_METHOD, method)?;
-    let token = reader.required(&keys::VAULT_TOKEN, value::token)?;
-    Some(Auth::Token(token))
+    let depth = reader.required(&keys::SSL_VERIFY_DEPTH, |text| value::number(text, 0..=100));
+    Some(Vault {
+        host: host?,
+        mount: mount?,
+        path: path?,
+        kv: kv?,
+        namespace,
+        auth: auth?,
+        trusted: trusted?,
+        verify_depth: usize::try_from(depth?).ok()?,
+    })
 }
 
 fn read_socket(reader: &mut Reader) -> Option<Socket> {
@@ -210,149 +216,34 @@ fn read_socket(reader: &mut Reader) -> Option<Socket> {
     Some(Socket { path: path?, mode: mode?, group, limits })
 }
 
-/// The values that won, and the notes taken on the way.
-struct Reader {
-    values: HashMap<&'static str, Entry>,
-    mistakes: Vec<Note>,
-    warnings: Vec<Note>,
+/// The key name that the path gives when none is set.
+fn name_from(reader: &mut Reader, path: &SecretPath) -> Option<String> {
+    if reader.is_set(&keys::NAME) {
+        return None;
+    }
+    let last = path.0.last()?;
+    match value::key_name(last) {
+        Ok(name) => Some(name),
+        Err(expected) => {
+            let message =
+                format!("is required: the path's last segment, {}, is not {expected}", shortened(last));
+            reader.mistake(&keys::NAME, message);
+            None
+        }
+    }
 }
 
-impl Reader {
-    fn new(sources: &[Box<dyn Source>]) -> Self {
-        let mut reader = Self { values: HashMap::new(), mistakes: Vec::new(), warnings: Vec::new() };
-        for source in sources {
-            let found = source.read();
-            let note = |(origin, message)| Note { origin, key: None, message };
-            reader.mistakes.extend(found.mistakes.into_iter().map(note));
-            reader.warnings.extend(found.warnings.into_iter().map(note));
-            for entry in found.entries {
-                reader.take(entry);
-            }
-        }
-        reader
+fn warn_of(reader: &mut Reader, settings: &Settings) {
+    if settings.vault.sends_in_the_clear() {
+        let message =
+            "plain http to another machine: the token and the keys cross the network unencrypted; use https";
+        reader.warn_of(&keys::VAULT_HOST, message);
     }
-
-    fn take(&mut self, entry: Entry) {
-        let Some(key) = keys::find(&entry.key) else {
-            self.foreign(entry);
-            return;
-        };
-        if let (true, Origin::File { .. }) = (key.kongs, &entry.origin) {
-            let doubts = [value::quoted(entry.value.expose()), value::number_to_kong(entry.value.expose())];
-            for doubt in doubts.into_iter().flatten() {
-                self.warn(entry.origin.clone(), key.name, doubt);
-            }
-        }
-        if let Some(Entry { origin: Origin::File { path, line }, .. }) = self.values.get(key.name)
-            && matches!(&entry.origin, Origin::File { path: again, .. } if again == path)
-        {
-            let message = format!("stands twice: this line wins over line {line}");
-            self.warn(entry.origin.clone(), key.name, message);
-        }
-        self.values.insert(key.name, entry);
-    }
-
-    /// A key that is not ours: nothing to say unless it looks like one of ours.
-    fn foreign(&mut self, entry: Entry) {
-        if keys::CLUSTER_STRATEGY.contains(&entry.key.as_str()) {
-            let message = "belongs to Kong's cluster strategy and is not used here";
-            self.warn(entry.origin, &entry.key, message);
-        } else if entry.key.starts_with("keyring_") {
-            let close = |key: &&&Key| strsim::damerau_levenshtein(key.name, &entry.key);
-            let nearest = keys::ALL.iter().min_by_key(close).map_or("", |key| key.name);
-            let message = format!("no such setting; did you mean {nearest}?");
-            self.mistakes.push(Note { origin: entry.origin, key: Some(entry.key), message });
-        }
-    }
-
-    fn warn(&mut self, origin: Origin, key: &str, message: impl Into<String>) {
-        self.warnings.push(Note { origin, key: Some(key.to_owned()), message: message.into() });
-    }
-
-    fn mistake(&mut self, key: &'static Key, message: String) {
-        let origin = self.values.get(key.name).map_or(Origin::Default, |entry| entry.origin.clone());
-        let note = Note { origin, key: Some(key.name.to_owned()), message };
-        if !self.mistakes.contains(&note) {
-            self.mistakes.push(note);
-        }
-    }
-
-    /// The text that counts: what was set, else the default. Set to nothing is unset, as in Kong.
-    fn text(&self, key: &'static Key) -> Option<&str> {
-        let set = self.values.get(key.name).map(|entry| entry.value.expose().as_str());
-        set.filter(|text| !text.is_empty()).or(key.default)
-    }
-
-    fn optional<T>(&mut self, key: &'static Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let text = self.text(key)?;
-        match parse(text) {
-            Ok(value) => Some(value),
-            Err(expected) if key.secret => {
-                self.mistake(key, format!("expected {expected}"));
-                None
-            }
-            Err(expected) => {
-                let message = format!("expected {expected}, and it is {}", shortened(text));
-                self.mistake(key, message);
-                None
-            }
-        }
-    }
-
-    fn required<T>(&mut self, key: &'static Key, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        if self.text(key).is_none() {
-            let message = format!(
-                "is required: set it in kong.conf or as {}; {} is accepted",
-                key.variable(),
-                key.accepts
-            );
-            self.mistake(key, message);
-            return None;
-        }
-        self.optional(key, parse)
-    }
-
-    /// For the two keys that have one right value: anything else is a refusal that says why.
-    fn must_be(
-        &mut self,
-        key: &'static Key,
-        wanted: &str,
-        parse: impl FnOnce(&str) -> Result<Option<()>, String>,
-    ) {
-        if self.optional(key, parse) == Some(None) {
-            self.mistake(key, format!("must be {wanted} for keyringd to run: {}", key.about));
-        }
-    }
-
-    fn name_from(&mut self, path: &SecretPath) -> Option<String> {
-        if self.text(&keys::NAME).is_some() {
-            return None;
-        }
-        let last = path.0.last()?;
-        match value::key_name(last) {
-            Ok(name) => Some(name),
-            Err(expected) => {
-                let message =
-                    format!("is required: the path's last segment, {}, is not {expected}", shortened(last));
-                self.mistake(&keys::NAME, message);
-                None
-            }
-        }
-    }
-
-    fn warn_of(&mut self, settings: &Settings) {
-        if settings.vault.sends_in_the_clear()
-            && let Some(entry) = self.values.get(keys::VAULT_HOST.name)
-        {
-            let message = "plain http to another machine: the token and the keys cross the network unencrypted; use https";
-            self.warn(entry.origin.clone(), keys::VAULT_HOST.name, message);
-        }
-    }
-
-    fn effective(&self, key: &'static Key) -> Effective {
-        let set = self.values.get(key.name).filter(|entry| !entry.value.expose().is_empty());
-        let value = self.text(key).filter(|_| !key.secret).map(without_user_info);
-        Effective { key, value, origin: set.map_or(Origin::Default, |entry| entry.origin.clone()) }
+    if matches!(settings.vault.auth, Auth::Cert(_)) && settings.vault.host.scheme() == "http" {
+        reader.warn_of(
+            &keys::VAULT_HOST,
+            "the auth method cert needs https: over http no certificate is shown",
+        );
     }
 }
 
@@ -366,6 +257,12 @@ impl Vault {
             None => false,
         };
         self.host.scheme() == "http" && !loopback
+    }
+}
+
+impl SecretPath {
+    pub fn segments(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 }
 
@@ -394,27 +291,11 @@ impl std::fmt::Display for Note {
     }
 }
 
-/// A value as it is quoted in a message: on one line, and not longer than people read.
-fn shortened(text: &str) -> String {
-    let text = &without_user_info(text);
-    let short: String = text.chars().take(60).collect();
-    if short.len() < text.len() { format!("{short:?}…") } else { format!("{text:?}") }
-}
-
-/// A value as it may be shown: a password that somebody put into a URL is none of the reader's business.
-fn without_user_info(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}[redacted]{}", &text[..scheme + 3], &text[at..])
-        }
-        _ => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use source::Found;
+    use crate::secret::Secret;
+    use source::{Entry, Found};
 
     /// A source that holds `key = value` pairs, as variables.
     struct Map(Vec<(&'static str, &'static str)>);
@@ -423,7 +304,7 @@ mod tests {
         fn read(&self) -> Found {
             let entry = |(key, value): &(&str, &str)| Entry {
                 key: (*key).to_owned(),
-                value: Secret::new((*value).to_owned()),
+                value: source::Value::Text(Secret::new((*value).to_owned())),
                 origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
             };
             Found { entries: self.0.iter().map(entry).collect(), ..Found::default() }

@@ -23,7 +23,7 @@ use hyper_util::{
 use tokio::{net::UnixListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keyring::Published, secret::Secret};
+use crate::{keyring::Published, metrics::Metrics, secret::Secret};
 use answer::Answer;
 
 /// How long requests in flight may take to finish once the stop was asked for.
@@ -43,6 +43,7 @@ pub struct Service {
     /// The key name in Transit's paths.
     pub name: String,
     pub published: Arc<Published>,
+    pub metrics: Arc<Metrics>,
     pub upstream: Arc<dyn Upstream>,
     pub limits: Limits,
 }
@@ -155,7 +156,10 @@ impl Service {
             "/status" if is(Method::GET) => admin::status(self),
             "/livez" if is(Method::GET) => Answer::text(200, "ok\n"),
             "/readyz" if is(Method::GET) => admin::ready(&self.published),
-            "/keyring" | "/keyring/active" | "/status" | "/livez" | "/readyz" => Answer::not_allowed("GET"),
+            "/metrics" if is(Method::GET) => Answer::metrics(self.metrics.text()),
+            "/keyring" | "/keyring/active" | "/status" | "/livez" | "/readyz" | "/metrics" => {
+                Answer::not_allowed("GET")
+            }
             "/keyring/vault/sync" => Answer::not_allowed("POST, PUT"),
             _ => admin::elsewhere(path),
         }

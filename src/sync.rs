@@ -15,12 +15,18 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{History, Listing, Published, history::Built, published::Report},
+    keyring::{
+        History, Listing, Published,
+        history::{Built, VersionId},
+        published::Report,
+    },
+    metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{KvVersion, Settings},
-    vault::{Kv, Session, VaultError},
+    settings::{self, KvVersion},
+    vault::{Kv, Session, VaultError, backoff},
 };
 
 /// Requests for a sync that may wait while one is under way. More than that has nothing to add.
@@ -71,6 +77,7 @@ pub struct Syncer {
     interval: Duration,
     history: History,
     published: Arc<Published>,
+    metrics: Arc<Metrics>,
     report: Report,
     requests: mpsc::Receiver<Request>,
     last_unknown: Option<Instant>,
@@ -108,15 +115,21 @@ impl SyncHandle {
 }
 
 impl Syncer {
-    pub fn new(settings: &Settings, session: Session, published: Arc<Published>) -> (Self, SyncHandle) {
+    pub fn new(
+        settings: &settings::Keyring,
+        session: Session,
+        published: Arc<Published>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, SyncHandle) {
         let (sender, requests) = mpsc::channel(MAX_WAITING);
         let syncer = Self {
+            kv: Kv::new(session.settings(), settings.derivation),
+            version: session.settings().kv,
             session,
-            kv: Kv::new(&settings.vault, settings.keyring.derivation),
-            version: settings.vault.kv,
-            interval: settings.keyring.sync_interval,
+            interval: settings.sync_interval,
             history: History::default(),
             published,
+            metrics,
             report: Report::default(),
             requests,
             last_unknown: None,
@@ -124,13 +137,23 @@ impl Syncer {
         (syncer, SyncHandle(sender))
     }
 
-    /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails. Ends when
-    /// every handle is gone.
-    pub async fn run(mut self) {
+    /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails, and keeps the
+    /// session alive meanwhile. Ends at `stop`, or when every handle is gone, and then ends the session.
+    pub async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep_in_step()).await;
+        self.session.end().await;
+    }
+
+    async fn keep_in_step(&mut self) {
         let mut next = Instant::now() + self.sync().await.1;
         loop {
+            let maintenance = self.session.next_maintenance().map(Instant::from_std);
             let request = tokio::select! {
                 () = tokio::time::sleep_until(next) => None,
+                () = tokio::time::sleep_until(maintenance.unwrap_or(next)), if maintenance.is_some() => {
+                    self.session.maintain().await;
+                    continue;
+                }
                 request = self.requests.recv() => match request {
                     Some(request) => Some(request),
                     None => return,
@@ -162,8 +185,16 @@ impl Syncer {
     async fn sync(&mut self) -> (Result<(), String>, Duration) {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
-        let outcome = self.read_and_publish(None, now).await;
-        let random = schedule::random();
+        let mut outcome = self.read_and_publish(None, now).await;
+        if let Err(SyncError::Vault(VaultError::Denied { path })) = outcome {
+            // The token, or its policy? With a new login it is worth one more try.
+            outcome = match self.session.after_denial(path).await {
+                Ok(()) => self.read_and_publish(None, now).await,
+                Err(error) => Err(error.into()),
+            };
+        }
+        self.metrics.synced(Outcome::of(&outcome));
+        let random = backoff::random();
         let delay = match &outcome {
             Ok(()) => {
                 self.succeeded(now);
@@ -172,7 +203,7 @@ impl Syncer {
             Err(error) => {
                 self.report.failures = self.report.failures.saturating_add(1);
                 self.report.last_error = Some(error.to_string());
-                let delay = schedule::after_failure(self.report.failures, error.retry_after(), random);
+                let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
                 delay
@@ -185,8 +216,7 @@ impl Syncer {
     /// One sync under a token that somebody brought along. It failing says nothing of our own session.
     async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
-        let session = self.session.with_token(token);
-        self.read_and_publish(Some(&session), now).await.map_err(|error| error.to_string())?;
+        self.read_and_publish(Some(&token), now).await.map_err(|error| error.to_string())?;
         self.succeeded(now);
         self.published.set_report(self.report.clone());
         Ok(())
@@ -201,23 +231,26 @@ impl Syncer {
 
     async fn read_and_publish(
         &mut self,
-        borrowed: Option<&Session>,
+        token: Option<&Secret<String>>,
         now: SystemTime,
     ) -> Result<(), SyncError> {
-        let session = borrowed.unwrap_or(&self.session);
+        let access = match token {
+            Some(token) => self.session.access_with(token),
+            None => self.session.access().await?,
+        };
         let (built, listing) = match self.version {
             KvVersion::V2 => {
-                let listing = self.kv.list(session, now).await?;
-                let kv = &self.kv;
-                let read = |id: crate::keyring::history::VersionId| async move {
-                    Ok::<_, VaultError>((id, kv.read(session, id.number).await?))
+                let listing = self.kv.list(&access, now).await?;
+                let (kv, access) = (&self.kv, &access);
+                let read = |id: VersionId| async move {
+                    Ok::<_, VaultError>((id, kv.read(access, id.number).await?))
                 };
                 let missing = self.history.missing(&listing);
                 let fetched =
                     stream::iter(missing).map(read).buffered(CONCURRENT_READS).try_collect().await?;
                 (self.history.advance(&listing, fetched), Some(listing))
             }
-            KvVersion::V1 => (self.history.replace(self.kv.read_v1(session).await?, now), None),
+            KvVersion::V1 => (self.history.replace(self.kv.read_v1(&access).await?, now), None),
         };
         self.publish(built, listing)
     }

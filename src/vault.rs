@@ -1,23 +1,28 @@
-//! Vault, or OpenBao: what is asked of it, and what its answers mean.
+//! Vault, or OpenBao: how to get in, what is asked of it, and what its answers mean.
 //!
-//! [`session`] sends requests with the token, [`kv`] knows the KV secrets engine, [`tls`] whom to believe. An error says
-//! what an operator can do about it and holds nothing secret. When to ask is for `sync` to say.
+//! [`transport`] sends one request over the TLS that [`tls`] sets up; [`login`] has the auth methods; [`lease`] says when
+//! a token wants renewing and [`session`] sees to it; [`kv`] knows the KV secrets engine. An error says what an operator
+//! can do about it and holds nothing secret. When to ask is for `sync` to say.
 
+pub mod backoff;
 pub mod kv;
+pub mod lease;
+pub mod login;
 pub mod session;
 pub mod tls;
+pub mod transport;
 
 use std::time::Duration;
 
 pub use kv::Kv;
-pub use session::Session;
+pub use session::{Access, Session};
 
 /// Why Vault gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     #[error("cannot reach Vault at {host}: {cause}")]
     Unreachable { host: String, cause: String },
-    #[error("Vault at {host} did not answer within {} s", session::REQUEST_TIMEOUT.as_secs())]
+    #[error("{host} did not answer within {} s", transport::REQUEST_TIMEOUT.as_secs())]
     Timeout { host: String },
     #[error("cannot trust Vault at {host}: {cause}")]
     Untrusted { host: String, cause: String },
@@ -30,23 +35,36 @@ pub enum VaultError {
         "Vault denies reading {path}: the token is bad or expired, or its policy lacks `read` on that path"
     )]
     Denied { path: String },
+    #[error(
+        "Vault denies reading {path}, and the token is good: give its policy the capability `read` on that path"
+    )]
+    Policy { path: String },
+    #[error("Vault does not know the token, or it has expired: put a good one into {0}")]
+    BadToken(&'static str),
     #[error("there is nothing at {path} in Vault: {hint}")]
     NotFound { path: String, hint: String },
     #[error("Vault at {host} is sealed or not initialised: unseal it; the keys held go on serving")]
     Sealed { host: String },
     #[error("Vault answered {status} to {path}{message}")]
     Status { path: String, status: u16, message: String, retry_after: Option<Duration> },
-    #[error("Vault's answer to {path} is larger than {} MiB", session::MAX_BODY >> 20)]
+    #[error("Vault's answer to {path} is larger than {} MiB", transport::MAX_BODY >> 20)]
     TooLarge { path: String },
-    #[error("Vault's answer to {path} is not what the KV API gives: {what}")]
+    #[error("Vault's answer to {path} is not what its API gives: {what}")]
     Malformed { path: String, what: &'static str },
+    #[error("Vault refused the login by {method}{said}: {cure}")]
+    Login { method: &'static str, said: String, cure: &'static str },
+    #[error("no login by {method}: {why}")]
+    NoCredential { method: &'static str, why: String },
+    #[error("the last login failed, and the next may be tried in {} s: {why}", wait.as_secs())]
+    LoginWaits { wait: Duration, why: String },
 }
 
 impl VaultError {
-    /// How long the server asked to be left alone.
+    /// How long to leave the server alone, if it or the login says so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
+            Self::LoginWaits { wait, .. } => Some(*wait),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Failure, FromFile, print};
 use crate::{
-    daemon::{self, dev},
+    daemon::{self, StartError, dev},
     keyring::KeyId,
     logging,
     settings::{LogFormat, LogLevel, source},
@@ -26,7 +26,10 @@ pub fn run(from: &FromFile) -> Result<ExitCode, Failure> {
     };
     logging::start(level, settings.log.format == LogFormat::Json);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
-    runtime()?.block_on(daemon::run(settings, signals)).map_err(Failure::operation)
+    runtime()?.block_on(daemon::run(settings, signals)).map_err(|error| match error {
+        StartError::Transport(error) => Failure::Unusable(error.to_string()),
+        other => Failure::operation(other),
+    })
 }
 
 /// `keyringd dev`.

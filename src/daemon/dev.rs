@@ -19,6 +19,7 @@ use super::{BODY_TIME, HEADER_TIME, StartError};
 use crate::{
     cipher::NoRandomness,
     keyring::{HeldKey, Key, KeyId, Keyring, Published},
+    metrics::Metrics,
     secret::Secret,
     signals::Signal,
     socket::{self, Answered, Limits, Service, Upstream, listen},
@@ -41,6 +42,7 @@ pub async fn run(
     let service = Service {
         name: NAME.to_owned(),
         published: Arc::new(Published::with(keyring)),
+        metrics: Arc::new(Metrics::default()),
         upstream: Arc::new(Nowhere),
         limits: Limits {
             request_size: 32 << 20,

@@ -14,6 +14,8 @@ pub struct Key {
     pub accepts: &'static str,
     /// One sentence, for people.
     pub about: &'static str,
+    /// Another name for the same key.
+    pub alias: Option<&'static str>,
     pub secret: bool,
     /// Kong reads this key too, by its own rules.
     pub kongs: bool,
@@ -26,11 +28,16 @@ impl Key {
         accepts: &'static str,
         about: &'static str,
     ) -> Self {
-        Self { name, default, accepts, about, secret: false, kongs: false }
+        Self { name, default, accepts, about, alias: None, secret: false, kongs: false }
     }
 
     const fn kong(mut self) -> Self {
         self.kongs = true;
+        self
+    }
+
+    const fn alias(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
         self
     }
 
@@ -69,13 +76,56 @@ keys! {
         "The secret under the mount that holds the keyring's records.").kong();
     VAULT_KV = Key::new("keyring_vault_kv", Some("v2"), "v1 or v2",
         "The version of the KV secrets engine.");
-    VAULT_AUTH_METHOD = Key::new("keyring_vault_auth_method", Some("token"), "token",
-        "How to log in.").kong();
+    VAULT_NAMESPACE = Key::new("keyring_vault_namespace", None, "a namespace",
+        "The namespace of everything that is asked of Vault.");
+    VAULT_AUTH_METHOD = Key::new("keyring_vault_auth_method", Some("token"),
+        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "How to log in.").kong();
     VAULT_TOKEN = Key::new("keyring_vault_token", None, "a token",
-        "The token, for the auth method token.").kong().secret();
+        "For token: the token.").kong().secret();
+    VAULT_KUBE_ROLE = Key::new("keyring_vault_kube_role", Some("default"), "a role of Vault's",
+        "For kubernetes: the role to log in to.").kong();
+    VAULT_KUBE_API_TOKEN_FILE = Key::new("keyring_vault_kube_api_token_file",
+        Some("/run/secrets/kubernetes.io/serviceaccount/token"), "a path",
+        "For kubernetes: the service account's token, read at each login.").kong();
+    VAULT_KUBE_AUTH_PATH = Key::new("keyring_vault_kube_auth_path", Some("kubernetes"), "a path",
+        "For kubernetes: where the auth method is mounted.");
+    VAULT_APPROLE_AUTH_PATH = Key::new("keyring_vault_approle_auth_path", Some("approle"), "a path",
+        "For approle: where the auth method is mounted.");
+    VAULT_APPROLE_ROLE_ID = Key::new("keyring_vault_approle_role_id", None, "a role ID",
+        "For approle: the role's ID.");
+    VAULT_APPROLE_SECRET_ID = Key::new("keyring_vault_approle_secret_id", None, "a secret ID",
+        "For approle: the secret ID, or the token that it is wrapped in.").secret();
+    VAULT_APPROLE_SECRET_ID_FILE = Key::new("keyring_vault_approle_secret_id_file", None, "a path",
+        "For approle: a file that holds it instead, read at each login.");
+    VAULT_APPROLE_RESPONSE_WRAPPING = Key::new("keyring_vault_approle_response_wrapping", Some("off"), "on or off",
+        "For approle: the secret ID is response-wrapped, to be opened once.");
+    VAULT_CERT_AUTH_PATH = Key::new("keyring_vault_cert_auth_path", Some("cert"), "a path",
+        "For cert: where the auth method is mounted.");
+    VAULT_CERT_AUTH_CERT = Key::new("keyring_vault_cert_auth_cert", None, "a path, PEM text, or base64 of PEM",
+        "For cert: the client certificate, with its intermediates; a file is read at each login.");
+    VAULT_CERT_AUTH_CERT_KEY = Key::new("keyring_vault_cert_auth_cert_key", None, "a path, PEM text, or base64 of PEM",
+        "For cert: its private key.").secret();
+    VAULT_CERT_AUTH_ROLE_NAME = Key::new("keyring_vault_cert_auth_role_name", None, "a role of Vault's",
+        "For cert: the role to log in to; any that fits unless set.");
+    VAULT_JWT_AUTH_PATH = Key::new("keyring_vault_jwt_auth_path", Some("jwt"), "a path",
+        "For jwt: where the auth method is mounted.");
+    VAULT_JWT_ROLE = Key::new("keyring_vault_jwt_role", None, "a role of Vault's",
+        "For jwt: the role to log in to; the method's default unless set.").alias("keyring_vault_oauth2_role_name");
+    VAULT_JWT_FILE = Key::new("keyring_vault_jwt_file", None, "a path",
+        "For jwt: a file that holds the JWT, read at each login.");
+    VAULT_OAUTH2_TOKEN_ENDPOINT = Key::new("keyring_vault_oauth2_token_endpoint", None, "a URL",
+        "For jwt: the endpoint that grants the JWT to a client instead.");
+    VAULT_OAUTH2_CLIENT_ID = Key::new("keyring_vault_oauth2_client_id", None, "a client ID",
+        "For jwt: the client's ID at that endpoint.");
+    VAULT_OAUTH2_CLIENT_SECRET = Key::new("keyring_vault_oauth2_client_secret", None, "a client secret",
+        "For jwt: the client's secret at that endpoint.").secret();
+    VAULT_OAUTH2_AUDIENCES = Key::new("keyring_vault_oauth2_audiences", None, "a list",
+        "For jwt: the audiences to ask for.");
     SSL_TRUSTED_CERTIFICATE = Key::new("lua_ssl_trusted_certificate", Some("system"),
         "a list of system, a path, PEM text, or base64 of PEM",
         "The certificate authorities that may vouch for the server.").kong();
+    SSL_VERIFY_DEPTH = Key::new("lua_ssl_verify_depth", Some("1"), "0 to 100",
+        "How many intermediate authorities may stand between the server's certificate and one of those.").kong();
     SYNC_INTERVAL = Key::new("keyring_sync_interval", Some("60"), "seconds, 1 to 86400",
         "How often Vault is asked for changes, give or take a tenth.");
     KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
@@ -110,7 +160,7 @@ pub static CLUSTER_STRATEGY: &[&str] = &[
 ];
 
 pub fn find(name: &str) -> Option<&'static Key> {
-    ALL.iter().copied().find(|key| key.name == name)
+    ALL.iter().copied().find(|key| key.name == name || key.alias == Some(name))
 }
 
 /// The text of kong.conf.example.

@@ -1,4 +1,4 @@
-//! Where settings come from: a kong.conf, the environment. The one door to `std::env` in the program.
+//! Where settings come from: a kong.conf, systemd credentials, the environment. The one door to `std::env` here.
 //!
 //! A source lists what it holds, with the origin of each value; what wins and what is right is for `settings` to say.
 
@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     conf::Conf,
+    credential::Credential,
     keys::{self, VARIABLE_PREFIX},
 };
 use crate::secret::Secret;
@@ -29,8 +30,15 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Entry {
     pub key: String,
-    pub value: Secret<String>,
+    pub value: Value,
     pub origin: Origin,
+}
+
+/// A value as it stands, or the file that holds it.
+#[derive(Debug)]
+pub enum Value {
+    Text(Secret<String>),
+    File(PathBuf),
 }
 
 /// Where a value came from, as people look for it.
@@ -39,13 +47,17 @@ pub enum Origin {
     File { path: PathBuf, line: usize },
     WholeFile(PathBuf),
     Variable(String),
+    Credential(String),
     Default,
 }
 
 /// A kong.conf.
 pub struct File(pub PathBuf);
 
-/// The `KONG_*` variables of this process.
+/// Files named like the secret keys in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), `LoadCredential=`).
+pub struct Credentials;
+
+/// The `KONG_*` variables of this process, and the files that `KONG_*_FILE` variables name.
 pub struct Environment;
 
 /// The files that are read when none is named: the first that exists.
@@ -55,7 +67,7 @@ const DEFAULT_FILES: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
 pub fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
     let default = || DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists());
     let file = file.or_else(default).map(|path| Box::new(File(path.to_owned())) as Box<dyn Source>);
-    file.into_iter().chain([Box::new(Environment) as Box<dyn Source>]).collect()
+    file.into_iter().chain([Box::new(Credentials) as Box<dyn Source>, Box::new(Environment)]).collect()
 }
 
 /// The folder for a user's own runtime files, if this session has one (XDG Base Directory Specification).
@@ -81,7 +93,11 @@ impl Source for File {
         let entries = conf.entries.into_iter();
         Found {
             entries: entries
-                .map(|entry| Entry { key: entry.key, value: entry.value, origin: at(entry.line) })
+                .map(|entry| Entry {
+                    key: entry.key,
+                    value: Value::Text(entry.value),
+                    origin: at(entry.line),
+                })
                 .collect(),
             mistakes: said(conf.mistakes),
             warnings: said(conf.warnings),
@@ -93,6 +109,25 @@ impl File {
     fn refused(&self, why: String) -> Found {
         Found { mistakes: vec![(Origin::WholeFile(self.0.clone()), why)], ..Found::default() }
     }
+}
+
+impl Source for Credentials {
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the environment")]
+    fn read(&self) -> Found {
+        std::env::var_os("CREDENTIALS_DIRECTORY")
+            .map_or_else(Found::default, |folder| credentials(Path::new(&folder)))
+    }
+}
+
+fn credentials(folder: &Path) -> Found {
+    let secret = keys::ALL.iter().filter(|key| key.secret);
+    let there = secret.map(|key| (key.name, folder.join(key.name))).filter(|(_, path)| path.exists());
+    let entry = |(name, path): (&str, PathBuf)| Entry {
+        key: name.to_owned(),
+        value: Value::File(path),
+        origin: Origin::Credential(name.to_owned()),
+    };
+    Found { entries: there.map(entry).collect(), ..Found::default() }
 }
 
 impl Source for Environment {
@@ -114,14 +149,29 @@ where
             continue;
         };
         let key = key.to_ascii_lowercase();
-        if !key.starts_with("keyring_") && keys::find(&key).is_none() {
+        let origin = Origin::Variable(format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase()));
+        // A key whose own name ends in `_file` is that key.
+        let of_file = key.strip_suffix("_file").filter(|_| keys::find(&key).is_none()).and_then(keys::find);
+        if of_file.is_none() && !key.starts_with("keyring_") && keys::find(&key).is_none() {
             continue;
         }
-        let origin = Origin::Variable(format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase()));
-        match value.into().into_string() {
-            Ok(value) => found.entries.push(Entry { key, value: Secret::new(value), origin }),
-            Err(_) => found.mistakes.push((origin, "is not UTF-8 text".to_owned())),
-        }
+        let Ok(value) = value.into().into_string() else {
+            found.mistakes.push((origin, "is not UTF-8 text".to_owned()));
+            continue;
+        };
+        let (key, value) = match of_file {
+            None => (key, Value::Text(Secret::new(value))),
+            Some(_) if value.is_empty() => continue,
+            Some(of) if of.secret => (of.name.to_owned(), Value::File(PathBuf::from(value))),
+            Some(of) => match Credential::File(PathBuf::from(value)).read() {
+                Ok(text) => (of.name.to_owned(), Value::Text(text)),
+                Err(error) => {
+                    found.mistakes.push((origin, error.to_string()));
+                    continue;
+                }
+            },
+        };
+        found.entries.push(Entry { key, value, origin });
     }
     found
 }
@@ -132,6 +182,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::WholeFile(path) => write!(f, "{}", path.display()),
             Self::Variable(name) => f.write_str(name),
+            Self::Credential(name) => write!(f, "credential {name}"),
             Self::Default => f.write_str("default"),
         }
     }
@@ -141,19 +192,63 @@ impl fmt::Display for Origin {
 mod tests {
     use super::*;
 
+    /// The entries as `key=text` or `key<file`.
+    fn shown(found: &Found) -> Vec<String> {
+        let one = |entry: &Entry| match &entry.value {
+            Value::Text(text) => format!("{}={}", entry.key, text.expose()),
+            Value::File(path) => format!("{}<{}", entry.key, path.display()),
+        };
+        found.entries.iter().map(one).collect()
+    }
+
     #[test]
     fn only_variables_that_can_be_ours_are_taken() {
         let all = [
             ("KONG_KEYRING_NAME", "a#b"),
             ("KONG_PG_PASSWORD", "planted"),
+            ("KONG_PG_PASSWORD_FILE", "/planted"),
             ("HOME", "x"),
             ("KONG_LOG_LEVEL", "warn"),
         ];
         let found = variables(all.into_iter());
-        let keys: Vec<_> =
-            found.entries.iter().map(|e| (e.key.as_str(), e.value.expose().as_str())).collect();
-        assert_eq!(keys, [("keyring_name", "a#b"), ("log_level", "warn")]);
+        assert_eq!(shown(&found), ["keyring_name=a#b", "log_level=warn"]);
         assert_eq!(found.entries[0].origin.to_string(), "KONG_KEYRING_NAME");
+    }
+
+    #[test]
+    fn a_file_variable_gives_the_file_of_a_secret_and_the_text_of_anything_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from-a-file\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let all = [
+            ("KONG_KEYRING_VAULT_TOKEN_FILE", path),
+            ("KONG_KEYRING_NAME_FILE", path),
+            ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID_FILE", path),
+            ("KONG_KEYRING_VAULT_MOUNT_FILE", "/no/such/file"),
+            ("KONG_KEYRING_SOCKET_GROUP_FILE", ""),
+        ];
+        let found = variables(all.into_iter());
+        let expected = [
+            format!("keyring_vault_token<{path}"),
+            "keyring_name=from-a-file".to_owned(),
+            format!("keyring_vault_approle_secret_id_file={path}"),
+        ];
+        assert_eq!(shown(&found), expected);
+        assert_eq!(found.mistakes[0].0.to_string(), "KONG_KEYRING_VAULT_MOUNT_FILE");
+    }
+
+    #[test]
+    fn credentials_are_files_named_like_secret_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["keyring_vault_token", "keyring_name", "something_else"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let found = credentials(folder.path());
+        assert_eq!(
+            shown(&found),
+            [format!("keyring_vault_token<{}", folder.path().join("keyring_vault_token").display())]
+        );
+        assert_eq!(found.entries[0].origin.to_string(), "credential keyring_vault_token");
     }
 
     #[test]

@@ -9,11 +9,12 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::{KvVersion, LogFormat, LogLevel, SecretPath, TrustedCertificates};
-use crate::{keyring::KeyDerivation, secret::Secret};
+use crate::keyring::KeyDerivation;
 
 /// What was expected, for people: "expected …" stands before it.
 pub type Expected = String;
@@ -25,7 +26,7 @@ fn expected<T>(what: impl Into<String>) -> Parsed<T> {
 }
 
 /// One of the given words, as Kong reads an enum: exactly.
-fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
+pub fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
@@ -142,11 +143,37 @@ pub fn base_url(text: &str) -> Parsed<Url> {
 }
 
 /// A token: what an HTTP header can carry, so that a stray line break is found here.
-pub fn token(text: &str) -> Parsed<Secret<String>> {
+pub fn token(text: &str) -> Parsed<()> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(Secret::new(text.to_owned()))
+        Ok(())
     } else {
         expected("a token, without blanks, line breaks or other characters that are not printable ASCII")
+    }
+}
+
+/// A namespace, as the header carries it.
+pub fn namespace(text: &str) -> Parsed<String> {
+    secret_path(text).map(|path| path.to_string()).and_then(|path| token(&path).map(|()| path))
+}
+
+/// Items between commas, trimmed, empty ones dropped.
+pub fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
+
+/// Where a token endpoint is. It may have a path and a query; user info is refused, as for the server.
+pub fn endpoint_url(text: &str) -> Parsed<Url> {
+    match Url::parse(text) {
+        Ok(url)
+            if matches!(url.scheme(), "http" | "https")
+                && url.username().is_empty()
+                && url.password().is_none() =>
+        {
+            Ok(url)
+        }
+        _ => {
+            expected("a URL such as https://login.example.com/oauth2/token, without a user name or password")
+        }
     }
 }
 
@@ -175,46 +202,53 @@ pub fn key_name(text: &str) -> Parsed<String> {
 /// Kong's list for `lua_ssl_trusted_certificate`: `system`, a path, PEM text, base64 of PEM.
 pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
     let mut trusted = TrustedCertificates::default();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+    for item in list(text) {
         if item == "system" {
             trusted.system = true;
+        } else if is_path(&item) {
+            match std::fs::read_to_string(&item) {
+                Ok(pem) => trusted.certificates.extend(certificate_chain(&pem)?),
+                Err(error) => {
+                    let wanted = "system, the path of a PEM file, PEM text or base64 of it";
+                    return expected(format!("{wanted}; and reading {item:?} as a path: {error}"));
+                }
+            }
         } else {
-            trusted.certificates.extend(certificates(item)?);
+            trusted.certificates.extend(certificate_chain(&item)?);
         }
     }
     Ok(trusted)
 }
 
-fn certificates(item: &str) -> Parsed<Vec<CertificateDer<'static>>> {
-    if item.contains("-----BEGIN") {
-        return pem_certificates(item.as_bytes(), "the PEM text");
-    }
-    if let Some(pem) = base64_pem(item) {
-        return pem_certificates(&pem, "the base64 text");
-    }
-    match std::fs::read(item) {
-        Ok(pem) => pem_certificates(&pem, item),
-        Err(error) => expected(format!(
-            "system, the path of a PEM file, PEM text or base64 of it; and reading {item:?} as a path: {error}"
-        )),
+/// Whether a value that may be PEM, base64 of PEM or a path is a path.
+pub fn is_path(text: &str) -> bool {
+    !text.contains("-----BEGIN") && base64_pem(text).is_none()
+}
+
+/// One certificate or several, as PEM or as base64 of PEM.
+pub fn certificate_chain(text: &str) -> Parsed<Vec<CertificateDer<'static>>> {
+    let decoded = base64_pem(text);
+    let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => expected("one or more certificates in PEM (-----BEGIN CERTIFICATE-----)"),
     }
 }
 
-fn base64_pem(item: &str) -> Option<Vec<u8>> {
+/// A private key, as PEM or as base64 of PEM.
+pub fn private_key(text: &str) -> Parsed<PrivateKeyDer<'static>> {
+    let decoded = base64_pem(text);
+    let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
+    PrivateKeyDer::from_pem_slice(pem)
+        .or_else(|_| expected("a private key in PEM (-----BEGIN … PRIVATE KEY-----)"))
+}
+
+fn base64_pem(item: &str) -> Option<Zeroizing<Vec<u8>>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     [alphabet::STANDARD, alphabet::URL_SAFE]
         .iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(item).ok())
+        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(item).ok().map(Zeroizing::new))
         .filter(|decoded| decoded.starts_with(b"-----BEGIN"))
-}
-
-fn pem_certificates(pem: &[u8], what: &str) -> Parsed<Vec<CertificateDer<'static>>> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => expected(format!("at least one certificate, and {what} holds none")),
-        Err(error) => expected(format!("PEM, and {what} is not: {error}")),
-    }
 }
 
 /// What to say of a file's value in quotes, which to Kong are ordinary characters.

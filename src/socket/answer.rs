@@ -9,6 +9,8 @@ use hyper::{
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::metrics;
+
 pub type Body = Full<Bytes>;
 
 /// How long a client should wait when there are no keys yet. The first retries towards Vault are as close.
@@ -60,6 +62,11 @@ impl Answer {
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         let plain = Self::plain(status, text.into().into());
         plain.with(header::CONTENT_TYPE, "text/plain; charset=utf-8")
+    }
+
+    /// OpenMetrics text.
+    pub fn metrics(text: String) -> Self {
+        Self::plain(200, text.into()).with(header::CONTENT_TYPE, metrics::CONTENT_TYPE)
     }
 
     /// 204.

@@ -1,31 +1,11 @@
-//! When to sync next: pure functions of the outcome and of a random number. Nothing here looks at a clock.
+//! When to sync next: a pure function of the interval and of a random number. Waits after failures are in
+//! `vault::backoff`.
 
 use std::time::Duration;
-
-/// The first wait after a failure; it doubles with each further one.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-
-/// The longest wait after failures.
-const LAST_RETRY: Duration = Duration::from_secs(300);
-
-/// The longest `Retry-After` that is honoured: a server must not be able to switch the sync off.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 /// The interval, give or take a tenth, so that daemons started together drift apart. `random` is in 0..1.
 pub fn after_success(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(random.mul_add(0.2, 0.9))
-}
-
-/// 1 s, doubling to 5 min, less up to a quarter at random; not before the server's own `Retry-After`.
-pub fn after_failure(failures: u32, asked: Option<Duration>, random: f64) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let backoff = (FIRST_RETRY * 2_u32.pow(doublings)).min(LAST_RETRY).mul_f64(random.mul_add(-0.25, 1.0));
-    backoff.max(asked.unwrap_or_default().min(LONGEST_ASKED))
-}
-
-/// A number in 0..1. Without randomness the waits are just not spread.
-pub fn random() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
 }
 
 #[cfg(test)]
@@ -38,25 +18,5 @@ mod tests {
         assert_eq!(after_success(minute, 0.0), Duration::from_secs(54));
         assert_eq!(after_success(minute, 0.5), minute);
         assert!(after_success(minute, 0.999_999) <= Duration::from_secs(66));
-    }
-
-    #[test]
-    fn failures_back_off_from_1_s_to_5_min() {
-        let waits: Vec<_> = (1..=11).map(|failures| after_failure(failures, None, 0.0).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
-        assert_eq!(after_failure(u32::MAX, None, 0.0), LAST_RETRY);
-        assert_eq!(after_failure(1, None, 1.0), Duration::from_millis(750));
-    }
-
-    #[test]
-    fn retry_after_is_honoured_within_reason() {
-        assert_eq!(after_failure(1, Some(Duration::from_secs(7)), 0.0), Duration::from_secs(7));
-        assert_eq!(after_failure(9, Some(Duration::from_secs(7)), 0.0), Duration::from_secs(256));
-        assert_eq!(after_failure(1, Some(Duration::MAX), 0.0), LONGEST_ASKED);
-    }
-
-    #[test]
-    fn random_numbers_are_in_range() {
-        assert!((0..1000).all(|_| (0.0..1.0).contains(&random())));
     }
 }

@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Session, VaultError, session::Answer};
+use super::{Access, VaultError, transport::Answer};
 use crate::{
     keyring::{
         KeyDerivation, Listing,
@@ -66,8 +66,8 @@ impl Kv {
     ///
     /// # Errors
     /// [`VaultError`]; a secret that is not there is one too.
-    pub async fn list(&self, session: &Session, now: SystemTime) -> Result<Listing, VaultError> {
-        let answer = session.get(self.segments(Some("metadata")), None).await?;
+    pub async fn list(&self, access: &Access<'_>, now: SystemTime) -> Result<Listing, VaultError> {
+        let answer = access.get(self.segments(Some("metadata")), None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let hint = "write the first record there; or correct keyring_vault_mount and keyring_vault_path, or \
                         keyring_vault_kv if the engine is version 1";
@@ -85,8 +85,8 @@ impl Kv {
     ///
     /// # Errors
     /// [`VaultError`]; also when the version was removed since it was listed.
-    pub async fn read(&self, session: &Session, version: u64) -> Result<Contents, VaultError> {
-        let answer = session.get(self.segments(Some("data")), Some(version)).await?;
+    pub async fn read(&self, access: &Access<'_>, version: u64) -> Result<Contents, VaultError> {
+        let answer = access.get(self.segments(Some("data")), Some(version)).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(not_found(answer, &format!("version {version} went away while it was read")));
         }
@@ -102,8 +102,8 @@ impl Kv {
     ///
     /// # Errors
     /// [`VaultError`]; a secret that is not there is one too.
-    pub async fn read_v1(&self, session: &Session) -> Result<Contents, VaultError> {
-        let answer = session.get(self.segments(None), None).await?;
+    pub async fn read_v1(&self, access: &Access<'_>) -> Result<Contents, VaultError> {
+        let answer = access.get(self.segments(None), None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let hint = "write the record there; or correct keyring_vault_mount and keyring_vault_path, or set \
                         keyring_vault_kv = v2 if the engine is version 2";
@@ -116,8 +116,7 @@ impl Kv {
     }
 
     fn segments<'a>(&'a self, of: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-        let (mount, path) = (self.mount.0.iter(), self.path.0.iter());
-        mount.map(String::as_str).chain(of).chain(path.map(String::as_str))
+        self.mount.segments().chain(of).chain(self.path.segments())
     }
 }
 

@@ -1,93 +1,255 @@
-//! A session with Vault: the HTTP client and the token that goes along.
+//! The session with Vault: logged in, and staying so.
 //!
-//! One request, one answer, bounded in time and size, never redirected, never sent through a proxy that the environment
-//! names. What the paths mean is in `kv`; retrying is for `sync`.
+//! One owner drives it, so there is one login at a time. A lease is renewed early and kept when that fails; a login that
+//! failed is not tried again before its backoff is over. When what is due is `lease`'s rule, how to log in is `login`'s.
 
-use std::{error::Error as _, fmt::Write as _, time::Duration};
-
-use reqwest::{
-    Response, StatusCode,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
-use serde::Deserialize;
-use url::Url;
-use zeroize::Zeroizing;
 
 use super::{
-    VaultError,
-    tls::{self, TlsError},
+    VaultError, backoff,
+    lease::{Lease, Step},
+    login::{
+        Granted,
+        approle::{self, Memory},
+        cert::{self, Fingerprint},
+        jwt, kubernetes, token,
+    },
+    transport::{Answer, Request, Transport, TransportError},
 };
 use crate::{
+    metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{self, Auth},
 };
 
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the goodbye at shutdown may take.
+const REVOKE_TIME: Duration = Duration::from_secs(2);
 
-/// The most that is read of one answer. A secret of 1000 records is about 100 KiB.
-pub const MAX_BODY: usize = 4 << 20;
-
-/// A server's own words are quoted up to here.
-const MAX_MESSAGE: usize = 200;
-
-/// What a server in Go answers, in the clear, to plain HTTP on its TLS port.
-const HTTP_TO_HTTPS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
-
-/// The HTTP client, the server and the token.
+/// A session, logged in or not.
 #[derive(Debug)]
 pub struct Session {
-    http: reqwest::Client,
-    host: Url,
-    token: Secret<String>,
+    settings: settings::Vault,
+    transport: Transport,
+    /// Of the certificate that the transport shows.
+    shown: Option<Fingerprint>,
+    lease: Option<Lease>,
+    memory: Memory,
+    failed: Option<Failed>,
+    metrics: Arc<Metrics>,
 }
 
-/// Why no session could be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("the HTTP client cannot be set up: {0}")]
-    Client(#[from] reqwest::Error),
-}
-
-/// What became of a request that Vault answered.
+/// Logins that failed since the last good one.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub body: Zeroizing<Vec<u8>>,
-    pub path: String,
+struct Failed {
+    times: u32,
+    not_before: Instant,
+    why: String,
+}
+
+/// The right to ask: the way to the server, and a token. It lasts for one piece of work.
+#[derive(Debug)]
+pub struct Access<'a> {
+    transport: &'a Transport,
+    token: &'a Secret<String>,
 }
 
 impl Session {
     /// # Errors
-    /// [`SessionError`] when the settings' certificates cannot be used. No request is sent yet.
-    pub fn new(settings: &settings::Vault) -> Result<Self, SessionError> {
-        let tls = match settings.host.scheme() {
-            "https" => tls::client_config(&settings.trusted)?,
-            _ => tls::unused()?,
+    /// [`TransportError`] when the settings' certificates cannot be used. No request is sent yet.
+    pub fn new(settings: settings::Vault, metrics: Arc<Metrics>) -> Result<Self, TransportError> {
+        let transport = Transport::new(&settings, None)?;
+        Ok(Self {
+            settings,
+            transport,
+            shown: None,
+            lease: None,
+            memory: Memory::default(),
+            failed: None,
+            metrics,
+        })
+    }
+
+    pub const fn settings(&self) -> &settings::Vault {
+        &self.settings
+    }
+
+    pub const fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The right to ask, after a login if there is none yet or if the client certificate has changed.
+    ///
+    /// # Errors
+    /// [`VaultError`] of the login.
+    pub async fn access(&mut self) -> Result<Access<'_>, VaultError> {
+        if self.lease.is_none() || self.certificate_changed() {
+            let outcome = self.log_in().await;
+            if let (Err(error), Some(_)) = (&outcome, &self.lease) {
+                tracing::warn!(
+                    "the new client certificate gave no login, the session goes on with the old one: {error}"
+                );
+            } else {
+                outcome?;
+            }
+        }
+        self.held().ok_or_else(|| VaultError::LoginWaits { wait: Duration::ZERO, why: "no lease".to_owned() })
+    }
+
+    /// Access under a token that somebody brought along.
+    pub const fn access_with<'a>(&'a self, token: &'a Secret<String>) -> Access<'a> {
+        Access { transport: &self.transport, token }
+    }
+
+    fn held(&self) -> Option<Access<'_>> {
+        self.lease.as_ref().map(|lease| self.access_with(&lease.token))
+    }
+
+    /// After a request that Vault denied: `Ok` when there is a new login, and the request is worth another try.
+    ///
+    /// # Errors
+    /// What the denial means: a policy that lacks a right, a token that is no good, a login that failed.
+    pub async fn after_denial(&mut self, path: String) -> Result<(), VaultError> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let url = self.transport.url(["auth", "token", "lookup-self"]);
+        let looked = self.transport.send(Request::get(url).token(&lease.token)).await?;
+        if looked.status.is_success() {
+            return Err(VaultError::Policy { path });
+        }
+        if let Auth::Token(credential) = &self.settings.auth {
+            let unchanged = credential.read().is_ok_and(|now| now.expose() == lease.token.expose());
+            if unchanged {
+                return Err(VaultError::BadToken(token::SETTING));
+            }
+        }
+        self.log_in().await
+    }
+
+    /// When [`Session::maintain`] wants to be called next; `None` while nothing is due.
+    pub fn next_maintenance(&self) -> Option<Instant> {
+        let (due, _) = self.lease.as_ref()?.next()?;
+        let not_before = self.failed.as_ref().map(|failed| failed.not_before);
+        Some(not_before.map_or(due, |not_before| due.max(not_before)))
+    }
+
+    /// Renews the lease or logs in anew, if that is due. A failure leaves the lease as it is.
+    pub async fn maintain(&mut self) {
+        let step = self.lease.as_ref().map_or(Step::Rest, |lease| lease.step(Instant::now()));
+        let outcome = match step {
+            Step::Rest => return,
+            Step::Renew => self.renew().await,
+            Step::LogIn => self.log_in().await,
         };
-        let vault_request = (HeaderName::from_static("x-vault-request"), HeaderValue::from_static("true"));
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("keyringd/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .no_proxy()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .tls_backend_preconfigured(tls)
-            .default_headers(HeaderMap::from_iter([vault_request]));
-        let Auth::Token(token) = &settings.auth;
-        let token = Secret::new(token.expose().clone());
-        Ok(Self { http: builder.build()?, host: settings.host.clone(), token })
+        if let Err(error) = outcome {
+            let left = self.lease.as_ref().and_then(|lease| lease.remaining(Instant::now()));
+            let seconds_left = left.map(|left| left.as_secs());
+            tracing::warn!(
+                seconds_left,
+                "the token could not be kept alive, and is kept for as long as it lives: {error}"
+            );
+        }
     }
 
-    /// The same session under another token.
-    pub fn with_token(&self, token: Secret<String>) -> Self {
-        Self { http: self.http.clone(), host: self.host.clone(), token }
+    async fn renew(&mut self) -> Result<(), VaultError> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        let url = self.transport.url(["auth", "token", "renew-self"]);
+        let answer =
+            self.transport.send(Request::post(url, &serde_json::json!({})).token(&lease.token)).await;
+        let granted = answer.as_ref().ok().and_then(granted);
+        self.metrics.renewed(if granted.is_some() { Outcome::Success } else { Outcome::Failure });
+        match (answer, granted, &mut self.lease) {
+            (_, Some(granted), Some(lease)) => {
+                lease.renewed(Duration::from_secs(granted.lease_duration), granted.renewable, Instant::now());
+                self.failed = None;
+                self.note_expiry();
+                Ok(())
+            }
+            // Refused: from now on the rule for leases that cannot be renewed holds.
+            (Ok(_), None, Some(lease)) => {
+                lease.not_renewable();
+                Ok(())
+            }
+            (Err(error), ..) => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 
+    /// One login, unless the last one failed a moment ago. What there was before stays when it fails.
+    async fn log_in(&mut self) -> Result<(), VaultError> {
+        if let Some(failed) = &self.failed {
+            let wait = failed.not_before.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                return Err(VaultError::LoginWaits { wait, why: failed.why.clone() });
+            }
+        }
+        let outcome = self.try_to_log_in().await;
+        self.metrics.logged_in(Outcome::of(&outcome));
+        match outcome {
+            Ok(lease) => {
+                self.lease = Some(lease);
+                self.failed = None;
+                self.note_expiry();
+                tracing::info!(method = self.settings.auth.name(), "logged in to Vault");
+                Ok(())
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    async fn try_to_log_in(&mut self) -> Result<Lease, VaultError> {
+        match &self.settings.auth {
+            Auth::Token(credential) => token::log_in(&self.transport, credential).await,
+            Auth::Kubernetes(settings) => kubernetes::log_in(&self.transport, settings).await,
+            Auth::AppRole(settings) => {
+                approle::log_in(&self.transport, settings, &mut self.memory, &self.metrics).await
+            }
+            Auth::Jwt(settings) => jwt::log_in(&self.transport, &self.settings, settings).await,
+            Auth::Cert(settings) => {
+                let (identity, shown) = cert::identity(settings)?;
+                let transport = Transport::new(&self.settings, Some(identity))
+                    .map_err(|error| VaultError::NoCredential { method: "cert", why: error.to_string() })?;
+                let lease = cert::log_in(&transport, settings).await?;
+                (self.transport, self.shown) = (transport, Some(shown));
+                Ok(lease)
+            }
+        }
+    }
+
+    /// Whether the files hold another certificate than the one that is shown.
+    fn certificate_changed(&self) -> bool {
+        match &self.settings.auth {
+            Auth::Cert(settings) => cert::identity(settings).is_ok_and(|(_, now)| Some(now) != self.shown),
+            _ => false,
+        }
+    }
+
+    fn failed(&mut self, error: VaultError) -> VaultError {
+        let times = self.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+        let wait = backoff::after_failure(times, error.retry_after(), backoff::random());
+        self.failed = Some(Failed { times, not_before: Instant::now() + wait, why: error.to_string() });
+        error
+    }
+
+    fn note_expiry(&self) {
+        let left = self.lease.as_ref().and_then(|lease| lease.remaining(Instant::now()));
+        self.metrics.token_expires(left.and_then(|left| SystemTime::now().checked_add(left)));
+    }
+
+    /// Ends the session: a token that we logged in for is revoked, a configured one never.
+    pub async fn end(self) {
+        let Some(lease) = self.lease.filter(|lease| lease.ours) else { return };
+        let url = self.transport.url(["auth", "token", "revoke-self"]);
+        let request = Request::post(url, &serde_json::json!({})).token(&lease.token);
+        let revoked = tokio::time::timeout(REVOKE_TIME, self.transport.send_once(&request)).await;
+        if !matches!(revoked, Ok(Ok(answer)) if answer.status.is_success()) {
+            tracing::warn!("the token could not be revoked; it expires by itself");
+        }
+    }
+}
+
+impl Access<'_> {
     /// `GET /v1/<segments>?version=<version>`. Answers of 200 and 404 are for the caller to read.
     ///
     /// # Errors
@@ -97,170 +259,47 @@ impl Session {
         segments: impl IntoIterator<Item = &str>,
         version: Option<u64>,
     ) -> Result<Answer, VaultError> {
-        let mut url = self.host.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push("v1").extend(segments);
-        }
+        let mut url = self.transport.url(segments);
         if let Some(version) = version {
             url.query_pairs_mut().append_pair("version", &version.to_string());
         }
-        let path = url.path().to_owned();
-        let Ok(mut token) = HeaderValue::from_str(self.token.expose()) else {
-            return Err(VaultError::Denied { path });
-        };
-        token.set_sensitive(true);
-        let request = self.http.get(url).header("x-vault-token", token);
-        let response = request.send().await.map_err(|error| self.failure(&error))?;
-        let (status, location, retry_after) =
-            (response.status(), header_text(&response, header::LOCATION), retry_after(&response));
-        let body = self.read_body(response, &path).await?;
-        if matches!(status, StatusCode::OK | StatusCode::NOT_FOUND) {
-            return Ok(Answer { status, body, path });
-        }
-        Err(self.refusal(status, path, &body, location, retry_after))
-    }
-
-    async fn read_body(&self, mut response: Response, path: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
-        if announced > MAX_BODY {
-            return Err(VaultError::TooLarge { path: path.to_owned() });
-        }
-        // Room for the whole at once: a buffer that grows leaves copies behind.
-        let mut body = Zeroizing::new(Vec::with_capacity(announced.max(16 << 10)));
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(VaultError::TooLarge { path: path.to_owned() });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    }
-
-    /// What an answer other than 200 and 404 means.
-    fn refusal(
-        &self,
-        status: StatusCode,
-        path: String,
-        body: &[u8],
-        location: Option<String>,
-        retry_after: Option<Duration>,
-    ) -> VaultError {
-        let host = self.host_name();
-        match status.as_u16() {
-            300..=399 => VaultError::Redirect {
-                host,
-                status: status.as_u16(),
-                to: location.unwrap_or_else(|| "nowhere".to_owned()),
-            },
-            400 if body.starts_with(HTTP_TO_HTTPS) => VaultError::Untrusted {
-                host,
-                cause: "it speaks TLS: write https in keyring_vault_host".to_owned(),
-            },
-            403 => VaultError::Denied { path },
-            501 | 503 => VaultError::Sealed { host },
+        let answer = self.transport.send(Request::get(url).token(self.token)).await?;
+        match answer.status.as_u16() {
+            200 | 404 => Ok(answer),
+            403 => Err(VaultError::Denied { path: answer.path }),
             status => {
-                let message = self.message(body).map(|text| format!(": {text}")).unwrap_or_default();
-                VaultError::Status { path, status, message, retry_after }
+                Err(VaultError::Status { path: answer.path, status, message: answer.said, retry_after: None })
             }
         }
     }
 
-    /// The server's own words, on one line and shortened. A server that repeats the token is not quoted.
-    fn message(&self, body: &[u8]) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Errors {
-            errors: Vec<String>,
-        }
-        let text = match serde_json::from_slice::<Errors>(body) {
-            Ok(said) => said.errors.join("; "),
-            Err(_) => str::from_utf8(body).ok()?.to_owned(),
+    /// Which of the paths the token may read, of those given, and what Vault says of the others
+    /// (`POST sys/capabilities-self`).
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub async fn capabilities(&self, paths: &[String]) -> Result<Vec<(String, Vec<String>)>, VaultError> {
+        let url = self.transport.url(["sys", "capabilities-self"]);
+        let request = Request::post(url, &serde_json::json!({ "paths": paths })).token(self.token);
+        let answer = self.transport.send(request).await?;
+        let data: Option<serde_json::Value> = answer.json();
+        let Some(data) = data.filter(|_| answer.status.is_success()) else {
+            return Err(VaultError::Denied { path: answer.path });
         };
-        let line: String =
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
-        let line = line.trim();
-        (!line.is_empty() && !text.contains(self.token.expose().as_str())).then(|| line.to_owned())
-    }
-
-    fn failure(&self, error: &reqwest::Error) -> VaultError {
-        let host = self.host_name();
-        if error.is_timeout() {
-            return VaultError::Timeout { host };
-        }
-        let cause = causes(error);
-        if let Some(tls) = source_of::<rustls::Error>(error) {
-            return match tls {
-                rustls::Error::InvalidMessage(_) => VaultError::Untrusted {
-                    host,
-                    cause: "it does not speak TLS: is keyring_vault_host http instead of https?".to_owned(),
-                },
-                tls => VaultError::Untrusted { host, cause: tls_cure(tls) },
-            };
-        }
-        VaultError::Unreachable { host, cause }
-    }
-
-    fn host_name(&self) -> String {
-        self.host.origin().ascii_serialization()
-    }
-}
-
-/// What to do about a TLS error.
-fn tls_cure(error: &rustls::Error) -> String {
-    use rustls::{CertificateError as Bad, Error};
-    let cure = match error {
-        Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "its certificate was issued by nobody in lua_ssl_trusted_certificate; add that authority there, and let \
-             the server send its intermediate certificates"
-        }
-        Error::InvalidCertificate(Bad::BadSignature) => {
-            "its certificate was not signed by the authority of that name in lua_ssl_trusted_certificate; replace that \
-             authority there by the right one"
-        }
-        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "its certificate is for another name; use one of its names in keyring_vault_host"
-        }
-        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "its certificate has expired",
-        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
-            "its certificate is not valid yet; is this machine's clock right?"
-        }
-        _ => return error.to_string(),
-    };
-    format!("{cure} ({error})")
-}
-
-/// The error's causes, outermost first, without the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, "{}{error}", if text.is_empty() { "" } else { ": " });
-        cause = error.source();
-    }
-    if text.is_empty() { "the connection failed".to_owned() } else { text }
-}
-
-fn source_of<'e, E: std::error::Error + 'static>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> Option<&'e E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An `io::Error` hides the error it carries from `source`.
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(carried) => Some(carried),
-            None => error.source(),
+        let of = |path: &String| {
+            let given =
+                data.pointer("/data").and_then(|data| data.get(path)).and_then(|given| given.as_array());
+            let given = given.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned));
+            (path.clone(), given.collect())
         };
+        Ok(paths.iter().map(of).collect())
     }
-    None
 }
 
-fn header_text(response: &Response, name: HeaderName) -> Option<String> {
-    response.headers().get(name)?.to_str().ok().map(str::to_owned)
-}
-
-/// `Retry-After` in seconds (RFC 9110, 10.2.3); Vault sends no dates.
-fn retry_after(response: &Response) -> Option<Duration> {
-    header_text(response, header::RETRY_AFTER)?.trim().parse().ok().map(Duration::from_secs)
+fn granted(answer: &Answer) -> Option<Granted> {
+    #[derive(serde::Deserialize)]
+    struct Renewed {
+        auth: Granted,
+    }
+    if answer.status.is_success() { answer.json::<Renewed>().map(|renewed| renewed.auth) } else { None }
 }

@@ -11,16 +11,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cipher", &["secret", "keyring"]),
     ("settings", &["secret", "keyring"]),
     // 2
-    ("vault", &["secret", "keyring", "settings"]),
+    ("vault", &["secret", "keyring", "settings", "metrics"]),
     // 3: never each other
-    ("sync", &["secret", "keyring", "settings", "vault"]),
-    ("socket", &["secret", "keyring", "cipher"]),
+    ("sync", &["secret", "keyring", "settings", "vault", "metrics"]),
+    ("socket", &["secret", "keyring", "cipher", "metrics"]),
     // leaves
     ("signals", &[]),
     ("logging", &[]),
+    ("metrics", &[]),
     // 4
     ("client", &["secret"]),
-    ("daemon", &["secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "signals"]),
+    ("daemon", &["secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "signals"]),
     // 5
     ("cli", &["client", "daemon", "settings", "keyring", "logging", "signals"]),
     ("main", &["cli"]),

@@ -8,6 +8,7 @@ use std::{
 
 use keyringd::{
     keyring::Published,
+    metrics::Metrics,
     secret::Secret,
     socket::{self, Answered, Limits, Service, Upstream},
 };
@@ -181,6 +182,7 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
     let service = Service {
         name: "keyring".to_owned(),
         published: Arc::new(Published::default()),
+        metrics: Arc::new(Metrics::default()),
         upstream: Arc::new(NoVault),
         limits,
     };

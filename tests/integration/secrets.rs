@@ -1,15 +1,12 @@
 //! No secret in any output, at any level: planted ones are looked for in everything that the daemon says.
 
-use std::{
-    fmt::Write as _,
-    io::{Read as _, Write as _},
-};
+use std::fmt::Write as _;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{Daemon, OpenBao, daemon::run, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, daemon::run, wait_for};
 
 /// Every form in which a secret could slip out.
 fn forms(secret: &str) -> Vec<String> {
@@ -85,27 +82,18 @@ fn a_run_at_trace_level_prints_no_token_no_key_and_no_plaintext() {
 #[test]
 fn a_server_that_repeats_the_token_is_not_quoted() {
     let token = "planted-token-a3c5d7";
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let echo = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut head = [0; 4096];
-        let read = stream.read(&mut head).unwrap();
-        let body = format!("{{\"errors\": [{:?}]}}", String::from_utf8_lossy(&head[..read]));
-        write!(
-            stream,
-            "HTTP/1.1 500 Oh\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-    });
+    let proxy = Proxy::only(Fault::Answer(
+        500,
+        String::new(),
+        format!(r#"{{"errors": ["x-vault-token: {token}"]}}"#),
+    ));
+    let address = proxy.address();
     let server = OpenBao::dev();
     let daemon = Daemon::start_unready(
         &server,
         &[("KONG_KEYRING_VAULT_HOST", &address), ("KONG_KEYRING_VAULT_TOKEN", token)],
     );
     wait_for("the answer to be reported", || daemon.log().contains("Vault answered 500").then_some(()));
-    echo.join().unwrap();
     assert_none_of(&[token], &(daemon.log() + &daemon.get("/status").text()));
 }
 

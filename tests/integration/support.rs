@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod http;
 pub mod openbao;
+pub mod proxy;
 
 use std::{
     net::TcpListener,
@@ -12,6 +13,7 @@ use std::{
 
 pub use daemon::Daemon;
 pub use openbao::OpenBao;
+pub use proxy::{Fault, Proxy};
 
 /// How long a condition may take: far longer than it does, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);

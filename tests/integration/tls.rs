@@ -1,11 +1,11 @@
 //! Whom the daemon believes, and that nothing else gets a request: TLS, redirects, endless answers.
 
-use std::{fs, io::Read as _, net::TcpListener, path::PathBuf, thread::JoinHandle};
+use std::{fs, path::PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-use crate::support::{Daemon, OpenBao, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -115,62 +115,32 @@ fn http_and_https_mixed_up_say_which_way() {
     assert!(said.contains("is keyring_vault_host http instead of https?"), "{said}");
 }
 
-/// A server that answers every request with `answer`, and says at the end what it was asked.
-fn answering(answer: impl Fn(&mut dyn std::io::Write) + Send + 'static) -> (String, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let serving = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
-        answer(&mut stream);
-    });
-    (address, serving)
-}
-
 #[test]
 fn a_redirect_is_not_followed_and_the_other_server_sees_no_request() {
     let server = OpenBao::dev();
     for status in [301, 302, 303, 307, 308] {
-        let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        other.set_nonblocking(true).unwrap();
-        let to = format!("http://{}/v1/secret/metadata/keyring", other.local_addr().unwrap());
-        let location = to.clone();
-        let (address, serving) = answering(move |stream| {
-            write!(
-                stream,
-                "HTTP/1.1 {status} Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
-            )
-            .unwrap();
-        });
-        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &address)]);
+        let other = Proxy::only(Fault::status(200));
+        let to = format!("{}/v1/secret/metadata/keyring", other.address());
+        let proxy = Proxy::only(Fault::Answer(status, format!("location: {to}\r\n"), String::new()));
+        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
         assert!(said.contains(&to) && said.contains("name that server in keyring_vault_host"), "{said}");
-        serving.join().unwrap();
-        assert!(other.accept().is_err(), "status {status}: the other server was connected to");
+        assert_eq!(other.seen(), [] as [String; 0], "status {status}");
     }
 }
 
 #[test]
-fn an_endless_answer_and_a_cut_one_are_refused() {
+fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
     let server = OpenBao::dev();
-    let (address, serving) = answering(|stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        while stream.write_all(&[b' '; 8192]).is_ok() {}
-    });
-    let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &address)]);
-    assert!(said.contains("is larger than 4 MiB"), "{said}");
-    serving.join().unwrap();
-
-    let (address, serving) = answering(|stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"data\": {").unwrap();
-    });
-    let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &address)]);
-    assert!(said.contains("cannot reach Vault"), "{said}");
-    serving.join().unwrap();
-
-    let (address, serving) = answering(|stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>").unwrap();
-    });
-    let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &address)]);
-    assert!(said.contains("is not what the KV API gives"), "{said}");
-    serving.join().unwrap();
+    let html =
+        Fault::Answer(200, "content-type: text/html\r\n".to_owned(), "<html>a portal</html>".to_owned());
+    for (fault, expected) in [
+        (Fault::Endless, "is larger than 4 MiB"),
+        (Fault::Truncated, "cannot reach Vault"),
+        (Fault::Cut, "cannot reach Vault"),
+        (html, "is not what its API gives"),
+    ] {
+        let proxy = Proxy::only(fault);
+        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+        assert!(said.contains(expected), "{said}");
+    }
 }

@@ -1,0 +1,200 @@
+//! The auth methods: each a value that holds all that the method requires, and nothing of the others.
+//!
+//! How a method logs in is in `vault::login`, one file each; here is what the settings say of it.
+
+use url::Url;
+
+use super::{
+    SecretPath,
+    credential::Credential,
+    keys,
+    reader::Reader,
+    value::{self, Expected},
+};
+
+/// How to log in.
+#[derive(Debug)]
+pub enum Auth {
+    /// A token that somebody made for us.
+    Token(Credential),
+    Kubernetes(Kubernetes),
+    AppRole(AppRole),
+    Cert(Cert),
+    Jwt(Jwt),
+}
+
+/// A service account's token, from the file that Kubernetes keeps fresh.
+#[derive(Debug)]
+pub struct Kubernetes {
+    pub mount: SecretPath,
+    pub role: String,
+    pub jwt: Credential,
+}
+
+#[derive(Debug)]
+pub struct AppRole {
+    pub mount: SecretPath,
+    pub role_id: String,
+    pub secret_id: Credential,
+    /// The secret ID is a token that unwraps to it, once.
+    pub wrapped: bool,
+}
+
+/// A TLS client certificate.
+#[derive(Debug)]
+pub struct Cert {
+    pub mount: SecretPath,
+    pub certificate: Credential,
+    pub key: Credential,
+    pub role: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct Jwt {
+    pub mount: SecretPath,
+    pub role: Option<String>,
+    pub source: JwtSource,
+}
+
+/// Where the JWT comes from.
+#[derive(Debug)]
+pub enum JwtSource {
+    File(Credential),
+    /// An OAuth 2.0 token endpoint, by the client-credentials grant (RFC 6749, 4.4).
+    Endpoint(ClientCredentials),
+}
+
+#[derive(Debug)]
+pub struct ClientCredentials {
+    pub endpoint: Url,
+    pub client_id: String,
+    pub client_secret: Credential,
+    pub audiences: Vec<String>,
+}
+
+impl Auth {
+    /// The method, as `keyring_vault_auth_method` names it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Kubernetes(_) => "kubernetes",
+            Self::AppRole(_) => "approle",
+            Self::Cert(_) => "cert",
+            Self::Jwt(_) => "jwt",
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Token,
+    Kubernetes,
+    AppRole,
+    Cert,
+    Jwt,
+}
+
+const METHODS: [(&str, Method); 6] = [
+    ("token", Method::Token),
+    ("kubernetes", Method::Kubernetes),
+    ("approle", Method::AppRole),
+    ("cert", Method::Cert),
+    ("jwt", Method::Jwt),
+    ("oauth2", Method::Jwt),
+];
+
+pub fn read(reader: &mut Reader) -> Option<Auth> {
+    match reader.required(&keys::VAULT_AUTH_METHOD, |text| value::one_of(text, &METHODS))? {
+        Method::Token => Some(Auth::Token(reader.secret(&keys::VAULT_TOKEN, value::token)?)),
+        Method::Kubernetes => kubernetes(reader).map(Auth::Kubernetes),
+        Method::AppRole => app_role(reader).map(Auth::AppRole),
+        Method::Cert => cert(reader).map(Auth::Cert),
+        Method::Jwt => jwt(reader).map(Auth::Jwt),
+    }
+}
+
+fn kubernetes(reader: &mut Reader) -> Option<Kubernetes> {
+    let mount = reader.required(&keys::VAULT_KUBE_AUTH_PATH, value::secret_path);
+    let role = reader.required(&keys::VAULT_KUBE_ROLE, any_text);
+    let jwt = reader.secret_file(&keys::VAULT_KUBE_API_TOKEN_FILE, value::token);
+    Some(Kubernetes { mount: mount?, role: role?, jwt: jwt? })
+}
+
+fn app_role(reader: &mut Reader) -> Option<AppRole> {
+    let mount = reader.required(&keys::VAULT_APPROLE_AUTH_PATH, value::secret_path);
+    let role_id = reader.required(&keys::VAULT_APPROLE_ROLE_ID, any_text);
+    let secret_id = match (
+        reader.is_set(&keys::VAULT_APPROLE_SECRET_ID),
+        reader.is_set(&keys::VAULT_APPROLE_SECRET_ID_FILE),
+    ) {
+        (true, true) => {
+            reader
+                .mistake(&keys::VAULT_APPROLE_SECRET_ID_FILE, "give the secret ID once: inline or as a file");
+            None
+        }
+        (false, true) => reader.secret_file(&keys::VAULT_APPROLE_SECRET_ID_FILE, value::token),
+        _ => reader.secret(&keys::VAULT_APPROLE_SECRET_ID, value::token),
+    };
+    let wrapped = reader.required(&keys::VAULT_APPROLE_RESPONSE_WRAPPING, value::boolean);
+    Some(AppRole { mount: mount?, role_id: role_id?, secret_id: secret_id?, wrapped: wrapped? })
+}
+
+fn cert(reader: &mut Reader) -> Option<Cert> {
+    let mount = reader.required(&keys::VAULT_CERT_AUTH_PATH, value::secret_path);
+    let certificate = pem(reader, &keys::VAULT_CERT_AUTH_CERT, value::certificate_chain);
+    let key = pem(reader, &keys::VAULT_CERT_AUTH_CERT_KEY, value::private_key);
+    let role = reader.optional(&keys::VAULT_CERT_AUTH_ROLE_NAME, any_text);
+    Some(Cert { mount: mount?, certificate: certificate?, key: key?, role })
+}
+
+/// PEM as a path, as text, or as base64 of it. What is a path stays one, since the file may be renewed.
+fn pem<T>(
+    reader: &mut Reader,
+    key: &'static keys::Key,
+    parse: fn(&str) -> Result<T, Expected>,
+) -> Option<Credential> {
+    let check = |text: &str| parse(text).map(|_| ());
+    if reader.optional(key, |text| Ok(value::is_path(text))) == Some(true) {
+        return reader.secret_file(key, check);
+    }
+    reader.secret(key, check)
+}
+
+fn jwt(reader: &mut Reader) -> Option<Jwt> {
+    let mount = reader.required(&keys::VAULT_JWT_AUTH_PATH, value::secret_path);
+    let role = reader.optional(&keys::VAULT_JWT_ROLE, any_text);
+    let source = match (
+        reader.is_set(&keys::VAULT_JWT_FILE),
+        reader.is_set(&keys::VAULT_OAUTH2_TOKEN_ENDPOINT),
+    ) {
+        (true, false) => reader.secret_file(&keys::VAULT_JWT_FILE, value::token).map(JwtSource::File),
+        (false, true) => client_credentials(reader).map(JwtSource::Endpoint),
+        (both, _) => {
+            let message = if both {
+                "the JWT comes from this file or from keyring_vault_oauth2_token_endpoint: set one of the two"
+            } else {
+                "is required for the auth method jwt, or else keyring_vault_oauth2_token_endpoint"
+            };
+            reader.mistake(&keys::VAULT_JWT_FILE, message);
+            None
+        }
+    };
+    Some(Jwt { mount: mount?, role, source: source? })
+}
+
+fn client_credentials(reader: &mut Reader) -> Option<ClientCredentials> {
+    let endpoint = reader.required(&keys::VAULT_OAUTH2_TOKEN_ENDPOINT, value::endpoint_url);
+    let client_id = reader.required(&keys::VAULT_OAUTH2_CLIENT_ID, any_text);
+    let client_secret = reader.secret(&keys::VAULT_OAUTH2_CLIENT_SECRET, |_| Ok(()));
+    let audiences = reader.optional(&keys::VAULT_OAUTH2_AUDIENCES, |text| Ok(value::list(text)));
+    Some(ClientCredentials {
+        endpoint: endpoint?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        audiences: audiences.unwrap_or_default(),
+    })
+}
+
+fn any_text(text: &str) -> Result<String, Expected> {
+    Ok(text.to_owned())
+}

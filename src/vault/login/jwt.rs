@@ -1,0 +1,103 @@
+//! `jwt`, also spelt `oauth2`: a JWT from a file, or granted by a token endpoint to us as a client.
+//!
+//! <https://openbao.org/api-docs/auth/jwt/>: `{"role", "jwt"}`. The grant is RFC 6749's client credentials (4.4), with
+//! `audience` as the usual extension.
+
+use serde::Deserialize;
+use serde_json::json;
+use url::form_urlencoded::Serializer;
+use zeroize::Zeroizing;
+
+use super::Method;
+use crate::{
+    secret::Secret,
+    settings::{
+        self,
+        auth::{ClientCredentials, Jwt, JwtSource},
+    },
+    vault::{
+        VaultError,
+        lease::Lease,
+        transport::{Request, Transport},
+    },
+};
+
+const METHOD: Method = Method {
+    name: "jwt",
+    cures: &[
+        ("could not be found", "keyring_vault_jwt_role names a role that the auth method does not have"),
+        ("missing role", "the auth method has no default role: set keyring_vault_jwt_role"),
+        (
+            "token is expired",
+            "the JWT has expired: renew it, or set this machine's clock, the issuer's or Vault's right",
+        ),
+        (
+            "expired",
+            "the JWT has expired: renew it, or set this machine's clock, the issuer's or Vault's right",
+        ),
+        ("not yet valid", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
+        ("issued in the future", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
+        ("not valid yet", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
+        ("audience", "the JWT is for another audience than the role's: set keyring_vault_oauth2_audiences"),
+        ("signature", "Vault cannot verify the JWT: its auth method knows another issuer's keys"),
+        ("issuer", "the JWT is from another issuer than the auth method's"),
+    ],
+    otherwise: "check keyring_vault_jwt_role, and that the JWT meets what that role is bound to",
+};
+
+#[derive(Deserialize)]
+struct Grant {
+    access_token: Secret<String>,
+}
+
+pub async fn log_in(
+    transport: &Transport,
+    vault: &settings::Vault,
+    settings: &Jwt,
+) -> Result<Lease, VaultError> {
+    let jwt = match &settings.source {
+        JwtSource::File(file) => {
+            let why = |error| format!("keyring_vault_jwt_file: {error}");
+            file.read().map_err(|error| VaultError::NoCredential { method: METHOD.name, why: why(error) })?
+        }
+        JwtSource::Endpoint(client) => granted(vault, client).await?,
+    };
+    let mut body = json!({ "jwt": jwt.expose() });
+    if let Some(role) = &settings.role {
+        body["role"] = role.as_str().into();
+    }
+    METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
+}
+
+/// The access token, which is the JWT.
+async fn granted(vault: &settings::Vault, client: &ClientCredentials) -> Result<Secret<String>, VaultError> {
+    let failed = |why: String| VaultError::NoCredential { method: METHOD.name, why };
+    let secret = client
+        .client_secret
+        .read()
+        .map_err(|error| failed(format!("keyring_vault_oauth2_client_secret: {error}")))?;
+    let form = form(client, &secret);
+    let endpoint = "keyring_vault_oauth2_token_endpoint";
+    let transport =
+        Transport::elsewhere(&client.endpoint, vault).map_err(|error| failed(error.to_string()))?;
+    let request = Request::post_form(client.endpoint.clone(), form).holding(&secret);
+    let answer = transport.send(request).await.map_err(|error| failed(format!("{endpoint}: {error}")))?;
+    if !answer.status.is_success() {
+        let cure = "check keyring_vault_oauth2_client_id, …_client_secret and …_audiences";
+        return Err(failed(format!("{endpoint} answered {}{}: {cure}", answer.status.as_u16(), answer.said)));
+    }
+    let grant: Option<Grant> = answer.json();
+    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{endpoint} gave no access_token")))
+}
+
+/// The grant request, as a form (RFC 6749, 4.4.2). The client authenticates in the body (2.3.1).
+fn form(client: &ClientCredentials, secret: &Secret<String>) -> Zeroizing<String> {
+    let mut form = Serializer::new(String::with_capacity(4096));
+    form.append_pair("grant_type", "client_credentials")
+        .append_pair("client_id", &client.client_id)
+        .append_pair("client_secret", secret.expose());
+    for audience in &client.audiences {
+        form.append_pair("audience", audience);
+    }
+    Zeroizing::new(form.finish())
+}

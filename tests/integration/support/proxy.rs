@@ -1,0 +1,153 @@
+//! A small proxy in front of a real server, which does to its answers what networks and middle boxes do, and counts.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::http;
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    None,
+    Latency(Duration),
+    /// No answer, and the connection stays open.
+    Silence,
+    /// The connection ends before an answer.
+    Cut,
+    /// The answer ends halfway.
+    Truncated,
+    /// The answer never ends.
+    Endless,
+    /// The real answer, said to be HTML.
+    WrongContentType,
+    /// Another answer: its status, further headers, and body.
+    Answer(u16, String, String),
+}
+
+impl Fault {
+    pub fn status(status: u16) -> Self {
+        Self::Answer(status, String::new(), r#"{"errors":["as the test wants it"]}"#.to_owned())
+    }
+}
+
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The last one whose prefix fits counts.
+    faults: Vec<(String, Fault)>,
+    seen: Vec<String>,
+}
+
+impl Proxy {
+    /// A proxy before the server at `upstream`, an `http://` address.
+    pub fn before(upstream: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let proxy = Self { port, shared: Arc::clone(&shared) };
+        let upstream = upstream.trim_start_matches("http://").to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
+                std::thread::spawn(move || serve(stream, &upstream, &shared));
+            }
+        });
+        proxy
+    }
+
+    /// A server of its own, which answers everything with one fault.
+    pub fn only(fault: Fault) -> Self {
+        let proxy = Self::before("127.0.0.1:1");
+        proxy.set("/", fault);
+        proxy
+    }
+
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on, what happens to requests whose path starts with `prefix`.
+    pub fn set(&self, prefix: &str, fault: Fault) {
+        self.shared.lock().unwrap().faults.push((prefix.to_owned(), fault));
+    }
+
+    /// The requests so far, each as its method and path.
+    pub fn seen(&self) -> Vec<String> {
+        self.shared.lock().unwrap().seen.clone()
+    }
+}
+
+fn serve(stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) {
+    // A client that goes away ends this thread and nothing else.
+    let _ = answer(stream, upstream, shared);
+}
+
+fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut head = String::new();
+    while reader.read_line(&mut head)? > 2 {}
+    let length = head
+        .lines()
+        .find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body)?;
+    let mut words = head.split(' ');
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
+    let fault = {
+        let mut shared = shared.lock().unwrap();
+        shared.seen.push(format!("{method} {path}"));
+        let fault = shared.faults.iter().rev().find(|(prefix, _)| path.starts_with(prefix.as_str()));
+        fault.map_or(Fault::None, |(_, fault)| fault.clone())
+    };
+    let forward = || {
+        let headers: Vec<_> = head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
+        let keep =
+            |name: &str| !["host", "connection", "content-length"].contains(&name.to_lowercase().as_str());
+        let headers: Vec<_> = headers.into_iter().filter(|(name, _)| keep(name)).collect();
+        let upstream = TcpStream::connect(upstream).ok()?;
+        http::exchange(upstream, method, path, &headers, &body)
+    };
+    match fault {
+        Fault::None => pass(&mut stream, forward(), "application/json"),
+        Fault::Latency(time) => {
+            pause(time);
+            pass(&mut stream, forward(), "application/json")
+        }
+        Fault::WrongContentType => pass(&mut stream, forward(), "text/html"),
+        Fault::Silence => stream.read(&mut [0]).map(|_| ()),
+        Fault::Cut => Ok(()),
+        Fault::Truncated => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"data\": {"),
+        Fault::Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+            loop {
+                stream.write_all(&[b' '; 8192])?;
+            }
+        }
+        Fault::Answer(status, headers, body) => write!(
+            stream,
+            "HTTP/1.1 {status} Fault\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    }
+}
+
+fn pass(stream: &mut TcpStream, answer: Option<http::Answer>, kind: &str) -> std::io::Result<()> {
+    let Some(answer) = answer else { return Ok(()) };
+    let (status, len) = (answer.status, answer.body.len());
+    let length = if status == 204 { String::new() } else { format!("content-length: {len}\r\n") };
+    write!(stream, "HTTP/1.1 {status} Passed\r\ncontent-type: {kind}\r\nconnection: close\r\n{length}\r\n")?;
+    stream.write_all(&answer.body)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the latency that the proxy is there to add")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
