@@ -67,7 +67,7 @@ pub struct Request<'a> {
     secrets: Vec<&'a Secret<String>>,
 }
 
-/// An answer that its caller can make something of: a success, or 400, 403, 404.
+/// An answer that its caller can make something of: a success, or 400, 401, 403, 404.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -204,7 +204,7 @@ impl Transport {
             return Err(VaultError::Untrusted { host: self.host(), cause });
         }
         match status.as_u16() {
-            200..=299 | 400 | 403 | 404 => {
+            200..=299 | 400 | 401 | 403 | 404 => {
                 let date = text(&headers, header::DATE).and_then(|date| httpdate(&date));
                 Ok(Answer { status, body, path, said, date })
             }

@@ -3,7 +3,13 @@
 //! One file a theme; `support` starts and stops the programs. Everything runs on loopback and in temporary folders, and
 //! nothing waits for a time that could wait for a condition.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -11,9 +17,11 @@ mod commands;
 mod layers;
 mod life;
 mod limits;
+mod login;
 mod outage;
 mod readme;
 mod secrets;
+mod session;
 mod settings;
 mod sync;
 mod tls;

@@ -1,7 +1,9 @@
 //! What every test needs: a real OpenBao, the real daemon, a plain HTTP client, and waiting for conditions.
 
+pub mod certificates;
 pub mod daemon;
 pub mod http;
+pub mod jwt;
 pub mod openbao;
 pub mod proxy;
 

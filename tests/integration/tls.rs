@@ -1,51 +1,14 @@
 //! Whom the daemon believes, and that nothing else gets a request: TLS, redirects, endless answers.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
-
-use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
+use crate::support::{
+    Daemon, Fault, OpenBao, Proxy,
+    certificates::{Issued, issued, issued_by},
+    wait_for,
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
-
-/// A private authority and a certificate that it issued for `names`, as PEM files.
-struct Issued {
-    authority: String,
-    certificate: PathBuf,
-    key: PathBuf,
-    folder: TempDir,
-}
-
-fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
-    issued_by("The Authority", names, change)
-}
-
-fn issued_by(name: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
-    let folder = tempfile::tempdir().unwrap();
-    let authority_key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, name);
-    let authority = params.self_signed(&authority_key).unwrap();
-    let issuer = Issuer::new(params, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let mut params =
-        CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
-    change(&mut params);
-    let certificate = params.signed_by(&key, &issuer).unwrap();
-    let file = |name: &str, text: String| {
-        let path = folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    };
-    Issued {
-        authority: authority.pem(),
-        certificate: file("server.pem", certificate.pem()),
-        key: file("server.key", key.serialize_pem()),
-        folder,
-    }
-}
 
 fn server_with(issued: &Issued) -> (OpenBao, String) {
     let (server, port) = OpenBao::dev_with_tls(&issued.certificate, &issued.key);
@@ -64,7 +27,7 @@ fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
 fn a_private_authority_is_believed_as_path_text_or_base64_and_not_unless_it_is_named() {
     let issued = issued(&["127.0.0.1"], |_| ());
     let (server, host) = server_with(&issued);
-    let path = issued.folder.path().join("authority.pem");
+    let path = issued.folder().join("authority.pem");
     fs::write(&path, &issued.authority).unwrap();
     let base64 = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &issued.authority);
     for trusted in [path.to_str().unwrap(), &format!("system,{}", issued.authority), &base64] {

@@ -66,6 +66,28 @@ impl Daemon {
         Self::spawn(command, folder, socket)
     }
 
+    /// A daemon on `server`'s `secret/keyring` from a kong.conf alone: Kong's settings, and these lines below them.
+    pub fn from_conf(address: &str, lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kong.conf");
+        let socket = folder.path().join("keyringd.sock");
+        let text = format!(
+            "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_vault_host = {address}\nkeyring_vault_mount = secret\n\
+             keyring_vault_path = keyring\nkeyring_sync_interval = 1\nkeyring_socket_path = {}\n{lines}\n",
+            socket.display()
+        );
+        fs::write(&path, text).unwrap();
+        Self::start_from_file(&path, folder)
+    }
+
+    /// A counter or gauge, by its name with labels.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> i64 {
+        let text = self.get("/metrics").text();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
     /// A daemon on a kong.conf, whose socket is `keyringd.sock` in `folder`.
     pub fn start_from_file(path: &Path, folder: TempDir) -> Self {
         let mut command = ending_with_us(Path::new(PROGRAM));
@@ -223,6 +245,9 @@ pub fn run(
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of keyringd:\n{}", self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -52,12 +52,7 @@ impl OpenBao {
         let port = free_port();
         let mut server = Self::dev();
         let config = server.folder.path().join("tls.hcl");
-        let (certificate, key) = (certificate.display(), key.display());
-        let text = format!(
-            "listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_cert_file = \"{certificate}\"\n \
-             tls_key_file = \"{key}\"\n}}\n"
-        );
-        fs::write(&config, text).unwrap();
+        fs::write(&config, tls_listener(port, certificate, key)).unwrap();
         server.stop();
         server.arguments.push(format!("-config={}", config.display()));
         server.start();
@@ -66,13 +61,23 @@ impl OpenBao {
 
     /// On disk, initialised and unsealed, with KV v2 at `secret`.
     pub fn durable() -> Self {
+        Self::durable_with("")
+    }
+
+    /// The same, with a second listener that speaks TLS. Answers its port too.
+    pub fn durable_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
+        let port = free_port();
+        (Self::durable_with(&tls_listener(port, certificate, key)), port)
+    }
+
+    fn durable_with(more: &str) -> Self {
         let (port, cluster, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
         let config = folder.path().join("server.hcl");
         fs::create_dir(folder.path().join("raft")).unwrap();
         let text = format!(
             "storage \"raft\" {{\n path = \"{}\"\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
              listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_disable = true\n}}\n\
-             api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n",
+             api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n{more}",
             folder.path().join("raft").display()
         );
         fs::write(&config, text).unwrap();
@@ -143,7 +148,31 @@ impl OpenBao {
         }
     }
 
-    fn unseal(&self) {
+    /// Allows `keyring` to read the records, and nothing else, and makes a token for it.
+    pub fn token_for(&self, request: &Value) -> String {
+        self.allow_reading();
+        let made = self.api("POST", "auth/token/create", request);
+        made.at("/auth/client_token")
+    }
+
+    /// Writes the policy `keyring`: to read the records, and nothing else.
+    pub fn allow_reading(&self) {
+        let read = |path: &str| format!("path \"secret/{path}/keyring\" {{ capabilities = [\"read\"] }}\n");
+        let policy = read("metadata") + &read("data");
+        self.api("PUT", "sys/policies/acl/keyring", &json!({ "policy": policy }));
+    }
+
+    /// Switches an auth method on.
+    pub fn enable(&self, method: &str) {
+        self.allow_reading();
+        self.api("POST", &format!("sys/auth/{method}"), &json!({ "type": method }));
+    }
+
+    pub fn seal(&self) {
+        self.api("PUT", "sys/seal", &Value::Null);
+    }
+
+    pub fn unseal(&self) {
         self.api("PUT", "sys/unseal", &json!({ "key": self.unseal_key }));
         wait_for("OpenBao to lead", || {
             (self.try_api("GET", "sys/health", &Value::Null)?.status == 200).then_some(())
@@ -160,9 +189,19 @@ impl OpenBao {
 
     /// A request, if the server is there.
     pub fn try_api(&self, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
+        self.request(&self.token, method, path, body)
+    }
+
+    /// A request under another token.
+    #[track_caller]
+    pub fn api_with(&self, token: &str, method: &str, path: &str, body: &Value) -> http::Answer {
+        self.request(token, method, path, body).expect("OpenBao answers")
+    }
+
+    fn request(&self, token: &str, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        http::exchange(stream, method, &format!("/v1/{path}"), &[("x-vault-token", &self.token)], &body)
+        http::exchange(stream, method, &format!("/v1/{path}"), &[("x-vault-token", token)], &body)
     }
 
     /// Writes a record as a new version of `secret/keyring` and answers the version.
@@ -213,6 +252,14 @@ impl Drop for OpenBao {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn tls_listener(port: u16, certificate: &Path, key: &Path) -> String {
+    let (certificate, key) = (certificate.display(), key.display());
+    format!(
+        "listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_cert_file = \"{certificate}\"\n \
+         tls_key_file = \"{key}\"\n}}\n"
+    )
 }
 
 /// The OpenBao or Vault program.

@@ -26,6 +26,17 @@ pub enum Fault {
     WrongContentType,
     /// Another answer: its status, further headers, and body.
     Answer(u16, String, String),
+    /// A server that is played: method and path, and body, to a status and JSON.
+    Play(Play),
+}
+
+#[derive(Clone)]
+pub struct Play(Arc<dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync>);
+
+impl std::fmt::Debug for Play {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Play")
+    }
 }
 
 impl Fault {
@@ -68,6 +79,11 @@ impl Proxy {
         let proxy = Self::before("127.0.0.1:1");
         proxy.set("/", fault);
         proxy
+    }
+
+    /// A server that is played by a function of method, path and body.
+    pub fn playing(play: impl Fn(&str, &[u8]) -> (u16, String) + Send + Sync + 'static) -> Self {
+        Self::only(Fault::Play(Play(Arc::new(play))))
     }
 
     pub fn address(&self) -> String {
@@ -131,12 +147,20 @@ fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std:
                 stream.write_all(&[b' '; 8192])?;
             }
         }
-        Fault::Answer(status, headers, body) => write!(
-            stream,
-            "HTTP/1.1 {status} Fault\r\n{headers}connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        ),
+        Fault::Answer(status, headers, body) => say(&mut stream, status, &headers, &body),
+        Fault::Play(Play(play)) => {
+            let (status, body) = play(&format!("{method} {path}"), &body);
+            say(&mut stream, status, "content-type: application/json\r\n", &body)
+        }
     }
+}
+
+fn say(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status} Said\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 fn pass(stream: &mut TcpStream, answer: Option<http::Answer>, kind: &str) -> std::io::Result<()> {

@@ -1,0 +1,343 @@
+//! The session under faults: what is asked, how often, and what is said about it.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, Fault, OpenBao, Proxy, certificates::Authority, jwt::Issuer, wait_for};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+fn server() -> OpenBao {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server
+}
+
+fn through(server: &OpenBao, proxy: &Proxy, more: &[(&str, &str)]) -> Daemon {
+    let address = proxy.address();
+    Daemon::start_unready(
+        server,
+        &[[("KONG_KEYRING_VAULT_HOST", address.as_str())].as_slice(), more].concat(),
+    )
+}
+
+#[test]
+fn requests_a_minute_stay_few_under_permanent_faults() {
+    // 1 + 2 + 4 + 8 + 16 + 32 s of backoff, less a quarter at most, leave 7 attempts in a minute; a denied one asks for
+    // the secret, looks the token up, and looks again.
+    const MOST: usize = 7 * 3;
+    let server = server();
+    let faults = [Fault::status(403), Fault::status(500), Fault::Cut, Fault::Silence, Fault::status(429)];
+    let proxies: Vec<_> = faults.into_iter().map(Proxy::only).collect();
+    let policy = Proxy::before(&server.address()); // the token is good, the path is denied
+    policy.set("/v1/secret/", Fault::status(403));
+    let login = Proxy::before(&server.address()); // the login itself fails
+    login.set("/v1/auth/", Fault::status(400));
+    let eager = [("KONG_KEYRING_SYNC_INTERVAL", "1")];
+    let started = Instant::now();
+    let mut daemons: Vec<_> =
+        proxies.iter().chain([&policy]).map(|proxy| through(&server, proxy, &eager)).collect();
+    let role = [
+        ("KONG_KEYRING_SYNC_INTERVAL", "1"),
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", "r"),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", "s"),
+    ];
+    daemons.push(through(&server, &login, &role));
+    let nobody = Proxy::only(Fault::Cut);
+    let refused =
+        Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_HOST", "http://127.0.0.1:1"), eager[0]]);
+    // Hostile clients ask for unknown keys all the while; that leads to no more logins or denials than there are anyway.
+    wait_for_a_minute(started, || {
+        for daemon in &daemons {
+            assert_eq!(daemon.decrypt("kr1:nobodys:AAAA").status, 503);
+        }
+    });
+    for proxy in proxies.iter().chain([&policy, &login]) {
+        let seen = proxy.seen();
+        assert!((2..=MOST).contains(&seen.len()), "{} requests: {seen:?}", seen.len());
+    }
+    let attempts = refused.log().matches("sync failed").count();
+    assert!((4..=8).contains(&attempts), "{attempts} attempts on a refused connection");
+    assert_eq!(nobody.seen().len(), 0);
+}
+
+fn wait_for_a_minute(started: Instant, mut meanwhile: impl FnMut()) {
+    while started.elapsed() < Duration::from_secs(58) {
+        meanwhile();
+        wait_for("a second to pass", {
+            let at = Instant::now();
+            move || (at.elapsed() > Duration::from_secs(1)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn an_unknown_key_asked_for_again_and_again_causes_a_sync_every_5_s_at_most() {
+    let server = server();
+    let proxy = Proxy::before(&server.address());
+    let daemon = through(&server, &proxy, &[]);
+    daemon.wait_until_ready();
+    let before = proxy.seen().len();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(4) {
+        assert_eq!(daemon.decrypt("kr1:nobodys:AAAA").status, 400);
+    }
+    assert_eq!(proxy.seen().len() - before, 1);
+}
+
+#[test]
+fn latency_and_a_wrong_content_type_do_no_harm() {
+    let server = server();
+    let proxy = Proxy::before(&server.address());
+    proxy.set("/", Fault::Latency(Duration::from_millis(300)));
+    proxy.set("/v1/secret/data", Fault::WrongContentType);
+    let daemon = through(&server, &proxy, &[]);
+    daemon.wait_until_ready();
+    assert_eq!(daemon.active(), "first");
+}
+
+#[test]
+fn an_answer_that_does_not_come_ends_after_10_s() {
+    let server = server();
+    let proxy = Proxy::only(Fault::Silence);
+    let started = Instant::now();
+    let daemon = through(&server, &proxy, &[]);
+    wait_for("the timeout", || daemon.log().contains("did not answer within 10 s").then_some(()));
+    assert!(started.elapsed() < Duration::from_secs(13));
+}
+
+#[test]
+fn a_standby_that_lags_behind_is_asked_again_for_a_moment() {
+    let server = server();
+    let proxy = Proxy::before(&server.address());
+    proxy.set("/v1/secret/metadata", Fault::status(412));
+    let daemon = through(&server, &proxy, &[]);
+    wait_for("the second try", || {
+        (proxy.seen().iter().filter(|path| path.contains("metadata")).count() > 1).then_some(())
+    });
+    proxy.set("/v1/secret/metadata", Fault::None);
+    daemon.wait_until_ready();
+    assert!(!daemon.log().contains("sync failed"), "{}", daemon.log());
+}
+
+#[test]
+fn retry_after_is_honoured() {
+    let server = server();
+    let proxy = Proxy::before(&server.address());
+    proxy.set("/v1/secret/", Fault::Answer(429, "retry-after: 4\r\n".to_owned(), String::new()));
+    let daemon = through(&server, &proxy, &[]);
+    let asked = || proxy.seen().iter().filter(|path| path.contains("metadata")).count();
+    wait_for("the first refusal", || daemon.log().contains("Vault answered 429").then_some(()));
+    let refused = Instant::now();
+    wait_for("the next try", || (asked() > 1).then_some(()));
+    assert!(refused.elapsed() > Duration::from_millis(3500), "{:?}", refused.elapsed());
+}
+
+#[test]
+fn a_node_that_stands_by_is_a_state_that_passes() {
+    let server = server();
+    let proxy = Proxy::before(&server.address());
+    let daemon = through(&server, &proxy, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
+    daemon.wait_until_ready();
+    for status in [472, 473, 503] {
+        proxy.set("/", Fault::status(status));
+        let failures = || daemon.metric("keyringd_syncs_total{outcome=\"failure\"}");
+        let before = failures();
+        wait_for("a sync to fail", || (failures() > before).then_some(()));
+        assert_eq!(daemon.opened(&daemon.encrypt("hello")), "hello");
+        proxy.set("/", Fault::None);
+        server.put_record(&format!("after-{status}"), KEY);
+        wait_for("syncing to go on", || (daemon.active() == format!("after-{status}")).then_some(()));
+    }
+}
+
+#[test]
+fn a_denied_path_is_told_from_a_bad_token() {
+    let server = server();
+    let token = server.token_for(&json!({ "policies": ["default"] }));
+    let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", &token)]);
+    let said = wait_for("the denial", || Some(daemon.log()).filter(|log| log.contains("sync failed")));
+    assert!(
+        said.contains("Vault denies reading /v1/secret/metadata/keyring, and the token is good"),
+        "{said}"
+    );
+    let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "s.nobodys")]);
+    let said = wait_for("the denial", || Some(daemon.log()).filter(|log| log.contains("sync failed")));
+    assert!(
+        said.contains("does not know the token, or it has expired: put a good one into keyring_vault_token"),
+        "{said}"
+    );
+}
+
+/// What the daemon says of its first failed sync.
+fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
+    let daemon = Daemon::start_unready(server, more);
+    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
+    daemon.get("/status").at("/sync/last_error")
+}
+
+#[test]
+fn engines_mixed_up_name_the_setting_to_change() {
+    let server = server();
+    server.api("POST", "sys/mounts/kv1", &json!({ "type": "kv", "options": { "version": "1" } }));
+    server.api("POST", "kv1/keyring", &json!({ "id": "a", "key": KEY }));
+    let said = complaint(&server, &[("KONG_KEYRING_VAULT_MOUNT", "kv1")]);
+    assert!(said.contains("or keyring_vault_kv if the engine is version 1"), "{said}");
+    let said = complaint(&server, &[("KONG_KEYRING_VAULT_KV", "v1")]);
+    assert!(said.contains("set keyring_vault_kv = v2 if the engine is version 2"), "{said}");
+    for (setting, value) in [("KONG_KEYRING_VAULT_MOUNT", "nowhere"), ("KONG_KEYRING_VAULT_PATH", "nothing")]
+    {
+        let said = complaint(&server, &[(setting, value), ("KONG_KEYRING_NAME", "keyring")]);
+        assert!(said.contains("correct keyring_vault_mount and keyring_vault_path"), "{said}");
+    }
+}
+
+#[test]
+fn every_refused_login_names_the_cure() {
+    let server = server();
+    server.enable("approle");
+    server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
+    server.api("POST", "auth/approle/role/root", &json!({ "token_policies": ["root"] }));
+    let role_id = |role: &str| {
+        server.api("GET", &format!("auth/approle/role/{role}/role-id"), &Value::Null).at("/data/role_id")
+    };
+    let secret_id = |role: &str| {
+        server.api("POST", &format!("auth/approle/role/{role}/secret-id"), &json!({})).at("/data/secret_id")
+    };
+    let approle = |role_id: &str, secret_id: &str, mount: &str| {
+        complaint(
+            &server,
+            &[
+                ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+                ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id),
+                ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id),
+                ("KONG_KEYRING_VAULT_APPROLE_AUTH_PATH", mount),
+            ],
+        )
+    };
+    let said = approle(&role_id("root"), &secret_id("root"), "approle");
+    assert!(said.contains("take the policy `root` from the role"), "{said}");
+    let said = approle(&role_id("app"), "planted-secret-id", "approle");
+    assert!(said.contains("the role ID or the secret ID is wrong") && !said.contains("planted"), "{said}");
+    let said = approle("nobodys", &secret_id("app"), "approle");
+    assert!(
+        said.contains("the role ID or the secret ID is wrong")
+            || said.contains("keyring_vault_approle_role_id"),
+        "{said}"
+    );
+    let said = approle(&role_id("app"), &secret_id("app"), "elsewhere");
+    assert!(
+        said.contains("not mounted there: correct its …_auth_path setting")
+            || said.contains("check keyring_vault_approle"),
+        "{said}"
+    );
+
+    let issuer = Issuer::new();
+    let jwks = issuer.jwks().to_string();
+    let keys = Proxy::playing(move |_, _| (200, jwks.clone()));
+    server.enable("jwt");
+    server.api("POST", "auth/jwt/config", &json!({ "jwks_url": format!("{}/jwks", keys.address()) }));
+    let bound = json!({ "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "token_policies": ["keyring"] });
+    server.api("POST", "auth/jwt/role/app", &bound);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jwt");
+    let jwt = |token: &str, role: &str| {
+        std::fs::write(&path, token).unwrap();
+        let said = complaint(
+            &server,
+            &[
+                ("KONG_KEYRING_VAULT_AUTH_METHOD", "jwt"),
+                ("KONG_KEYRING_VAULT_JWT_ROLE", role),
+                ("KONG_KEYRING_VAULT_JWT_FILE", path.to_str().unwrap()),
+            ],
+        );
+        assert!(!said.contains(token), "{said}");
+        said
+    };
+    let claims = |audience: &str, seconds: i64| issuer.sign(&Issuer::claims("web", audience, seconds));
+    let said = jwt(&claims("vault", 0), "nobodys");
+    assert!(
+        said.contains("keyring_vault_jwt_role names a role that the auth method does not have"),
+        "{said}"
+    );
+    let said = jwt(&claims("vault", -7200), "app");
+    assert!(said.contains("the JWT has expired"), "{said}");
+    let said = jwt(&claims("vault", 7200), "app");
+    assert!(said.contains("the JWT is not valid yet"), "{said}");
+    let said = jwt(&claims("others", 0), "app");
+    assert!(said.contains("set keyring_vault_oauth2_audiences"), "{said}");
+    let said = jwt(&Issuer::new().sign(&Issuer::claims("web", "vault", 0)), "app");
+    assert!(said.contains("Vault cannot verify the JWT"), "{said}");
+}
+
+#[test]
+fn a_refused_client_certificate_names_the_cure() {
+    let served = crate::support::certificates::self_signed(&["127.0.0.1"]);
+    let (server, port) = OpenBao::dev_with_tls(&served.certificate, &served.key);
+    server.enable("cert");
+    let (ours, theirs) = (Authority::new("Ours"), Authority::new("Theirs"));
+    server.api(
+        "POST",
+        "auth/cert/certs/app",
+        &json!({ "certificate": theirs.pem(), "token_policies": ["keyring"] }),
+    );
+    let client = ours.issue(&["a.client"], |_| ());
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let said = complaint(
+        &server,
+        &[
+            ("KONG_KEYRING_VAULT_HOST", &format!("https://127.0.0.1:{port}")),
+            ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &served.authority),
+            ("KONG_KEYRING_VAULT_AUTH_METHOD", "cert"),
+            ("KONG_KEYRING_VAULT_CERT_AUTH_ROLE_NAME", "app"),
+            ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", &read(&client.certificate)),
+            ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", &read(&client.key)),
+        ],
+    );
+    assert!(
+        said.contains("trusts another authority than the one that issued keyring_vault_cert_auth_cert"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_incomplete_chain_and_one_that_is_too_long_are_refused_and_name_the_cure() {
+    let root = Authority::new("The root");
+    let (upper, lower) = {
+        let upper = root.below("The upper one");
+        let lower = upper.below("The lower one");
+        (upper, lower)
+    };
+    let leaf = lower.issue(&["127.0.0.1"], |_| ());
+    let alone = std::fs::read_to_string(&leaf.certificate).unwrap();
+    let serve = |chain: &str, depth: &str| {
+        std::fs::write(&leaf.certificate, chain).unwrap();
+        let (server, port) = OpenBao::dev_with_tls(&leaf.certificate, &leaf.key);
+        server.put_record("first", KEY);
+        let daemon = Daemon::start_unready(
+            &server,
+            &[
+                ("KONG_KEYRING_VAULT_HOST", &format!("https://127.0.0.1:{port}")),
+                ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", root.pem()),
+                ("KONG_LUA_SSL_VERIFY_DEPTH", depth),
+            ],
+        );
+        wait_for("a sync to end", || {
+            let status = daemon.get("/status");
+            let good = status.at("/ready") == "true";
+            let failed = status.at("/sync/failures") != "0";
+            (good || failed).then(|| if good { "ready".to_owned() } else { status.at("/sync/last_error") })
+        })
+    };
+    let said = serve(&alone, "5");
+    assert!(said.contains("let the server send its intermediate certificates"), "{said}");
+    let whole = format!("{alone}{}{}", lower.pem(), upper.pem());
+    let said = serve(&whole, "1");
+    assert!(said.contains("more intermediate authorities than lua_ssl_verify_depth = 1 allows"), "{said}");
+    assert_eq!(serve(&whole, "2"), "ready");
+    // What is sent and not needed does not count.
+    let with_more = format!("{whole}{}", root.pem());
+    assert_eq!(serve(&with_more, "2"), "ready");
+}

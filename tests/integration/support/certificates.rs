@@ -1,0 +1,103 @@
+//! Private authorities and the certificates that they issue, as PEM files in a folder of their own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+
+/// A certificate and its key, and the authority's certificate as text.
+pub struct Issued {
+    pub authority: String,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    folder: TempDir,
+}
+
+/// An authority, which can issue.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = authority_params(name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// An authority below this one. Its certificate is its own `pem`.
+    pub fn below(&self, name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let params = authority_params(name);
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Issues a certificate for servers and clients of these names.
+    pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let folder = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Issued {
+            authority: self.pem.clone(),
+            certificate: file(&folder, "certificate.pem", &certificate.pem()),
+            key: file(&folder, "key.pem", &key.serialize_pem()),
+            folder,
+        }
+    }
+}
+
+impl Issued {
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A certificate from an authority of its own.
+pub fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    issued_by("The Authority", names, change)
+}
+
+pub fn issued_by(name: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+    Authority::new(name).issue(names, change)
+}
+
+/// A certificate that vouches for itself, as in many how-tos.
+pub fn self_signed(names: &[&str]) -> Issued {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    Issued {
+        authority: made.cert.pem(),
+        certificate: file(&folder, "certificate.pem", &made.cert.pem()),
+        key: file(&folder, "key.pem", &made.signing_key.serialize_pem()),
+        folder,
+    }
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn file(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
