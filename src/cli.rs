@@ -1,10 +1,11 @@
 //! The command line: its definition, which command goes where, and the exit codes.
 //!
-//! `serve` runs daemons, `check` shows settings, `ask` talks to a running daemon. Exit codes: 0 success, 1 the
+//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` talks to a running daemon. Exit codes: 0 success, 1 the
 //! operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h). No argument takes a secret.
 
 mod ask;
 mod check;
+mod doctor;
 mod serve;
 
 use std::{
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Go the whole way to the keys, and say what to do about each failure
+    Doctor(FromFile),
     /// Show what the running daemon says of itself
     Status {
         #[command(flatten)]
@@ -120,6 +123,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Run(from) => serve::run(&from),
         Command::Dev { socket } => serve::dev(socket),
         Command::Check { from, json } => check::check(&from, json),
+        Command::Doctor(from) => doctor::doctor(&from),
         Command::Status { daemon, json } => ask::status(&daemon, json),
         Command::Sync(daemon) => ask::sync(&daemon),
         Command::Encrypt(payload) => ask::encrypt(&payload),

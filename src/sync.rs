@@ -204,6 +204,7 @@ impl Syncer {
                 self.report.failures = self.report.failures.saturating_add(1);
                 self.report.last_error = Some(error.to_string());
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
+                let delay = delay.max(self.session.rest()); // sooner there would be no login
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
                 delay

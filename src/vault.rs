@@ -1,13 +1,14 @@
 //! Vault, or OpenBao: how to get in, what is asked of it, and what its answers mean.
 //!
 //! [`transport`] sends one request over the TLS that [`tls`] sets up; [`login`] has the auth methods; [`lease`] says when
-//! a token wants renewing and [`session`] sees to it; [`kv`] knows the KV secrets engine. An error says what an operator
+//! a token wants renewing and [`session`] sees to it; [`kv`] knows the KV secrets engine, [`policy`] what is needed of it. An error says what an operator
 //! can do about it and holds nothing secret. When to ask is for `sync` to say.
 
 pub mod backoff;
 pub mod kv;
 pub mod lease;
 pub mod login;
+pub mod policy;
 pub mod session;
 pub mod tls;
 pub mod transport;

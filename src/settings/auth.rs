@@ -195,6 +195,7 @@ fn client_credentials(reader: &mut Reader) -> Option<ClientCredentials> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a parser like the others")]
 fn any_text(text: &str) -> Result<String, Expected> {
     Ok(text.to_owned())
 }

@@ -126,10 +126,9 @@ impl Reader {
         match parse(text) {
             Ok(value) => Some(value),
             Err(expected) => {
-                let message = match key.secret {
-                    true => format!("expected {expected}"),
-                    false => format!("expected {expected}, and it is {}", shortened(text)),
-                };
+                let shown =
+                    if key.secret { String::new() } else { format!(", and it is {}", shortened(text)) };
+                let message = format!("expected {expected}{shown}");
                 self.mistake(key, message);
                 None
             }

@@ -112,7 +112,10 @@ async fn lock(folder: &Path) -> Result<fs::File, ListenError> {
 }
 
 /// Nothing there, or a socket that nobody serves on any more.
-async fn refuse_unless_free(path: &Path) -> Result<(), ListenError> {
+///
+/// # Errors
+/// [`ListenError`] for anything else.
+pub async fn refuse_unless_free(path: &Path) -> Result<(), ListenError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -64,10 +64,8 @@ impl Lease {
         }
         let last_tenth = self.ttl.saturating_sub(self.full / 10);
         let two_thirds = self.ttl / 3 * 2;
-        let (after, step) = match self.renewable && two_thirds < last_tenth {
-            true => (two_thirds, Step::Renew),
-            false => (last_tenth, Step::LogIn),
-        };
+        let renew = self.renewable && two_thirds < last_tenth;
+        let (after, step) = if renew { (two_thirds, Step::Renew) } else { (last_tenth, Step::LogIn) };
         Some((self.since + after.max(LEAST_REST), step))
     }
 
@@ -140,7 +138,7 @@ mod tests {
         assert_eq!(lease.step(now + Duration::from_secs(20)), Step::Renew);
         assert_eq!(lease.step(now + Duration::from_secs(28)), Step::LogIn);
         assert_eq!(lease.step(now + Duration::from_secs(1_000_000)), Step::LogIn);
-        assert_eq!(lease.step(now - Duration::from_secs(9_000)), Step::Rest);
+        assert_eq!(lease.step(now.checked_sub(Duration::from_secs(9_000)).unwrap()), Step::Rest);
         assert_eq!(lease.remaining(now + Duration::from_secs(1_000_000)), Some(Duration::ZERO));
     }
 

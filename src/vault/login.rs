@@ -63,10 +63,10 @@ impl Method {
         &self,
         transport: &Transport,
         mount: &SecretPath,
-        body: &impl Serialize,
+        body: &(impl Serialize + Sync),
         secret: Option<&Secret<String>>,
     ) -> Result<Lease, VaultError> {
-        let url = transport.url(["auth"].into_iter().chain(mount.segments()).chain(["login"]));
+        let url = transport.url(std::iter::once("auth").chain(mount.segments()).chain(["login"]));
         let mut request = Request::post(url, body);
         if let Some(secret) = secret {
             request = request.holding(secret);

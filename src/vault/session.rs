@@ -127,6 +127,12 @@ impl Session {
         self.log_in().await
     }
 
+    /// How long it takes until a login may be tried again.
+    pub fn rest(&self) -> Duration {
+        let not_before = self.failed.as_ref().map(|failed| failed.not_before);
+        not_before.map_or(Duration::ZERO, |not_before| not_before.saturating_duration_since(Instant::now()))
+    }
+
     /// When [`Session::maintain`] wants to be called next; `None` while nothing is due.
     pub fn next_maintenance(&self) -> Option<Instant> {
         let (due, _) = self.lease.as_ref()?.next()?;
@@ -178,11 +184,9 @@ impl Session {
 
     /// One login, unless the last one failed a moment ago. What there was before stays when it fails.
     async fn log_in(&mut self) -> Result<(), VaultError> {
-        if let Some(failed) = &self.failed {
-            let wait = failed.not_before.saturating_duration_since(Instant::now());
-            if !wait.is_zero() {
-                return Err(VaultError::LoginWaits { wait, why: failed.why.clone() });
-            }
+        let wait = self.rest();
+        if let (Some(failed), false) = (&self.failed, wait.is_zero()) {
+            return Err(VaultError::LoginWaits { wait, why: failed.why.clone() });
         }
         let outcome = self.try_to_log_in().await;
         self.metrics.logged_in(Outcome::of(&outcome));

@@ -100,7 +100,7 @@ impl<'a> Request<'a> {
         Self { method: Method::POST, body: Some(bytes), ..Self::get(url) }
     }
 
-    pub fn post_form(url: Url, form: Zeroizing<String>) -> Self {
+    pub fn post_form(url: Url, form: &Zeroizing<String>) -> Self {
         let bytes = Zeroizing::new(form.as_bytes().to_vec());
         Self { method: Method::POST, body: Some(bytes), form: true, ..Self::get(url) }
     }
@@ -195,9 +195,10 @@ impl Transport {
         let response = builder.send().await.map_err(|error| self.failure(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read_body(response, &path).await?;
-        let said = match status.is_success() {
-            true => String::new(),
-            false => message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default(),
+        let said = if status.is_success() {
+            String::new()
+        } else {
+            message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
         };
         if status == StatusCode::BAD_REQUEST && body.starts_with(HTTP_TO_HTTPS) {
             let cause = "it speaks TLS: write https in keyring_vault_host".to_owned();

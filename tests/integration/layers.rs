@@ -22,8 +22,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // 4
     ("client", &["secret"]),
     ("daemon", &["secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "signals"]),
+    ("doctor", &["keyring", "settings", "vault", "socket", "metrics"]),
     // 5
-    ("cli", &["client", "daemon", "settings", "keyring", "logging", "signals"]),
+    ("cli", &["client", "daemon", "doctor", "vault", "settings", "keyring", "logging", "signals"]),
     ("main", &["cli"]),
 ];
 

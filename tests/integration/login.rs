@@ -40,7 +40,12 @@ fn works(daemon: &Daemon) {
 /// A new key in Vault becomes active by itself, and no crypto request fails meanwhile.
 #[track_caller]
 fn follows(server: &OpenBao, daemon: &Daemon, id: &str) {
-    server.put_record(id, &format!("{id}{KEY}"));
+    let record = json!({ "data": { "id": id, "key": format!("{id}{KEY}") } });
+    wait_for("OpenBao to take the new key", || {
+        works(daemon);
+        let written = server.try_api("POST", "secret/data/keyring", &record)?;
+        (written.status == 200).then_some(())
+    });
     wait_for("the new key to be active", || {
         works(daemon);
         (daemon.active() == id).then_some(())
@@ -84,6 +89,7 @@ fn kubernetes() {
     server.enable("kubernetes");
     let issuer = Issuer::new();
     let mut claims = Issuer::claims("system:serviceaccount:apps:web", "vault", 0);
+    claims["aud"] = json!(["vault"]);
     claims["kubernetes.io"] =
         json!({ "namespace": "apps", "serviceaccount": { "name": "web", "uid": "u-1" } });
     let jwts = Arc::new(Mutex::new(vec![issuer.sign(&claims)]));
@@ -93,7 +99,7 @@ fn kubernetes() {
         let review: Value = serde_json::from_slice(body).unwrap();
         let good = known.lock().unwrap().iter().any(|jwt| review["spec"]["token"] == jwt.as_str());
         let user = json!({ "username": "system:serviceaccount:apps:web", "uid": "u-1", "groups": ["system:serviceaccounts"] });
-        let status = json!({ "authenticated": good, "user": user });
+        let status = json!({ "authenticated": good, "user": user, "audiences": review["spec"]["audiences"] });
         (
             201,
             json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status })

@@ -14,6 +14,7 @@
 mod support;
 
 mod commands;
+mod doctor;
 mod layers;
 mod life;
 mod limits;

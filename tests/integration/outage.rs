@@ -61,3 +61,24 @@ fn a_sealed_vault_is_told_apart_and_the_keys_held_go_on_serving() {
     assert!(answer.at("/error").contains("is sealed or not initialised"), "{answer:?}");
     assert_eq!(daemon.opened(&daemon.encrypt("still")), "still");
 }
+
+#[test]
+fn a_cluster_that_loses_its_leader_keeps_the_keyring_serving_and_syncs_again_under_the_next() {
+    let mut leader = OpenBao::durable();
+    leader.put_record("first", KEY);
+    let named = OpenBao::joining(&leader);
+    let third = OpenBao::joining(&leader);
+    let daemon = Daemon::start(&named, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
+    let sealed = daemon.encrypt("before");
+    leader.stop();
+    let record = serde_json::json!({ "data": { "id": "second", "key": KEY } });
+    wait_for("a new leader that takes a record", || {
+        assert_eq!(daemon.opened(&sealed), "before");
+        let written = third.try_api("POST", "secret/data/keyring", &record)?;
+        (written.status == 200).then_some(())
+    });
+    wait_for("the second key to be active", || {
+        assert_eq!(daemon.opened(&sealed), "before");
+        (daemon.active() == "second").then_some(())
+    });
+}

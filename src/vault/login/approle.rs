@@ -69,9 +69,10 @@ pub async fn log_in(
     metrics: &Metrics,
 ) -> Result<Lease, VaultError> {
     let given = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()))?;
-    let secret_id = match settings.wrapped {
-        false => &given,
-        true => unwrapped(transport, &settings.mount, &given, memory, metrics).await?,
+    let secret_id = if settings.wrapped {
+        unwrapped(transport, &settings.mount, &given, memory, metrics).await?
+    } else {
+        &given
     };
     let body = json!({ "role_id": settings.role_id, "secret_id": secret_id.expose() });
     METHOD.log_in(transport, &settings.mount, &body, Some(secret_id)).await
@@ -100,6 +101,12 @@ async fn unwrapped<'m>(
     }
     let spent = "its wrapping token was opened before and gave nothing: issue a new wrapped secret ID";
     memory.secret_id.as_ref().ok_or_else(|| no_secret_id(spent.to_owned()))
+}
+
+/// Looks at a wrapped secret ID without opening it.
+pub async fn look_at_wrapping(transport: &Transport, settings: &AppRole) -> Result<(), VaultError> {
+    let token = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()))?;
+    look_up(transport, &settings.mount, &token, &Metrics::default()).await
 }
 
 /// Checks that the token wraps what it should, without opening it.

@@ -80,7 +80,7 @@ async fn granted(vault: &settings::Vault, client: &ClientCredentials) -> Result<
     let endpoint = "keyring_vault_oauth2_token_endpoint";
     let transport =
         Transport::elsewhere(&client.endpoint, vault).map_err(|error| failed(error.to_string()))?;
-    let request = Request::post_form(client.endpoint.clone(), form).holding(&secret);
+    let request = Request::post_form(client.endpoint.clone(), &form).holding(&secret);
     let answer = transport.send(request).await.map_err(|error| failed(format!("{endpoint}: {error}")))?;
     if !answer.status.is_success() {
         let cure = "check keyring_vault_oauth2_client_id, …_client_secret and …_audiences";

@@ -71,12 +71,30 @@ impl OpenBao {
     }
 
     fn durable_with(more: &str) -> Self {
+        let mut server = Self::on_disk(more);
+        let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
+        let made = wait_for("OpenBao to be initialised", || server.try_api("PUT", "sys/init", &shares));
+        server.token = made.at("/root_token");
+        server.unseal_key = Some(made.at("/keys/0"));
+        server.unseal();
+        server.wait_until_leading();
+        server.api("POST", "sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
+        wait_for("the KV engine", || {
+            let ready = server.try_api("GET", "secret/config", &Value::Null)?;
+            (ready.status == 200).then_some(())
+        });
+        server
+    }
+
+    /// A started server with storage of its own, neither initialised nor part of a cluster.
+    fn on_disk(more: &str) -> Self {
         let (port, cluster, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
         let config = folder.path().join("server.hcl");
         fs::create_dir(folder.path().join("raft")).unwrap();
         let text = format!(
-            "storage \"raft\" {{\n path = \"{}\"\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
-             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_disable = true\n}}\n\
+            "storage \"raft\" {{\n path = \"{}\"\n node_id = \"node-{port}\"\n performance_multiplier = 1\n}}\n\
+             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n cluster_address = \"127.0.0.1:{cluster}\"\n \
+             tls_disable = true\n}}\n\
              api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\n{more}",
             folder.path().join("raft").display()
         );
@@ -90,15 +108,31 @@ impl OpenBao {
             folder,
         };
         server.start();
-        let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
-        let made = wait_for("OpenBao to be initialised", || server.try_api("PUT", "sys/init", &shares));
-        server.token = made.at("/root_token");
-        server.unseal_key = Some(made.at("/keys/0"));
-        server.unseal();
-        server.api("POST", "sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
-        wait_for("the KV engine", || {
+        server
+    }
+
+    /// A further node of the cluster that `leader` leads, caught up with it.
+    pub fn joining(leader: &Self) -> Self {
+        let mut server = Self::on_disk("");
+        let join = json!({ "leader_api_addr": leader.address() });
+        wait_for("the node to join", || {
+            let answer = server.try_api("POST", "sys/storage/raft/join", &join)?;
+            (answer.status == 200).then_some(())
+        });
+        server.token.clone_from(&leader.token);
+        server.unseal_key.clone_from(&leader.unseal_key);
+        wait_for("the node to stand by", || {
+            // It takes the key once it has heard of the cluster, which it does in its own time.
+            if server.try_api("GET", "sys/seal-status", &Value::Null)?.at("/sealed") == "true" {
+                server.try_api("PUT", "sys/unseal", &json!({ "key": server.unseal_key }))?;
+            }
             let ready = server.try_api("GET", "secret/config", &Value::Null)?;
             (ready.status == 200).then_some(())
+        });
+        wait_for("the node to have a vote", || {
+            let cluster = leader.try_api("GET", "sys/storage/raft/configuration", &Value::Null)?.json();
+            let servers = cluster.pointer("/data/config/servers")?.as_array()?.clone();
+            servers.iter().all(|server| server["voter"] == true).then_some(())
         });
         server
     }
@@ -145,6 +179,7 @@ impl OpenBao {
         });
         if self.unseal_key.is_some() {
             self.unseal();
+            self.wait_until_leading();
         }
     }
 
@@ -174,6 +209,9 @@ impl OpenBao {
 
     pub fn unseal(&self) {
         self.api("PUT", "sys/unseal", &json!({ "key": self.unseal_key }));
+    }
+
+    fn wait_until_leading(&self) {
         wait_for("OpenBao to lead", || {
             (self.try_api("GET", "sys/health", &Value::Null)?.status == 200).then_some(())
         });

@@ -31,7 +31,9 @@ pub enum Fault {
 }
 
 #[derive(Clone)]
-pub struct Play(Arc<dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync>);
+pub struct Play(Arc<Player>);
+
+type Player = dyn Fn(&str, &[u8]) -> (u16, String) + Send + Sync;
 
 impl std::fmt::Debug for Play {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,6 +57,15 @@ struct Shared {
     /// The last one whose prefix fits counts.
     faults: Vec<(String, Fault)>,
     seen: Vec<String>,
+}
+
+impl Shared {
+    /// Notes a request and says what happens to it.
+    fn take(&mut self, method: &str, path: &str) -> Fault {
+        self.seen.push(format!("{method} {path}"));
+        let fault = self.faults.iter().rev().find(|(prefix, _)| path.starts_with(prefix.as_str()));
+        fault.map_or(Fault::None, |(_, fault)| fault.clone())
+    }
 }
 
 impl Proxy {
@@ -117,17 +128,12 @@ fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std:
     reader.read_exact(&mut body)?;
     let mut words = head.split(' ');
     let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
-    let fault = {
-        let mut shared = shared.lock().unwrap();
-        shared.seen.push(format!("{method} {path}"));
-        let fault = shared.faults.iter().rev().find(|(prefix, _)| path.starts_with(prefix.as_str()));
-        fault.map_or(Fault::None, |(_, fault)| fault.clone())
-    };
+    let fault = shared.lock().unwrap().take(method, path);
     let forward = || {
-        let headers: Vec<_> = head.lines().skip(1).filter_map(|line| line.split_once(": ")).collect();
         let keep =
             |name: &str| !["host", "connection", "content-length"].contains(&name.to_lowercase().as_str());
-        let headers: Vec<_> = headers.into_iter().filter(|(name, _)| keep(name)).collect();
+        let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        let headers: Vec<_> = headers.filter(|(name, _)| keep(name)).collect();
         let upstream = TcpStream::connect(upstream).ok()?;
         http::exchange(upstream, method, path, &headers, &body)
     };

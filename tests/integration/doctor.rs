@@ -1,0 +1,165 @@
+//! `keyringd doctor` on good and on broken configurations, and that its policy is enough.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Daemon, OpenBao,
+    daemon::{kongs_settings, run},
+    success,
+};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+fn doctor(server: &OpenBao, more: &[(&str, &str)]) -> Output {
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("s").display().to_string();
+    let settings = kongs_settings(server);
+    let mut variables: Vec<_> =
+        settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    variables.push(("KONG_KEYRING_SOCKET_PATH", &path));
+    variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
+    variables.extend(more);
+    run(&["doctor"], &variables, b"")
+}
+
+/// What it says when something is wrong.
+fn complaint(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn all_is_well_and_the_policy_it_ends_with_is_enough_to_run() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.put_record("second", KEY);
+    let said = success(&doctor(&server, &[]));
+    for line in [
+        "ok    dns       127.0.0.1 is 127.0.0.1",
+        "ok    clock     this machine's clock and Vault's agree",
+        "ok    seal      unsealed, active, version ",
+        "ok    login     logged in by token",
+        "ok    policy    secret/metadata/keyring: root",
+        "ok    record    version 1: first",
+        "ok    keyring   2 held, second is active",
+        "ok    versions  8 more fit into the 10 that Vault keeps",
+        "is free, and will be made with mode 0660",
+    ] {
+        assert!(said.contains(line), "{line}\nin\n{said}");
+    }
+
+    let policy = said.split("must allow:\n\n").nth(1).unwrap();
+    server.api("PUT", "sys/policies/acl/least", &json!({ "policy": policy }));
+    let request = json!({ "policies": ["least"], "no_default_policy": true, "period": "2s" });
+    let token = server.api("POST", "auth/token/create", &request).at("/auth/client_token");
+    let with_token = [("KONG_KEYRING_VAULT_TOKEN", token.as_str())];
+    assert!(!success(&doctor(&server, &with_token)).contains("warn"));
+    let daemon = Daemon::start(&server, &with_token);
+    crate::support::wait_for("renewals", || {
+        (daemon.metric("keyringd_token_renewals_total{outcome=\"success\"}") > 1).then_some(())
+    });
+    let beyond = server.api_with(&token, "GET", "secret/data/other", &Value::Null);
+    assert_eq!(beyond.status, 403, "and it is no more than that");
+}
+
+#[test]
+fn each_broken_link_is_found_where_it_is() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let denied = server.token_for(&json!({ "policies": ["default"] }));
+    for (setting, value, line) in [
+        (
+            "KONG_KEYRING_VAULT_HOST",
+            "http://no-such-host.invalid:8200",
+            "FAIL  dns       cannot resolve no-such-host.invalid",
+        ),
+        ("KONG_KEYRING_VAULT_HOST", "http://127.0.0.1:1", "FAIL  tcp       cannot connect to 127.0.0.1:1"),
+        (
+            "KONG_KEYRING_VAULT_HOST",
+            &server.address().replace("http", "https"),
+            "FAIL  tls       cannot trust Vault",
+        ),
+        ("KONG_KEYRING_VAULT_TOKEN", "nobodys", "FAIL  secret    Vault denies reading"),
+        (
+            "KONG_KEYRING_VAULT_TOKEN",
+            &denied,
+            "FAIL  policy    secret/metadata/keyring: deny: give the token's policy `read` on it",
+        ),
+        ("KONG_KEYRING_VAULT_PATH", "nothing", "FAIL  secret    there is nothing at"),
+        (
+            "KONG_KEYRING_SOCKET_PATH",
+            "/no/such/folder/s",
+            "FAIL  socket    the folder of /no/such/folder/s does not exist",
+        ),
+    ] {
+        let said = complaint(&doctor(&server, &[(setting, value)]));
+        assert!(said.contains(line), "{line}\nin\n{said}");
+        assert!(said.contains("capabilities = [\"read\"]"), "the policy is there all the same: {said}");
+    }
+    let sealed = OpenBao::durable();
+    sealed.seal();
+    assert!(complaint(&doctor(&sealed, &[])).contains("FAIL  seal      Vault is sealed"));
+    let misconfigured = doctor(&server, &[("KONG_KEYRING_VAULT_HOST", "nonsense")]);
+    assert_eq!(misconfigured.status.code(), Some(78));
+}
+
+#[test]
+fn a_record_that_is_left_out_is_a_warning() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.put(&json!({ "id": "no key" }));
+    let said = success(&doctor(&server, &[]));
+    assert!(said.contains("warn  record    version 2: a record is left out"), "{said}");
+    assert!(said.contains("ok    keyring   1 held, first is active"), "{said}");
+}
+
+#[test]
+fn a_wrapped_secret_id_is_looked_at_and_not_opened() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.enable("approle");
+    server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    let stream = std::net::TcpStream::connect(server.address().trim_start_matches("http://")).unwrap();
+    let headers = [("x-vault-token", server.token()), ("x-vault-wrap-ttl", "60s")];
+    let path = "/v1/auth/approle/role/app/secret-id";
+    let wrapped =
+        crate::support::http::exchange(stream, "POST", path, &headers, b"{}").unwrap().at("/wrap_info/token");
+    let settings = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", wrapped.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_RESPONSE_WRAPPING", "on"),
+    ];
+    for _ in 0..2 {
+        assert!(success(&doctor(&server, &settings)).contains("is good and was not opened"));
+    }
+    let daemon = Daemon::start(&server, &settings);
+    assert_eq!(daemon.active(), "first");
+}
+
+#[test]
+fn a_token_that_it_logged_in_for_is_revoked() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.enable("approle");
+    server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let accessors = || {
+        server.api("LIST", "auth/token/accessors", &Value::Null).json()["data"]["keys"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let before = accessors();
+    let settings = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
+    ];
+    assert!(success(&doctor(&server, &settings)).contains("logged in by approle"));
+    assert_eq!(accessors(), before);
+}
