@@ -89,6 +89,12 @@ fn the_how_tos_of_applications_work_as_printed() {
 }
 
 #[test]
+fn the_how_to_of_logging_in_works_as_printed() {
+    let port = free_port().to_string();
+    run_section("Log in", "", &[("8200", &port)]);
+}
+
+#[test]
 fn the_settings_table_is_the_table_of_keys() {
     const MARKS: [&str; 2] = ["<!-- settings -->\n", "<!-- /settings -->\n"];
     let text = readme();

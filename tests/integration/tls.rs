@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{
     Daemon, Fault, OpenBao, Proxy,
-    certificates::{Issued, issued, issued_by},
+    certificates::{Authority, Issued, issued, issued_by},
     wait_for,
 };
 
@@ -106,4 +106,25 @@ fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
         let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[test]
+fn system_stands_for_the_authorities_of_this_machine_and_several_may_be_named() {
+    let issued = issued(&["127.0.0.1"], |_| ());
+    let (server, host) = server_with(&issued);
+    let path = issued.folder().join("system.pem");
+    fs::write(&path, &issued.authority).unwrap();
+    let host = ("KONG_KEYRING_VAULT_HOST", host.as_str());
+    let machines = ("SSL_CERT_FILE", path.to_str().unwrap());
+    let other = Authority::new("Another");
+    for trusted in [
+        "system".to_owned(),
+        format!("{}, system", other.pem()),
+        format!("{},{}", other.pem(), issued.authority),
+    ] {
+        let trusted = ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", trusted.as_str());
+        assert_eq!(Daemon::start(&server, &[host, machines, trusted]).active(), "first");
+    }
+    let said = complaint(&server, &[host, machines, ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.pem())]);
+    assert!(said.contains("add that authority there"), "{said}");
 }
