@@ -107,86 +107,33 @@ mod tests {
 
     use super::*;
 
-    fn entries(text: &str) -> Vec<(String, String, usize)> {
-        let conf = Conf::parse(text);
-        assert_eq!((conf.mistakes, conf.warnings), (vec![], vec![]), "{text:?}");
-        conf.entries.into_iter().map(|entry| (entry.key, entry.value.expose().clone(), entry.line)).collect()
+    /// What a conf says, a line each, in order of the line numbers.
+    fn listed(conf: &Conf) -> String {
+        let note = |kind, notes: &[(usize, &str)]| {
+            notes.iter().map(|(line, says)| (*line, format!("{line} {kind}: {says}"))).collect::<Vec<_>>()
+        };
+        let mut lines = note("mistake", &conf.mistakes);
+        lines.extend(note("warning", &conf.warnings));
+        let entry =
+            |entry: &Entry| (entry.line, format!("{} {} = {}", entry.line, entry.key, entry.value.expose()));
+        lines.extend(conf.entries.iter().map(entry));
+        lines.sort_by_key(|(line, _)| *line);
+        lines.into_iter().map(|(_, text)| text + "\n").collect()
     }
 
-    fn value(text: &str) -> String {
-        let entries = entries(text);
-        assert_eq!(entries.len(), 1, "{text:?}");
-        entries[0].1.clone()
-    }
-
+    /// The table of Kong's grammar: each file's name says what is expected of it.
     #[test]
-    fn blanks_and_comments_are_not_part_of_a_value() {
-        for text in [
-            "keyring_enabled=on",
-            "  keyring_enabled   =   on   ",
-            "\tkeyring_enabled\t=\ton\t",
-            "keyring_enabled = on # enable it",
-            "keyring_enabled = on#enable",
-            "keyring_enabled = on\r\n",
-            "\n\n# a comment\nkeyring_enabled = on\n; another\n",
-        ] {
-            assert_eq!(value(text), "on", "{text:?}");
+    fn every_file_of_the_table_reads_as_its_name_says() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kong-conf");
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let confs: Vec<_> =
+            entries.filter(|path| path.extension().is_some_and(|extension| extension == "conf")).collect();
+        assert!(confs.len() >= 23, "{}", confs.len());
+        for path in confs {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let expected = std::fs::read_to_string(path.with_extension("expected")).unwrap();
+            assert_eq!(listed(&Conf::parse(&text)), expected, "{}", path.display());
         }
-        for text in ["", "\n", "   # keyring_enabled = on", "; keyring_enabled = on", "#", "  \t "] {
-            assert_eq!(entries(text), [], "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_hash_is_literal_only_behind_a_backslash() {
-        for (text, expected) in [
-            ("t = s.ab#cd", "s.ab"),
-            (r"t = a\#b\#c", "a#b#c"),
-            (r"t = a\\#b", r"a\#b"),
-            ("t = #leading", ""),
-            (r"t = \#leading", "#leading"),
-            (r"t = a \ b", r"a \ b"),
-            (r#"t = "hvs.abc""#, r#""hvs.abc""#),
-            ("t = a=b=c==", "a=b=c=="),
-        ] {
-            assert_eq!(value(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_final_backslash_continues_on_the_next_line_that_says_something() {
-        assert_eq!(value("path = a\\\n  b \\\n c"), "a  b  c");
-        assert_eq!(value("list = a,\\\n# a comment\n\n  b"), "a,  b");
-        let conf = Conf::parse("one = 1\npath = a\\\n# nothing more\n");
-        assert_eq!(conf.mistakes, [(2, "the line ends in \\ and the file ends before it continues")]);
-        assert_eq!(conf.entries.len(), 1);
-    }
-
-    #[test]
-    fn every_other_character_of_a_key_counts_as_an_underscore() {
-        for key in ["keyring-vault-host", "keyring.vault.host", "keyring_vault_host"] {
-            assert_eq!(entries(&format!("{key} = x"))[0].0, "keyring_vault_host");
-        }
-    }
-
-    #[test]
-    fn entries_keep_their_order_and_lines() {
-        let expected = [("a".to_owned(), "1".to_owned(), 1), ("a".to_owned(), "2".to_owned(), 3)];
-        assert_eq!(entries("a = 1\n\na = 2\n"), expected);
-    }
-
-    #[test]
-    fn what_kong_would_lose_without_a_word_is_a_mistake() {
-        let conf = Conf::parse("[keyring]\nkeyring_enabled\n  = on\n");
-        assert_eq!(
-            conf.mistakes,
-            [
-                (1, "kong.conf has no [sections]: Kong would lose every key below this line"),
-                (2, "expected key = value, and there is no ="),
-            ]
-        );
-        let conf = Conf::parse("\u{feff}keyring_enabled = on");
-        assert_eq!((conf.entries[0].key.as_str(), conf.warnings.len()), ("keyring_enabled", 1));
     }
 
     proptest! {

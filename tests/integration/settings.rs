@@ -98,3 +98,43 @@ fn a_daemon_runs_from_a_kong_conf_alone() {
     let status = run(&["status", "-c", path.to_str().unwrap()], &[], b"");
     assert!(success(&status).contains("ready, active key first"));
 }
+
+#[test]
+fn a_kong_conf_of_a_thousand_lines_reports_its_ten_mistakes_with_their_lines() {
+    let mistakes = [
+        (90, "keyring_enabled = yes", "expected on or off"),
+        (180, "keyring_strategy = cluster", "must be vault"),
+        (270, "keyring_vault_host = vault.example.com", "expected <scheme>://<host>:<port>"),
+        (360, "keyring_vault_mount = ../sys", "expected a path whose segments"),
+        (450, "keyring_vault_kv = v3", "expected v1 or v2"),
+        (540, "keyring_vault_auth_method = ldap", "expected token or kubernetes"),
+        (630, "keyring_sync_interval = 0", "expected whole seconds from 1 to 86400"),
+        (720, "keyring_max_request_size = 5t", "expected a size from 1k to 1g"),
+        (810, "keyring_vault_hosts = x", "did you mean keyring_vault_host?"),
+        (900, "a line that says nothing", "expected key = value"),
+    ];
+    let line = |number: usize| match mistakes.iter().find(|(at, ..)| *at == number) {
+        Some((_, line, _)) => (*line).to_owned(),
+        None => match number % 4 {
+            0 => format!("# comment {number}"),
+            1 => format!("nginx_http_setting_{number} = {number}e3 \"quoted\""),
+            2 => String::new(),
+            _ => format!("pg_setting_{number} = planted-not-ours"),
+        },
+    };
+    let text: Vec<_> = (1..=1000).map(line).chain(["keyring_vault_path = keyring".to_owned()]).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kong.conf");
+    fs::write(&path, text.join("\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let output = run(&["check", "-c", path], &[], b"");
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr);
+    for (number, _, expected) in mistakes {
+        let found =
+            said.lines().any(|line| line.contains(&format!("{path}:{number}: ")) && line.contains(expected));
+        assert!(found, "line {number}: {expected}\nin\n{said}");
+    }
+    assert_eq!(said.matches(": error: ").count(), 10, "and nothing else: {said}");
+    assert!(!said.contains(": warning: ") && !said.contains("planted"), "foreign keys make no noise: {said}");
+}
