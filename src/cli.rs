@@ -120,7 +120,7 @@ pub enum Failure {
 /// [`Failure`], for [`Failure::report`].
 pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
-        Command::Run(from) => serve::run(&from),
+        Command::Run(from) => serve::run(from),
         Command::Dev { socket } => serve::dev(socket),
         Command::Check { from, json } => check::check(&from, json),
         Command::Doctor(from) => doctor::doctor(&from),

@@ -1,29 +1,34 @@
 //! The daemon's life: it starts the sync and the socket, waits for a signal or a death, and stops them in order.
 //!
-//! One owner: only here are tasks started and stopped. What each does is theirs; [`dev`] is the same daemon on a keyring
-//! of its own, without Vault.
+//! One owner: only here are tasks started and stopped. What each does is theirs. `reload` changes the settings of a
+//! running daemon; [`dev`] is the same daemon on a keyring of its own, without Vault.
 
 pub mod dev;
+mod reload;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 
 use crate::{
     keyring::Published,
+    logging::Log,
     metrics::Metrics,
     secret::Secret,
-    settings::{self, KvVersion, Settings},
+    settings::{self, Loaded, LogLevel, Settings},
     signals::Signal,
     socket::{
-        self, Answered, Limits, Service, Upstream,
+        self, Answered, Limits, Live, Service, Upstream,
         listen::{self, ListenError},
     },
     sync::{SyncHandle, Syncer},
     vault::{Session, transport::TransportError},
 };
+use reload::Reload;
 
 /// From the end of one request to the whole head of the next. Long enough for the connection pools of clients.
 const HEADER_TIME: Duration = Duration::from_secs(75);
@@ -42,40 +47,37 @@ pub enum StartError {
     NoRandomness(#[from] crate::cipher::NoRandomness),
 }
 
+/// What the daemon has of the world outside.
+pub struct Outside {
+    pub signals: UnboundedReceiver<Signal>,
+    /// Loads the settings anew.
+    pub load: Box<dyn Fn() -> Loaded + Send>,
+    pub log: Log,
+}
+
 /// The daemon, from its settings to its exit code. It serves from the start; until the first keyring is there, with 503.
 ///
 /// # Errors
 /// [`StartError`]: the settings name something that cannot be had.
-pub async fn run(settings: Settings, signals: UnboundedReceiver<Signal>) -> Result<ExitCode, StartError> {
-    let (listener, file) =
-        listen::bind(&settings.socket.path, settings.socket.mode, settings.socket.group).await?;
-    tracing::info!(
-        socket = %settings.socket.path.display(),
-        vault = %settings.vault.host,
-        mount = %settings.vault.mount,
-        path = %settings.vault.path,
-        version = env!("CARGO_PKG_VERSION"),
-        "keyringd starts"
-    );
+pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
-    let described = describe(&settings);
-    let session = Session::new(settings.vault, Arc::clone(&metrics))?;
-    let (syncer, sync) =
-        Syncer::new(&settings.keyring, session, Arc::clone(&published), Arc::clone(&metrics));
-    let service = Service {
-        name: settings.keyring.name,
-        published,
-        metrics,
-        upstream: Arc::new(FromVault { sync: sync.clone(), described }),
-        limits: limits(settings.socket.limits),
-    };
+    let described = ArcSwap::from_pointee(describe(&settings));
+    let Settings { vault, keyring, socket, log: _ } = settings;
+    let session = Session::new(vault, Arc::clone(&metrics))?;
+    let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
+    tracing::info!(socket = %socket.path.display(), version = env!("CARGO_PKG_VERSION"), "keyringd starts");
+    let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
+    let live = Live { name: keyring.name, limits: limits(socket.limits) };
+    let upstream = Arc::new(FromVault { sync: sync.clone(), described, mistakes: ArcSwap::default() });
+    let service = Arc::new(Service::new(live, published, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let stop = CancellationToken::new();
     let life = Life {
-        serving: tokio::spawn(socket::serve(listener, Arc::new(service), stop.clone())),
+        serving: tokio::spawn(socket::serve(listener, Arc::clone(&service), stop.clone())),
         syncing: tokio::spawn(syncer.run(stop.clone())),
         stop,
+        reload: Reload { service, upstream, metrics, sync, socket, load: outside.load, log: outside.log },
     };
-    let code = life.until_its_end(signals, &sync).await;
+    let code = life.until_its_end(outside.signals).await;
     drop(file);
     Ok(code)
 }
@@ -85,23 +87,22 @@ struct Life {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
     stop: CancellationToken,
+    reload: Reload,
 }
 
 impl Life {
     /// Until it is asked to stop, which is a success, or a task dies, which is a failure.
-    async fn until_its_end(mut self, mut signals: UnboundedReceiver<Signal>, sync: &SyncHandle) -> ExitCode {
+    async fn until_its_end(mut self, mut signals: UnboundedReceiver<Signal>) -> ExitCode {
         let asked = loop {
             tokio::select! {
                 _ = &mut self.serving => break false,
                 _ = &mut self.syncing => break false,
                 signal = signals.recv() => match signal {
                     Some(Signal::Sync) => {
-                        let sync = sync.clone();
+                        let sync = self.reload.sync.clone();
                         tokio::spawn(async move { sync.sync(None).await });
                     }
-                    Some(Signal::Reload) => {
-                        tracing::warn!("settings are read at start alone: restart keyringd to have them read anew");
-                    }
+                    Some(Signal::Reload) => self.reload.now(),
                     Some(Signal::Stop) | None => break true,
                 },
             }
@@ -124,20 +125,12 @@ impl Life {
     }
 }
 
-const fn limits(limits: settings::Limits) -> Limits {
-    Limits {
-        request_size: limits.request_size,
-        connections: limits.connections,
-        batch: limits.batch,
-        header_time: HEADER_TIME,
-        body_time: BODY_TIME,
-    }
-}
-
 /// The socket's way to Vault.
 struct FromVault {
     sync: SyncHandle,
-    described: Value,
+    described: ArcSwap<Value>,
+    /// Of the last reload.
+    mistakes: ArcSwap<Vec<String>>,
 }
 
 impl Upstream for FromVault {
@@ -150,7 +143,30 @@ impl Upstream for FromVault {
     }
 
     fn describe(&self) -> Value {
-        self.described.clone()
+        let mut described = Value::clone(&self.described.load());
+        described["reload_mistakes"] = Vec::clone(&self.mistakes.load()).into();
+        described
+    }
+}
+
+const fn limits(limits: settings::Limits) -> Limits {
+    Limits {
+        request_size: limits.request_size,
+        connections: limits.connections,
+        batch: limits.batch,
+        header_time: HEADER_TIME,
+        body_time: BODY_TIME,
+    }
+}
+
+/// The level, as the log knows it.
+pub const fn level(log: settings::Log) -> LevelFilter {
+    match log.level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
     }
 }
 
@@ -159,7 +175,8 @@ fn describe(settings: &Settings) -> Value {
         "vault": settings.vault.host.as_str().trim_end_matches('/'),
         "mount": settings.vault.mount.to_string(),
         "path": settings.vault.path.to_string(),
-        "kv": match settings.vault.kv { KvVersion::V1 => "v1", KvVersion::V2 => "v2" },
+        "kv": settings.vault.kv.to_string(),
+        "auth_method": settings.vault.auth.name(),
         "interval": settings.keyring.sync_interval.as_secs(),
         "plain_http": settings.vault.sends_in_the_clear(),
     })

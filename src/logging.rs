@@ -6,17 +6,43 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    Layer, Registry, fmt,
+    layer::{Layered, SubscriberExt as _},
+    reload::{self, Handle},
+    util::SubscriberInitExt as _,
+};
+
+type Form = Box<dyn Layer<Layered<reload::Layer<LevelFilter, Registry>, Registry>> + Send + Sync>;
+
+/// The log's level and form, which can change while it runs.
+pub struct Log {
+    level: Handle<LevelFilter, Registry>,
+    form: Handle<Form, Layered<reload::Layer<LevelFilter, Registry>, Registry>>,
+}
 
 /// Starts logging for the whole process. Panics are logged by their place alone: their text could quote anything.
-pub fn start(level: LevelFilter, json: bool) {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(level)
-        .with_ansi(!json && io::stderr().is_terminal());
+pub fn start(level: LevelFilter, json: bool) -> Log {
+    let (level, level_handle) = reload::Layer::new(level);
+    let (form, form_handle) = reload::Layer::new(form(json));
     // Only the first of several starts in one process can win, as in tests.
-    let _ = if json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+    let _ = tracing_subscriber::registry().with(level).with(form).try_init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a panic: this is a defect of keyringd, please report it");
     }));
+    Log { level: level_handle, form: form_handle }
+}
+
+impl Log {
+    pub fn change(&self, level: LevelFilter, json: bool) {
+        // They fail only when logging has ended.
+        let _ = self.level.reload(level);
+        let _ = self.form.reload(form(json));
+    }
+}
+
+fn form(json: bool) -> Form {
+    let text = fmt::layer().with_writer(io::stderr).with_ansi(!json && io::stderr().is_terminal());
+    if json { text.json().flatten_event(true).boxed() } else { text.boxed() }
 }

@@ -28,6 +28,7 @@ pub struct Metrics {
     logins: ByOutcome,
     renewals: ByOutcome,
     unwraps: ByOutcome,
+    reloads: ByOutcome,
     last_sync: Gauge,
     token_expiry: Gauge,
 }
@@ -48,6 +49,7 @@ impl Default for Metrics {
         let renewals = by_outcome("token_renewals", "Renewals of the Vault token");
         let unwraps =
             by_outcome("unwraps", "Openings of a response-wrapped secret ID; a failure is a security event");
+        let reloads = by_outcome("reloads", "Reloads of the settings");
         let (last_sync, token_expiry) = (Gauge::default(), Gauge::default());
         let at = |name: &str| format!("{name}_timestamp");
         registry.register_with_unit(
@@ -62,7 +64,7 @@ impl Default for Metrics {
             Unit::Seconds,
             token_expiry.clone(),
         );
-        Self { registry, syncs, logins, renewals, unwraps, last_sync, token_expiry }
+        Self { registry, syncs, logins, renewals, unwraps, reloads, last_sync, token_expiry }
     }
 }
 
@@ -97,6 +99,10 @@ impl Metrics {
 
     pub fn unwrapped(&self, outcome: Outcome) {
         self.unwraps.get_or_create(&outcome.label()).inc();
+    }
+
+    pub fn reloaded(&self, outcome: Outcome) {
+        self.reloads.get_or_create(&outcome.label()).inc();
     }
 
     pub fn token_expires(&self, at: Option<SystemTime>) {

@@ -11,16 +11,25 @@ pub mod listen;
 pub mod transit;
 
 use std::{
-    convert::Infallible, future::Future, panic::AssertUnwindSafe, pin::Pin, sync::Arc, time::Duration,
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
 use hyper::{Method, Request, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use tokio::{net::UnixListener, sync::Semaphore};
+use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::{keyring::Published, metrics::Metrics, secret::Secret};
@@ -40,11 +49,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a request is answered from.
 pub struct Service {
-    /// The key name in Transit's paths.
-    pub name: String,
     pub published: Arc<Published>,
     pub metrics: Arc<Metrics>,
     pub upstream: Arc<dyn Upstream>,
+    live: ArcSwap<Live>,
+    /// Connections that are open.
+    open: AtomicUsize,
+    /// A connection ended, or more may be open than before.
+    room: Notify,
+}
+
+/// What can change while the service runs. A request sees one state of it from its start to its end.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The key name in Transit's paths.
+    pub name: String,
     pub limits: Limits,
 }
 
@@ -79,18 +98,17 @@ pub type Answered<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Accepts and serves until `stop`, then lets what is in flight finish. Answers how many connections were cut because
 /// they did not finish within [`DRAIN`].
 pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: CancellationToken) -> usize {
-    let places = Arc::new(Semaphore::new(service.limits.connections));
     let draining = GracefulShutdown::new();
     loop {
         // A place first, a connection then: further clients wait in the kernel's queue.
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            service.place().await;
+            listener.accept().await
         };
-        let (place, stream) = tokio::select! {
+        let stream = tokio::select! {
             () = stop.cancelled() => break,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+            accepted = accepted => match accepted {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!("a connection could not be accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -98,14 +116,14 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: Cancella
                 }
             },
         };
-        let answering = Arc::clone(&service);
+        let (answering, place) = (Arc::clone(&service), Place::take(Arc::clone(&service)));
         let handle = service_fn(move |request| {
             let service = Arc::clone(&answering);
             async move { Ok::<_, Infallible>(service.answer(request).await.into_response()) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(service.limits.header_time)
+            .header_read_timeout(service.live().limits.header_time)
             .max_header_size(MAX_HEAD)
             .pipeline_flush(true)
             .serve_connection(TokioIo::new(stream), handle);
@@ -120,11 +138,55 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: Cancella
     drop(listener);
     match tokio::time::timeout(DRAIN, draining.shutdown()).await {
         Ok(()) => 0,
-        Err(_) => service.limits.connections - places.available_permits(),
+        Err(_) => service.open.load(Ordering::Relaxed),
+    }
+}
+
+/// One open connection's place among those that may be open; free again when dropped.
+struct Place(Arc<Service>);
+
+impl Place {
+    fn take(service: Arc<Service>) -> Self {
+        service.open.fetch_add(1, Ordering::Relaxed);
+        Self(service)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.room.notify_one();
     }
 }
 
 impl Service {
+    pub fn new(
+        live: Live,
+        published: Arc<Published>,
+        metrics: Arc<Metrics>,
+        upstream: Arc<dyn Upstream>,
+    ) -> Self {
+        let live = ArcSwap::from_pointee(live);
+        Self { published, metrics, upstream, live, open: AtomicUsize::new(0), room: Notify::new() }
+    }
+
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Requests that begin from here on see the new state.
+    pub fn change(&self, live: Live) {
+        self.live.store(Arc::new(live));
+        self.room.notify_one();
+    }
+
+    /// Waits until a further connection may be open. There is one acceptor, so the place is still there afterwards.
+    async fn place(&self) {
+        while self.open.load(Ordering::Relaxed) >= self.live().limits.connections {
+            self.room.notified().await;
+        }
+    }
+
     /// Answers one request. A panic ends that request and nothing else.
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match AssertUnwindSafe(self.route(request)).catch_unwind().await {
@@ -139,17 +201,18 @@ impl Service {
         let path = path.strip_suffix('/').unwrap_or(path);
         let is = |method| head.method == method;
         let writes = is(Method::POST) || is(Method::PUT);
+        let live = self.live();
         if let Some(rest) = path.strip_prefix("/v1/transit/") {
-            return match transit::Operation::of(rest, &self.name) {
+            return match transit::Operation::of(rest, &live.name) {
                 Ok(_) if !writes => Answer::not_allowed("POST, PUT"),
-                Ok(operation) => self.transit(operation, &head.headers, body).await,
+                Ok(operation) => self.transit(operation, &head.headers, body, &live.limits).await,
                 Err(answer) => answer,
             };
         }
         match path {
             "/keyring" if is(Method::GET) => admin::keyring(&self.published),
             "/keyring/active" if is(Method::GET) => admin::active(&self.published),
-            "/keyring/vault/sync" if writes => match body::read(&head.headers, body, &self.limits).await {
+            "/keyring/vault/sync" if writes => match body::read(&head.headers, body, &live.limits).await {
                 Ok(body) => admin::sync(self.upstream.as_ref(), &head.headers, &body).await,
                 Err(answer) => answer,
             },
@@ -170,20 +233,21 @@ impl Service {
         operation: transit::Operation,
         headers: &header::HeaderMap,
         body: Incoming,
+        limits: &Limits,
     ) -> Answer {
-        let body = match body::read(headers, body, &self.limits).await {
+        let body = match body::read(headers, body, limits).await {
             Ok(body) => body,
             Err(answer) => return answer,
         };
         let Some(keyring) = self.published.keyring() else { return admin::no_keys(&self.published) };
-        let outcome = operation.run(&keyring, &body, self.limits.batch);
+        let outcome = operation.run(&keyring, &body, limits.batch);
         if !outcome.unknown_key {
             return outcome.answer;
         }
         let looked = tokio::time::timeout(UNKNOWN_KEY_WAIT, self.upstream.look_for_new_keys()).await;
         match self.published.keyring() {
             Some(newer) if looked.is_ok() && !Arc::ptr_eq(&newer, &keyring) => {
-                operation.run(&newer, &body, self.limits.batch).answer
+                operation.run(&newer, &body, limits.batch).answer
             }
             _ => outcome.answer,
         }

@@ -66,6 +66,8 @@ enum Why {
     Asked(Option<Secret<String>>),
     /// A ciphertext names a key that is not held.
     UnknownKey,
+    /// The settings have changed.
+    Changed(Box<(Session, settings::Keyring)>),
 }
 
 /// Keeps the published keyring in step with Vault. It runs for as long as it is polled.
@@ -103,6 +105,14 @@ impl SyncHandle {
         let request = Request { why: Why::Asked(token), done };
         self.0.try_send(request).map_err(|_| "too many syncs are waiting already".to_owned())?;
         outcome.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+    }
+
+    /// Goes on with other settings: syncs with them at once, and ends the session before them.
+    pub async fn change(&self, session: Session, settings: settings::Keyring) {
+        let (done, outcome) = oneshot::channel();
+        if self.0.send(Request { why: Why::Changed(Box::new((session, settings))), done }).await.is_ok() {
+            let _ = outcome.await;
+        }
     }
 
     /// Looks for new keys, unless that was done a moment ago. The caller bounds how long it waits.
@@ -166,6 +176,11 @@ impl Syncer {
             let outcome = match why {
                 Why::UnknownKey if self.looked_a_moment_ago() => continue,
                 Why::Asked(Some(token)) => self.sync_with(token).await,
+                Why::Changed(changed) => {
+                    let (outcome, delay) = self.change(*changed).await;
+                    next = Instant::now() + delay;
+                    outcome
+                }
                 Why::UnknownKey | Why::Asked(None) => {
                     self.last_unknown = Some(Instant::now());
                     let (outcome, delay) = self.sync().await;
@@ -175,6 +190,27 @@ impl Syncer {
             };
             let _ = done.send(outcome);
         }
+    }
+
+    /// Takes in other settings. What was read stays when it was read from the same place by the same rules; if not, the
+    /// keyring serves until the new place has given one.
+    async fn change(
+        &mut self,
+        (session, settings): (Session, settings::Keyring),
+    ) -> (Result<(), String>, Duration) {
+        let place = |session: &Session| {
+            let vault = session.settings();
+            (vault.namespace.clone(), vault.mount.clone(), vault.path.clone(), vault.kv)
+        };
+        if place(&session) != place(&self.session) || settings.derivation != self.kv.derivation() {
+            self.history = History::default();
+        }
+        self.kv = Kv::new(session.settings(), settings.derivation);
+        (self.version, self.interval) = (session.settings().kv, settings.sync_interval);
+        let before = std::mem::replace(&mut self.session, session);
+        let outcome = self.sync().await;
+        before.end().await;
+        outcome
     }
 
     fn looked_a_moment_ago(&self) -> bool {

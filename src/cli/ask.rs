@@ -136,8 +136,10 @@ fn for_people(status: &Value) -> String {
             line("key:", Some(format!("{id}  {state}  version {version} of {created}")));
         }
     }
-    for warning in status.pointer("/sync/warnings").and_then(Value::as_array).into_iter().flatten() {
-        line("warning:", warning.as_str().map(str::to_owned));
+    for (name, pointer) in [("warning:", "/sync/warnings"), ("not reloaded:", "/source/reload_mistakes")] {
+        for message in status.pointer(pointer).and_then(Value::as_array).into_iter().flatten() {
+            line(name, message.as_str().map(str::to_owned));
+        }
     }
     out
 }

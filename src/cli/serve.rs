@@ -5,31 +5,48 @@ use std::{io, path::PathBuf, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
 
-use super::{Failure, FromFile, print};
+use super::{Failure, FromFile, print, say};
 use crate::{
-    daemon::{self, StartError, dev},
+    daemon::{self, Outside, StartError, dev},
+    hardening::{self, Variable},
     keyring::KeyId,
     logging,
-    settings::{LogFormat, LogLevel, source},
+    settings::{LogFormat, source},
     signals,
 };
 
 /// `keyringd run`.
-pub fn run(from: &FromFile) -> Result<ExitCode, Failure> {
+pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
+    take_secrets_out_of_the_environment(&from);
     let settings = from.settings()?;
-    let level = match settings.log.level {
-        LogLevel::Trace => LevelFilter::TRACE,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
+    let log = logging::start(daemon::level(settings.log), settings.log.format == LogFormat::Json);
+    let outside = Outside {
+        signals: signals::watch().map_err(cannot("handle signals"))?,
+        load: Box::new(move || from.load()),
+        log,
     };
-    logging::start(level, settings.log.format == LogFormat::Json);
-    let signals = signals::watch().map_err(cannot("handle signals"))?;
-    runtime()?.block_on(daemon::run(settings, signals)).map_err(|error| match error {
+    runtime()?.block_on(daemon::run(settings, outside)).map_err(|error| match error {
         StartError::Transport(error) => Failure::Unusable(error.to_string()),
         other => Failure::operation(other),
     })
+}
+
+/// Before any thread starts, and only with settings that can be used: mistakes are reported as people made them.
+fn take_secrets_out_of_the_environment(from: &FromFile) {
+    let secrets = source::secret_variables();
+    if secrets.is_empty() || from.load().settings.is_err() {
+        return;
+    }
+    let variables: Vec<_> = secrets
+        .iter()
+        .map(|secret| Variable {
+            name: &secret.name,
+            file_variable: &secret.file_variable,
+            value: secret.value.expose().as_bytes(),
+        })
+        .collect();
+    let Err(error) = hardening::start_anew_without(&variables);
+    say(&format!("keyringd: warning: secrets stay in this process's environment: {error}"));
 }
 
 /// `keyringd dev`.

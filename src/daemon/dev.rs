@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     secret::Secret,
     signals::Signal,
-    socket::{self, Answered, Limits, Service, Upstream, listen},
+    socket::{self, Answered, Limits, Live, Service, Upstream, listen},
 };
 
 /// The key name in Transit's paths.
@@ -39,19 +39,16 @@ pub async fn run(
 ) -> Result<ExitCode, StartError> {
     let (keyring, id) = random_keyring()?;
     let (listener, file) = listen::bind(path, 0o600, None).await?;
-    let service = Service {
-        name: NAME.to_owned(),
-        published: Arc::new(Published::with(keyring)),
-        metrics: Arc::new(Metrics::default()),
-        upstream: Arc::new(Nowhere),
-        limits: Limits {
-            request_size: 32 << 20,
-            connections: 1024,
-            batch: 10_000,
-            header_time: HEADER_TIME,
-            body_time: BODY_TIME,
-        },
+    let limits = Limits {
+        request_size: 32 << 20,
+        connections: 1024,
+        batch: 10_000,
+        header_time: HEADER_TIME,
+        body_time: BODY_TIME,
     };
+    let live = Live { name: NAME.to_owned(), limits };
+    let published = Arc::new(Published::with(keyring));
+    let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(Nowhere));
     let stop = CancellationToken::new();
     let serving = tokio::spawn(socket::serve(listener, Arc::new(service), stop.clone()));
     started(&id);

@@ -11,6 +11,7 @@ use super::{
     conf::Conf,
     credential::Credential,
     keys::{self, VARIABLE_PREFIX},
+    value,
 };
 use crate::secret::Secret;
 
@@ -74,6 +75,40 @@ pub fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
 #[expect(clippy::disallowed_methods, reason = "this is the one door to the environment")]
 pub fn user_runtime_dir() -> Option<PathBuf> {
     std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// A variable of this process that holds a secret itself.
+#[derive(Debug)]
+pub struct SecretVariable {
+    pub name: String,
+    /// The variable that names a file with the secret instead.
+    pub file_variable: String,
+    pub value: Secret<String>,
+}
+
+/// The variables of this process that hold secrets themselves.
+#[expect(clippy::disallowed_methods, reason = "this is the one door to the environment")]
+pub fn secret_variables() -> Vec<SecretVariable> {
+    secrets_among(std::env::vars_os())
+}
+
+fn secrets_among<N, V>(all: impl Iterator<Item = (N, V)>) -> Vec<SecretVariable>
+where
+    N: AsRef<std::ffi::OsStr>,
+    V: Into<std::ffi::OsString>,
+{
+    let secret = |key: &str| keys::find(key).filter(|key| key.secret);
+    let entries = variables(all).entries.into_iter().filter_map(|entry| match entry.value {
+        // The path of a private key is no secret; whoever reads it reads the file.
+        Value::Text(text)
+            if !text.expose().is_empty() && !value::is_path_of_pem(secret(&entry.key)?, text.expose()) =>
+        {
+            let name = entry.origin.to_string();
+            Some(SecretVariable { file_variable: format!("{name}_FILE"), name, value: text })
+        }
+        _ => None,
+    });
+    entries.collect()
 }
 
 impl Source for File {
@@ -235,6 +270,20 @@ mod tests {
         ];
         assert_eq!(shown(&found), expected);
         assert_eq!(found.mistakes[0].0.to_string(), "KONG_KEYRING_VAULT_MOUNT_FILE");
+    }
+
+    #[test]
+    fn secrets_in_variables_are_told_from_paths_and_from_what_is_no_secret() {
+        let all = [
+            ("KONG_KEYRING_VAULT_TOKEN", "s.token"),
+            ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", "/etc/key.pem"),
+            ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", ""),
+            ("KONG_KEYRING_VAULT_OAUTH2_CLIENT_SECRET_FILE", "/run/secret"),
+            ("KONG_KEYRING_NAME", "n"),
+        ];
+        let found = secrets_among(all.into_iter());
+        let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.file_variable.as_str())).collect();
+        assert_eq!(found, [("KONG_KEYRING_VAULT_TOKEN", "KONG_KEYRING_VAULT_TOKEN_FILE")]);
     }
 
     #[test]

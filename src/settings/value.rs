@@ -13,7 +13,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{KvVersion, LogFormat, LogLevel, SecretPath, TrustedCertificates};
+use super::{
+    KvVersion, LogFormat, LogLevel, SecretPath, TrustedCertificates,
+    keys::{self, Key},
+};
 use crate::keyring::KeyDerivation;
 
 /// What was expected, for people: "expected …" stands before it.
@@ -223,6 +226,11 @@ pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
 /// Whether a value that may be PEM, base64 of PEM or a path is a path.
 pub fn is_path(text: &str) -> bool {
     !text.contains("-----BEGIN") && base64_pem(text).is_none()
+}
+
+/// Whether this is the path of a private key, rather than the key.
+pub fn is_path_of_pem(key: &Key, text: &str) -> bool {
+    key.name == keys::VAULT_CERT_AUTH_CERT_KEY.name && is_path(text)
 }
 
 /// One certificate or several, as PEM or as base64 of PEM.

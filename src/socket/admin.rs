@@ -99,7 +99,7 @@ pub fn status(service: &Service) -> Answer {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": keyring.is_some(),
         "reason": keyring.is_none().then(|| why_no_keys(&report)),
-        "name": service.name,
+        "name": service.live().name,
         "keyring": keyring.map(|keyring| keys(&keyring)),
         "sync": sync_state(&report, SystemTime::now()),
         "source": service.upstream.describe(),

@@ -62,6 +62,10 @@ impl Kv {
         Self { mount: settings.mount.clone(), path: settings.path.clone(), derivation }
     }
 
+    pub const fn derivation(&self) -> KeyDerivation {
+        self.derivation
+    }
+
     /// Version 2: which versions there are, and which of them can be read at `now`. One request.
     ///
     /// # Errors

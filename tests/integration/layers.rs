@@ -19,12 +19,33 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("logging", &[]),
     ("metrics", &[]),
+    ("hardening", &[]),
     // 4
     ("client", &["secret"]),
-    ("daemon", &["secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "signals"]),
+    (
+        "daemon",
+        &[
+            "secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "logging",
+            "signals",
+        ],
+    ),
     ("doctor", &["keyring", "settings", "vault", "socket", "metrics"]),
     // 5
-    ("cli", &["client", "daemon", "doctor", "vault", "settings", "keyring", "logging", "signals"]),
+    (
+        "cli",
+        &[
+            "client",
+            "daemon",
+            "doctor",
+            "vault",
+            "settings",
+            "keyring",
+            "logging",
+            "signals",
+            "hardening",
+            "secret",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -10,7 +10,7 @@ use keyringd::{
     keyring::Published,
     metrics::Metrics,
     secret::Secret,
-    socket::{self, Answered, Limits, Service, Upstream},
+    socket::{self, Answered, Limits, Live, Service, Upstream},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -179,13 +179,9 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
         header_time: Duration::from_millis(200),
         body_time: Duration::from_millis(200),
     };
-    let service = Service {
-        name: "keyring".to_owned(),
-        published: Arc::new(Published::default()),
-        metrics: Arc::new(Metrics::default()),
-        upstream: Arc::new(NoVault),
-        limits,
-    };
+    let live = Live { name: "keyring".to_owned(), limits };
+    let published = Arc::new(Published::default());
+    let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(NoVault));
     let stop = CancellationToken::new();
     let (listener, _file) = runtime.block_on(socket::listen::bind(&path, 0o600, None)).unwrap();
     let serving = runtime.spawn(socket::serve(listener, Arc::new(service), stop.clone()));

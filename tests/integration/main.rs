@@ -21,6 +21,7 @@ mod limits;
 mod login;
 mod outage;
 mod readme;
+mod reload;
 mod secrets;
 mod session;
 mod settings;

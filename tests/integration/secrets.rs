@@ -98,6 +98,20 @@ fn a_server_that_repeats_the_token_is_not_quoted() {
 }
 
 #[test]
+fn a_secret_from_a_variable_does_not_stay_in_the_environment_and_works_all_the_same() {
+    let server = OpenBao::dev();
+    server.put_record("first", "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=");
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
+    let environment = std::fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("KONG_KEYRING_VAULT_TOKEN_FILE=/proc/self/fd/"), "{environment}");
+    assert_none_of(&[server.token()], &environment);
+    assert!(!daemon.log().contains("warning"), "{}", daemon.log());
+    daemon.sync();
+    assert_eq!(daemon.active(), "first");
+}
+
+#[test]
 fn check_shows_no_secret_right_or_wrong() {
     let planted = "planted-in-the-settings-99";
     for arguments in [["check", "--json"].as_slice(), &["check"]] {

@@ -71,13 +71,23 @@ impl Daemon {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kong.conf");
         let socket = folder.path().join("keyringd.sock");
-        let text = format!(
-            "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_vault_host = {address}\nkeyring_vault_mount = secret\n\
-             keyring_vault_path = keyring\nkeyring_sync_interval = 1\nkeyring_socket_path = {}\n{lines}\n",
-            socket.display()
-        );
+        let text = conf(address, &socket, lines);
         fs::write(&path, text).unwrap();
         Self::start_from_file(&path, folder)
+    }
+
+    /// Puts another text in the place of the kong.conf of [`Daemon::from_conf`]: its settings and these lines.
+    pub fn write_conf(&self, address: &str, lines: &str) {
+        fs::write(self.folder.path().join("kong.conf"), conf(address, &self.socket, lines)).unwrap();
+    }
+
+    /// Reloads, and waits until that is done with this outcome.
+    #[track_caller]
+    pub fn reload(&self, outcome: &str) {
+        let name = format!("keyringd_reloads_total{{outcome=\"{outcome}\"}}");
+        let before = self.metric(&name);
+        self.signal(Signal::SIGHUP);
+        wait_for("the reload", || (self.metric(&name) > before).then_some(()));
     }
 
     /// A counter or gauge, by its name with labels.
@@ -220,6 +230,14 @@ impl Daemon {
         arguments.extend(["--socket".to_owned(), self.socket().display().to_string()]);
         run(&arguments, &[], input)
     }
+}
+
+fn conf(address: &str, socket: &Path, lines: &str) -> String {
+    format!(
+        "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_vault_host = {address}\nkeyring_vault_mount = secret\n\
+         keyring_vault_path = keyring\nkeyring_sync_interval = 1\nkeyring_socket_path = {}\n{lines}\n",
+        socket.display()
+    )
 }
 
 /// Runs the program to its end.

@@ -1,0 +1,71 @@
+//! SIGHUP: the settings are loaded anew, checked, and then swapped in whole. Bad ones change nothing and say so.
+//!
+//! Requests in flight go on with what they began with. The socket itself stays as it is: its path, mode and group are
+//! for the next start.
+
+use std::sync::Arc;
+
+use super::{FromVault, Live, describe, level, limits};
+use crate::{
+    logging::Log,
+    metrics::{Metrics, Outcome},
+    settings::{self, Loaded, LogFormat, Settings},
+    socket::Service,
+    sync::SyncHandle,
+    vault::Session,
+};
+
+/// All that a reload reaches.
+pub struct Reload {
+    pub service: Arc<Service>,
+    pub upstream: Arc<FromVault>,
+    pub metrics: Arc<Metrics>,
+    pub sync: SyncHandle,
+    /// The socket as it was made.
+    pub socket: settings::Socket,
+    pub load: Box<dyn Fn() -> Loaded + Send>,
+    pub log: Log,
+}
+
+impl Reload {
+    /// Reloads. The sync takes up the new settings in its own time.
+    pub fn now(&self) {
+        let loaded = (self.load)();
+        for warning in &loaded.warnings {
+            tracing::warn!("settings: {warning}");
+        }
+        let mistakes = match loaded.settings {
+            Ok(settings) => self.swap_in(settings).err().into_iter().collect(),
+            Err(mistakes) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        };
+        for mistake in &mistakes {
+            tracing::error!("settings: {mistake}");
+        }
+        if mistakes.is_empty() {
+            tracing::info!("the settings were reloaded");
+        } else {
+            tracing::error!(mistakes = mistakes.len(), "the settings were not reloaded: those before stay");
+        }
+        self.metrics.reloaded(if mistakes.is_empty() { Outcome::Success } else { Outcome::Failure });
+        self.upstream.mistakes.store(Arc::new(mistakes));
+    }
+
+    /// What can fail comes first; from then on everything is swapped.
+    fn swap_in(&self, settings: Settings) -> Result<(), String> {
+        let described = describe(&settings);
+        let Settings { vault, keyring, socket, log } = settings;
+        let session = Session::new(vault, Arc::clone(&self.metrics)).map_err(|error| error.to_string())?;
+        let made = |socket: &settings::Socket| (socket.path.clone(), socket.mode, socket.group);
+        if made(&socket) != made(&self.socket) {
+            tracing::warn!(
+                "keyring_socket_path, _mode and _group take effect at the next start: restart keyringd"
+            );
+        }
+        self.log.change(level(log), log.format == LogFormat::Json);
+        self.service.change(Live { name: keyring.name.clone(), limits: limits(socket.limits) });
+        self.upstream.described.store(Arc::new(described));
+        let sync = self.sync.clone();
+        tokio::spawn(async move { sync.change(session, keyring).await });
+        Ok(())
+    }
+}
