@@ -177,7 +177,7 @@ impl Daemon {
             return Ok(path.clone());
         }
         let sources = source::of_this_process(self.from.config.as_deref());
-        settings::socket_path(&sources).map_err(|mistake| Failure::Configuration(vec![mistake]))
+        settings::socket_path(&sources).map_err(Failure::Configuration)
     }
 }
 

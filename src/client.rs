@@ -2,7 +2,10 @@
 //!
 //! What the commands print is in `cli`; what the daemon answers, in `socket`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http_body_util::{BodyExt as _, Full};
@@ -14,6 +17,9 @@ use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+
+/// How long an answer may take: longer than a sync with a Vault that is slow in every way.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon, by its socket.
 #[derive(Debug)]
@@ -27,6 +33,8 @@ pub enum ClientError {
     Unreachable { socket: PathBuf, error: std::io::Error },
     #[error("keyringd at {socket} did not answer: {error}")]
     NoAnswer { socket: PathBuf, error: hyper::Error },
+    #[error("keyringd at {socket} did not answer within {} s: does it hang?", PATIENCE.as_secs())]
+    Silent { socket: PathBuf },
     #[error("{0}")]
     Refused(String),
     #[error("keyringd's answer is not what was expected: {0}")]
@@ -115,6 +123,11 @@ impl Client {
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
+        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
+        answered.unwrap_or_else(|_| Err(ClientError::Silent { socket: self.socket.clone() }))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream =
             stream.map_err(|error| ClientError::Unreachable { socket: self.socket.clone(), error })?;

@@ -36,6 +36,9 @@ const HEADER_TIME: Duration = Duration::from_secs(75);
 /// From a request's head to the end of its body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
+/// How long a client may take nothing of its answer.
+const WRITE_TIME: Duration = Duration::from_secs(30);
+
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -156,6 +159,7 @@ const fn limits(limits: settings::Limits) -> Limits {
         batch: limits.batch,
         header_time: HEADER_TIME,
         body_time: BODY_TIME,
+        write_time: WRITE_TIME,
     }
 }
 

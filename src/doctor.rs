@@ -93,7 +93,11 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
                     )),
                 );
             }
-            Ok(()) => self.good("socket", format!("{path} is free, and will be made with mode {mode:04o}")),
+            Ok(()) => {
+                if self.must("socket", listen::probe(&settings.path)).is_ok() {
+                    self.good("socket", format!("{path} is free, and will be made with mode {mode:04o}"));
+                }
+            }
             Err(listen::ListenError::InUse(_)) => self.good("socket", format!("a daemon serves on {path}")),
             Err(error) => self.say("socket", State::Failed, error.to_string()),
         }
@@ -163,7 +167,7 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
         for code in ["standbycode", "sealedcode", "uninitcode", "drsecondarycode", "performancestandbycode"] {
             url.query_pairs_mut().append_pair(code, "200");
         }
-        let answer = self.must("tls", transport.send(Request::get(url)).await)?;
+        let answer = self.must("tls", transport.without_namespace().send(Request::get(url)).await)?;
         match vault.host.scheme() {
             "https" => self.good("tls", format!("{} shows a certificate that is trusted, for its name", transport.host())),
             _ if vault.sends_in_the_clear() => self.warn("tls", "plain http to another machine: the token and the keys cross the network unencrypted; use https"),
@@ -228,6 +232,7 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
                 let mut fetched = Vec::new();
                 for id in history.missing(&listing) {
                     let contents = self.must("secret", kv.read(&access, id.number).await.map_err(denied))?;
+                    let Some(contents) = contents else { continue };
                     self.record(&format!("version {}", id.number), &contents);
                     fetched.push((id, contents));
                 }

@@ -32,15 +32,16 @@ pub struct Variable<'a> {
 pub fn start_anew_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1));
-    let mut files = Vec::new();
+    let mut kept_open = Vec::new();
     for variable in variables {
         let file = in_memory(variable.value)?;
         command.env_remove(variable.name);
         command.env(variable.file_variable, format!("/proc/self/fd/{}", file.as_raw_fd()));
-        files.push(file);
+        kept_open.push(file);
     }
-    // The files stay open over this, and close if it fails.
-    Err(command.exec())
+    let error = command.exec();
+    drop(kept_open);
+    Err(error)
 }
 
 fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {

@@ -16,7 +16,7 @@
 //! - [`cli`] and [`client`]: the command line, and its side of the socket.
 //! - [`secret`]: the type of whatever must be wiped and never printed.
 //!
-//! Each imports only from what stands below it; `tests/layers.rs` holds that.
+//! Each imports only from what stands below it; `tests/integration/layers.rs` holds that.
 
 pub mod cipher;
 pub mod cli;

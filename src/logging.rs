@@ -42,7 +42,23 @@ impl Log {
     }
 }
 
+/// Standard error, which may be a full disk or a reader that went away: then lines are lost, and serving goes on.
+struct Lossy(io::Stderr);
+
+impl io::Write for Lossy {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
 fn form(json: bool) -> Form {
-    let text = fmt::layer().with_writer(io::stderr).with_ansi(!json && io::stderr().is_terminal());
+    let text =
+        fmt::layer().with_writer(|| Lossy(io::stderr())).with_ansi(!json && io::stderr().is_terminal());
     if json { text.json().flatten_event(true).boxed() } else { text.boxed() }
 }

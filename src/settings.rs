@@ -153,12 +153,13 @@ pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
 /// The socket's path alone, for commands that talk to a running daemon and need nothing else to be right.
 ///
 /// # Errors
-/// The mistake, when the path is set to something that is none.
-pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Note> {
+/// The mistakes, when the path is set to something that is none or a file cannot be read.
+pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
     let mut reader = Reader::new(sources);
-    let before = reader.mistakes.len();
+    let unreadable = |note: &Note| matches!(note.origin, Origin::WholeFile(_));
     let path = reader.required(&keys::SOCKET_PATH, value::path);
-    path.ok_or_else(|| reader.mistakes.remove(before))
+    reader.mistakes.retain(|note| unreadable(note) || note.key.as_deref() == Some(keys::SOCKET_PATH.name));
+    path.filter(|_| reader.mistakes.is_empty()).ok_or(reader.mistakes)
 }
 
 fn read_settings(reader: &mut Reader) -> Option<Settings> {

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod answer;
 pub mod body;
 pub mod listen;
+mod stream;
 pub mod transit;
 
 use std::{
@@ -19,7 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -43,6 +44,9 @@ const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
 
 /// The most bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
+
+/// Between two warnings of one kind.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long accepting pauses when the kernel has no descriptor to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -79,6 +83,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// From a request's head to the end of its body.
     pub body_time: Duration,
+    /// How long a client may take nothing of its answer.
+    pub write_time: Duration,
 }
 
 /// What the socket asks of the side that talks to Vault.
@@ -99,6 +105,7 @@ pub type Answered<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// they did not finish within [`DRAIN`].
 pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: CancellationToken) -> usize {
     let draining = GracefulShutdown::new();
+    let mut last_warning = None;
     loop {
         // A place first, a connection then: further clients wait in the kernel's queue.
         let accepted = async {
@@ -110,7 +117,10 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: Cancella
             accepted = accepted => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!("a connection could not be accepted: {error}");
+                    if last_warning.is_none_or(|at: Instant| at.elapsed() > WARNING_INTERVAL) {
+                        tracing::warn!("connections cannot be accepted, and are tried again: {error}");
+                        last_warning = Some(Instant::now());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -121,12 +131,12 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, stop: Cancella
             let service = Arc::clone(&answering);
             async move { Ok::<_, Infallible>(service.answer(request).await.into_response()) }
         });
+        let limits = service.live().limits;
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(service.live().limits.header_time)
+            .header_read_timeout(limits.header_time)
             .max_header_size(MAX_HEAD)
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), handle);
+            .serve_connection(TokioIo::new(stream::Patient::new(stream, limits.write_time)), handle);
         let connection = draining.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -3,6 +3,7 @@
 //! [`Syncer`] owns the history and the clock, [`schedule`] the pure rule of when. Others ask through a [`SyncHandle`].
 //! What failed leaves everything as it was. The socket is not known here: both meet in `keyring::published`.
 
+mod queue;
 pub mod schedule;
 
 use std::{
@@ -11,16 +12,16 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use queue::SyncHandle;
+use queue::{Queue, Request};
 
 use crate::{
     keyring::{
         History, Listing, Published,
-        history::{Built, VersionId},
+        history::{Built, VersionId, VersionState},
         published::Report,
     },
     metrics::{Metrics, Outcome},
@@ -28,9 +29,6 @@ use crate::{
     settings::{self, KvVersion},
     vault::{Kv, Session, VaultError, backoff},
 };
-
-/// Requests for a sync that may wait while one is under way. More than that has nothing to add.
-const MAX_WAITING: usize = 256;
 
 /// How many versions are fetched at once.
 const CONCURRENT_READS: usize = 4;
@@ -50,26 +48,6 @@ pub enum SyncError {
     NoKeyring(crate::keyring::history::NoKeyring),
 }
 
-/// Asks the sync to run; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct SyncHandle(mpsc::Sender<Request>);
-
-#[derive(Debug)]
-struct Request {
-    why: Why,
-    done: oneshot::Sender<Result<(), String>>,
-}
-
-#[derive(Debug)]
-enum Why {
-    /// Somebody asked for it, perhaps with a token for this one sync.
-    Asked(Option<Secret<String>>),
-    /// A ciphertext names a key that is not held.
-    UnknownKey,
-    /// The settings have changed.
-    Changed(Box<(Session, settings::Keyring)>),
-}
-
 /// Keeps the published keyring in step with Vault. It runs for as long as it is polled.
 #[derive(Debug)]
 pub struct Syncer {
@@ -81,8 +59,8 @@ pub struct Syncer {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     report: Report,
-    requests: mpsc::Receiver<Request>,
-    last_unknown: Option<Instant>,
+    queue: Queue,
+    last_look: Option<Instant>,
 }
 
 impl SyncError {
@@ -95,35 +73,6 @@ impl SyncError {
     }
 }
 
-impl SyncHandle {
-    /// Syncs now, and says how it went.
-    ///
-    /// # Errors
-    /// The reason, for people.
-    pub async fn sync(&self, token: Option<Secret<String>>) -> Result<(), String> {
-        let (done, outcome) = oneshot::channel();
-        let request = Request { why: Why::Asked(token), done };
-        self.0.try_send(request).map_err(|_| "too many syncs are waiting already".to_owned())?;
-        outcome.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
-    }
-
-    /// Goes on with other settings: syncs with them at once, and ends the session before them.
-    pub async fn change(&self, session: Session, settings: settings::Keyring) {
-        let (done, outcome) = oneshot::channel();
-        if self.0.send(Request { why: Why::Changed(Box::new((session, settings))), done }).await.is_ok() {
-            let _ = outcome.await;
-        }
-    }
-
-    /// Looks for new keys, unless that was done a moment ago. The caller bounds how long it waits.
-    pub async fn look_for_new_keys(&self) {
-        let (done, outcome) = oneshot::channel();
-        if self.0.try_send(Request { why: Why::UnknownKey, done }).is_ok() {
-            let _ = outcome.await;
-        }
-    }
-}
-
 impl Syncer {
     pub fn new(
         settings: &settings::Keyring,
@@ -131,7 +80,7 @@ impl Syncer {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> (Self, SyncHandle) {
-        let (sender, requests) = mpsc::channel(MAX_WAITING);
+        let (handle, queue) = queue::new();
         let syncer = Self {
             kv: Kv::new(session.settings(), settings.derivation),
             version: session.settings().kv,
@@ -141,10 +90,10 @@ impl Syncer {
             published,
             metrics,
             report: Report::default(),
-            requests,
-            last_unknown: None,
+            queue,
+            last_look: None,
         };
-        (syncer, SyncHandle(sender))
+        (syncer, handle)
     }
 
     /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails, and keeps the
@@ -155,49 +104,50 @@ impl Syncer {
     }
 
     async fn keep_in_step(&mut self) {
-        let mut next = Instant::now() + self.sync().await.1;
+        let mut next = Instant::now() + self.scheduled_sync().await;
         loop {
             let maintenance = self.session.next_maintenance().map(Instant::from_std);
             let request = tokio::select! {
-                () = tokio::time::sleep_until(next) => None,
+                () = tokio::time::sleep_until(next) => {
+                    next = Instant::now() + self.scheduled_sync().await;
+                    continue;
+                }
                 () = tokio::time::sleep_until(maintenance.unwrap_or(next)), if maintenance.is_some() => {
                     self.session.maintain().await;
                     continue;
                 }
-                request = self.requests.recv() => match request {
-                    Some(request) => Some(request),
+                request = self.queue.next() => match request {
+                    Some(request) => request,
                     None => return,
                 },
             };
-            let Some(Request { why, done }) = request else {
-                next = Instant::now() + self.sync().await.1;
-                continue;
-            };
-            let outcome = match why {
-                Why::UnknownKey if self.looked_a_moment_ago() => continue,
-                Why::Asked(Some(token)) => self.sync_with(token).await,
-                Why::Changed(changed) => {
-                    let (outcome, delay) = self.change(*changed).await;
-                    next = Instant::now() + delay;
-                    outcome
+            match request {
+                // While Vault fails the backoff holds, whatever clients ask for.
+                Request::Look(_) if self.report.failures > 0 || self.looked_a_moment_ago() => {}
+                Request::SyncWith(token, done) => {
+                    let _ = done.send(self.sync_with(token).await);
                 }
-                Why::UnknownKey | Why::Asked(None) => {
-                    self.last_unknown = Some(Instant::now());
-                    let (outcome, delay) = self.sync().await;
-                    next = Instant::now() + delay;
-                    outcome
+                Request::Change(changed, done) => {
+                    next = Instant::now() + self.change(*changed).await;
+                    let _ = done.send(Ok(()));
                 }
-            };
-            let _ = done.send(outcome);
+                Request::Sync(done) | Request::Look(done) => {
+                    let mut waiting = self.queue.take_alike();
+                    waiting.push(done);
+                    let outcome = self.asked_sync(&mut next).await;
+                    self.last_look = Some(Instant::now());
+                    for done in waiting {
+                        let _ = done.send(outcome.clone());
+                    }
+                }
+            }
         }
     }
 
     /// Takes in other settings. What was read stays when it was read from the same place by the same rules; if not, the
     /// keyring serves until the new place has given one.
-    async fn change(
-        &mut self,
-        (session, settings): (Session, settings::Keyring),
-    ) -> (Result<(), String>, Duration) {
+    /// Answers how long to wait until the next sync.
+    async fn change(&mut self, (session, settings): (Session, settings::Keyring)) -> Duration {
         let place = |session: &Session| {
             let vault = session.settings();
             (vault.namespace.clone(), vault.mount.clone(), vault.path.clone(), vault.kv)
@@ -208,17 +158,48 @@ impl Syncer {
         self.kv = Kv::new(session.settings(), settings.derivation);
         (self.version, self.interval) = (session.settings().kv, settings.sync_interval);
         let before = std::mem::replace(&mut self.session, session);
-        let outcome = self.sync().await;
+        let delay = self.scheduled_sync().await;
         before.end().await;
-        outcome
+        delay
     }
 
     fn looked_a_moment_ago(&self) -> bool {
-        self.last_unknown.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL)
+        self.last_look.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL)
     }
 
-    /// One sync: its outcome, and how long to wait until the next.
-    async fn sync(&mut self) -> (Result<(), String>, Duration) {
+    /// The sync that was due; answers how long to wait until the next, longer with each failure.
+    async fn scheduled_sync(&mut self) -> Duration {
+        let random = backoff::random();
+        let delay = match self.sync().await {
+            Ok(()) => schedule::after_success(self.interval, random),
+            Err(error) => {
+                self.report.failures = self.report.failures.saturating_add(1);
+                let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
+                let delay = delay.max(self.session.rest()); // sooner there would be no login
+                let retry_in_seconds = delay.as_secs();
+                tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
+                delay
+            }
+        };
+        self.published.set_report(self.report.clone());
+        delay
+    }
+
+    /// A sync that somebody asked for. A failure changes nothing about when the next is due.
+    async fn asked_sync(&mut self, next: &mut Instant) -> Result<(), String> {
+        let outcome = self.sync().await;
+        match &outcome {
+            Ok(()) => *next = Instant::now() + schedule::after_success(self.interval, backoff::random()),
+            Err(error) => {
+                tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}")
+            }
+        }
+        self.published.set_report(self.report.clone());
+        outcome.map_err(|error| error.to_string())
+    }
+
+    /// One sync in our own session.
+    async fn sync(&mut self) -> Result<(), SyncError> {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
         let mut outcome = self.read_and_publish(None, now).await;
@@ -230,40 +211,27 @@ impl Syncer {
             };
         }
         self.metrics.synced(Outcome::of(&outcome));
-        let random = backoff::random();
-        let delay = match &outcome {
+        match &outcome {
             Ok(()) => {
-                self.succeeded(now);
-                schedule::after_success(self.interval, random)
+                self.session.proved();
+                if self.report.failures > 0 {
+                    tracing::info!(failures = self.report.failures, "syncing with Vault again");
+                }
+                (self.report.last_success, self.report.last_error, self.report.failures) =
+                    (Some(now), None, 0);
             }
-            Err(error) => {
-                self.report.failures = self.report.failures.saturating_add(1);
-                self.report.last_error = Some(error.to_string());
-                let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
-                let delay = delay.max(self.session.rest()); // sooner there would be no login
-                let retry_in_seconds = delay.as_secs();
-                tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
-                delay
-            }
-        };
-        self.published.set_report(self.report.clone());
-        (outcome.map_err(|error| error.to_string()), delay)
+            Err(error) => self.report.last_error = Some(error.to_string()),
+        }
+        outcome
     }
 
-    /// One sync under a token that somebody brought along. It failing says nothing of our own session.
+    /// One sync under a token that somebody brought along. How it goes says nothing of our own session.
     async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
         self.read_and_publish(Some(&token), now).await.map_err(|error| error.to_string())?;
-        self.succeeded(now);
+        self.report.last_success = Some(now);
         self.published.set_report(self.report.clone());
         Ok(())
-    }
-
-    fn succeeded(&mut self, now: SystemTime) {
-        if self.report.failures > 0 {
-            tracing::info!(failures = self.report.failures, "syncing with Vault again");
-        }
-        (self.report.last_success, self.report.last_error, self.report.failures) = (Some(now), None, 0);
     }
 
     async fn read_and_publish(
@@ -277,14 +245,22 @@ impl Syncer {
         };
         let (built, listing) = match self.version {
             KvVersion::V2 => {
-                let listing = self.kv.list(&access, now).await?;
+                let mut listing = self.kv.list(&access, now).await?;
                 let (kv, access) = (&self.kv, &access);
                 let read = |id: VersionId| async move {
                     Ok::<_, VaultError>((id, kv.read(access, id.number).await?))
                 };
                 let missing = self.history.missing(&listing);
-                let fetched =
+                let read: Vec<_> =
                     stream::iter(missing).map(read).buffered(CONCURRENT_READS).try_collect().await?;
+                let mut fetched = Vec::new();
+                for (id, contents) in read {
+                    match contents {
+                        Some(contents) => fetched.push((id, contents)),
+                        // Removed since it was listed, or by a clock that is ahead of ours.
+                        None => drop(listing.versions.insert(id, VersionState::Removed)),
+                    }
+                }
                 (self.history.advance(&listing, fetched), Some(listing))
             }
             KvVersion::V1 => (self.history.replace(self.kv.read_v1(&access).await?, now), None),

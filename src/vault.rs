@@ -21,17 +21,17 @@ pub use session::{Access, Session};
 /// Why Vault gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    #[error("cannot reach Vault at {host}: {cause}")]
+    #[error("cannot reach {host}: {cause}")]
     Unreachable { host: String, cause: String },
     #[error("{host} did not answer within {} s", transport::REQUEST_TIMEOUT.as_secs())]
     Timeout { host: String },
-    #[error("cannot trust Vault at {host}: {cause}")]
+    #[error("cannot trust {host}: {cause}")]
     Untrusted { host: String, cause: String },
     #[error(
-        "Vault at {host} redirects to {to} (status {status}), and the token must not follow: \
-         name that server in keyring_vault_host"
+        "{host} redirects to {to} (status {status}), and the token must not follow: \
+         name that server in {setting}"
     )]
-    Redirect { host: String, status: u16, to: String },
+    Redirect { host: String, status: u16, to: String, setting: &'static str },
     #[error(
         "Vault denies reading {path}: the token is bad or expired, or its policy lacks `read` on that path"
     )]
@@ -45,26 +45,33 @@ pub enum VaultError {
     #[error("there is nothing at {path} in Vault: {hint}")]
     NotFound { path: String, hint: String },
     #[error("Vault at {host} is sealed or not initialised: unseal it; the keys held go on serving")]
-    Sealed { host: String },
-    #[error("Vault answered {status} to {path}{message}")]
-    Status { path: String, status: u16, message: String, retry_after: Option<Duration> },
-    #[error("Vault's answer to {path} is larger than {} MiB", transport::MAX_BODY >> 20)]
+    Sealed { host: String, retry_after: Option<Duration> },
+    #[error("{host} answered {status} to {path}{message}")]
+    Status { host: String, path: String, status: u16, message: String, retry_after: Option<Duration> },
+    #[error("the answer to {path} is larger than {} MiB", transport::MAX_BODY >> 20)]
     TooLarge { path: String },
-    #[error("Vault's answer to {path} is not what its API gives: {what}")]
+    #[error("the answer to {path} is not what Vault's API gives: {what}")]
     Malformed { path: String, what: &'static str },
     #[error("Vault refused the login by {method}{said}: {cure}")]
-    Login { method: &'static str, said: String, cure: &'static str },
+    Login { method: &'static str, said: String, cure: String },
     #[error("no login by {method}: {why}")]
-    NoCredential { method: &'static str, why: String },
-    #[error("the last login failed, and the next may be tried in {} s: {why}", wait.as_secs())]
+    NoCredential { method: &'static str, why: String, retry_after: Option<Duration> },
+    #[error("the last login failed, and the next may be tried in {} s: {why}", wait.as_secs() + 1)]
     LoginWaits { wait: Duration, why: String },
 }
 
 impl VaultError {
+    /// A login that could not even be tried.
+    pub const fn no_credential(method: &'static str, why: String) -> Self {
+        Self::NoCredential { method, why, retry_after: None }
+    }
+
     /// How long to leave the server alone, if it or the login says so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. }
+            | Self::Sealed { retry_after, .. }
+            | Self::NoCredential { retry_after, .. } => *retry_after,
             Self::LoginWaits { wait, .. } => Some(*wait),
             _ => None,
         }

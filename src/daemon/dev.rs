@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::{BODY_TIME, HEADER_TIME, StartError};
+use super::{BODY_TIME, HEADER_TIME, StartError, WRITE_TIME};
 use crate::{
     cipher::NoRandomness,
     keyring::{HeldKey, Key, KeyId, Keyring, Published},
@@ -45,6 +45,7 @@ pub async fn run(
         batch: 10_000,
         header_time: HEADER_TIME,
         body_time: BODY_TIME,
+        write_time: WRITE_TIME,
     };
     let live = Live { name: NAME.to_owned(), limits };
     let published = Arc::new(Published::with(keyring));

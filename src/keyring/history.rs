@@ -12,11 +12,12 @@ use super::{
 };
 
 /// Which version this is. A secret that was wholly removed and written anew counts from 1 again, so the number alone
-/// does not tell.
+/// does not tell. Versions stand in the order of their numbers: times are of a node's clock, which may be behind
+/// another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VersionId {
-    pub created: SystemTime,
     pub number: u64,
+    pub created: SystemTime,
 }
 
 /// What Vault says of the secret's versions at one moment.
@@ -118,6 +119,8 @@ impl History {
     pub fn replace(&mut self, contents: Contents, now: SystemTime) -> Built {
         let newest = self.0.last_key_value();
         if newest.is_none_or(|(_, held)| !held.contents.same_as(&contents)) {
+            let mut contents = contents;
+            self.keep_malformed(&mut contents);
             let mut next = self.clone();
             next.0.retain(|_, held| contents.form == Form::Single && !held.contents.same_as(&contents));
             next.0.values_mut().for_each(|held| held.retired = true);
@@ -134,12 +137,26 @@ impl History {
         self.build()
     }
 
+    /// A record of a map that is malformed is not one that was removed: the key that is held under its ID stays.
+    fn keep_malformed(&self, contents: &mut Contents) {
+        let Some((_, held)) = self.0.iter().find(|(_, held)| !held.retired) else { return };
+        for id in contents.rejected.iter().filter_map(|rejected| rejected.id.as_ref()) {
+            if contents.keys.iter().any(|key| key.id() == id) {
+                continue;
+            }
+            contents.keys.extend(held.contents.keys.iter().find(|key| key.id() == id).map(Arc::clone));
+        }
+    }
+
     fn build(&self) -> Built {
         let mut keys: BTreeMap<KeyId, HeldKey> = BTreeMap::new();
         let mut rejected = Vec::new();
         let mut active = None;
-        // Oldest first, so that of two different keys under one ID the older is there already.
-        for (version, held) in &self.0 {
+        // Oldest first, so that of two different keys under one ID the older is there already. What Vault no longer lists
+        // was there before all that it lists.
+        let mut oldest_first: Vec<_> = self.0.iter().collect();
+        oldest_first.sort_by_key(|(version, held)| (!held.retired, **version));
+        for (version, held) in oldest_first {
             let mut reject = |Rejected { id, reason }: &Rejected| {
                 rejected.push(Rejection {
                     version: version.number,
@@ -205,7 +222,7 @@ mod tests {
     use crate::keyring::KeyDerivation;
 
     fn version(number: u64) -> VersionId {
-        VersionId { created: SystemTime::UNIX_EPOCH + Duration::from_secs(number), number }
+        VersionId { number, created: SystemTime::UNIX_EPOCH + Duration::from_secs(number) }
     }
 
     fn record(json: &str) -> Contents {
@@ -357,6 +374,26 @@ mod tests {
             shown(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))),
             "c of c"
         );
+    }
+
+    #[test]
+    fn on_kv_v1_a_malformed_entry_of_a_map_is_not_a_removed_one() {
+        let mut history = History::default();
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let map = |json: &str| record(&format!(r#"{{"active": "b", "keys": {json}}}"#));
+        assert_eq!(shown(&history.replace(map(r#"{"a": "x", "b": "y"}"#), at(1))), "b of a b");
+        assert_eq!(shown(&history.replace(map(r#"{"a": 7, "b": "y"}"#), at(2))), "b of a b");
+        assert_eq!(shown(&history.replace(map(r#"{"b": "y"}"#), at(3))), "b of b");
+    }
+
+    #[test]
+    fn the_current_version_is_the_one_of_the_highest_number_whatever_its_time() {
+        let mut history = History::default();
+        let behind = VersionId { number: 2, created: SystemTime::UNIX_EPOCH };
+        let mut both = listing(&[1]);
+        both.versions.insert(behind, VersionState::Live);
+        let fetched = vec![(version(1), single("a", "x")), (behind, single("b", "y"))];
+        assert_eq!(shown(&history.advance(&both, fetched)), "b of a b");
     }
 
     #[test]

@@ -61,6 +61,14 @@ impl Conf {
             self.mistakes.push((number, "expected key = value, and there is no ="));
             return;
         };
+        if key.trim().contains(|c: char| c == ':' || c.is_whitespace())
+            && key.trim_start().starts_with("keyring")
+        {
+            // Nothing of it is quoted: with its = in the wrong place, a line's key may hold its secret.
+            self.mistakes
+                .push((number, "expected key = value, and there is a blank or a colon before the ="));
+            return;
+        }
         let key = key.trim().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         self.entries.push(Entry { key, value: Secret::new(value.trim().to_owned()), line: number });
     }

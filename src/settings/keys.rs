@@ -102,7 +102,7 @@ keys! {
     VAULT_CERT_AUTH_PATH = Key::new("keyring_vault_cert_auth_path", Some("cert"), "a path",
         "For cert: where the auth method is mounted.");
     VAULT_CERT_AUTH_CERT = Key::new("keyring_vault_cert_auth_cert", None, "a path, PEM text, or base64 of PEM",
-        "For cert: the client certificate, with its intermediates; a file is read at each login.");
+        "For cert: the client certificate, with its intermediates; a file is read at each login.").secret();
     VAULT_CERT_AUTH_CERT_KEY = Key::new("keyring_vault_cert_auth_cert_key", None, "a path, PEM text, or base64 of PEM",
         "For cert: its private key.").secret();
     VAULT_CERT_AUTH_ROLE_NAME = Key::new("keyring_vault_cert_auth_role_name", None, "a role of Vault's",

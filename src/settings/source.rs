@@ -97,16 +97,15 @@ where
     N: AsRef<std::ffi::OsStr>,
     V: Into<std::ffi::OsString>,
 {
-    let secret = |key: &str| keys::find(key).filter(|key| key.secret);
-    let entries = variables(all).entries.into_iter().filter_map(|entry| match entry.value {
+    let pem = [keys::VAULT_CERT_AUTH_CERT.name, keys::VAULT_CERT_AUTH_CERT_KEY.name];
+    let entries = variables(all).entries.into_iter().filter_map(|entry| {
+        let key = keys::find(&entry.key).filter(|key| key.secret)?;
+        let Value::Text(value) = entry.value else { return None };
         // The path of a private key is no secret; whoever reads it reads the file.
-        Value::Text(text)
-            if !text.expose().is_empty() && !value::is_path_of_pem(secret(&entry.key)?, text.expose()) =>
-        {
-            let name = entry.origin.to_string();
-            Some(SecretVariable { file_variable: format!("{name}_FILE"), name, value: text })
-        }
-        _ => None,
+        let path = pem.contains(&key.name) && value::is_path(value.expose());
+        let name = entry.origin.to_string();
+        let variable = SecretVariable { file_variable: format!("{name}_FILE"), name, value };
+        (!path && !variable.value.expose().is_empty()).then_some(variable)
     });
     entries.collect()
 }

@@ -13,10 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{
-    KvVersion, LogFormat, LogLevel, SecretPath, TrustedCertificates,
-    keys::{self, Key},
-};
+use super::{KvVersion, LogFormat, LogLevel, SecretPath, TrustedCertificates};
 use crate::keyring::KeyDerivation;
 
 /// What was expected, for people: "expected …" stands before it.
@@ -223,14 +220,10 @@ pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
     Ok(trusted)
 }
 
-/// Whether a value that may be PEM, base64 of PEM or a path is a path.
+/// Whether a value that may be PEM, base64 of PEM or a path is a path. Only what cannot be the others is taken for one:
+/// a path is quoted in messages, and a private key must never be.
 pub fn is_path(text: &str) -> bool {
-    !text.contains("-----BEGIN") && base64_pem(text).is_none()
-}
-
-/// Whether this is the path of a private key, rather than the key.
-pub fn is_path_of_pem(key: &Key, text: &str) -> bool {
-    key.name == keys::VAULT_CERT_AUTH_CERT_KEY.name && is_path(text)
+    ["/", "./", "../"].iter().any(|start| text.starts_with(start)) && !text.contains("-----BEGIN")
 }
 
 /// One certificate or several, as PEM or as base64 of PEM.
@@ -239,7 +232,9 @@ pub fn certificate_chain(text: &str) -> Parsed<Vec<CertificateDer<'static>>> {
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
     match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => expected("one or more certificates in PEM (-----BEGIN CERTIFICATE-----)"),
+        _ => expected(
+            "a path that begins with / or ./, or certificates in PEM (-----BEGIN CERTIFICATE-----) or base64 of it",
+        ),
     }
 }
 
@@ -248,14 +243,18 @@ pub fn private_key(text: &str) -> Parsed<PrivateKeyDer<'static>> {
     let decoded = base64_pem(text);
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
     PrivateKeyDer::from_pem_slice(pem)
-        .or_else(|_| expected("a private key in PEM (-----BEGIN … PRIVATE KEY-----)"))
+        .or_else(|_| {
+        expected("a path that begins with / or ./, or a private key in PEM (-----BEGIN … PRIVATE KEY-----) or base64 of it")
+    })
 }
 
 fn base64_pem(item: &str) -> Option<Zeroizing<Vec<u8>>> {
+    // base64(1) breaks its lines.
+    let item = Zeroizing::new(item.split_ascii_whitespace().collect::<String>());
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     [alphabet::STANDARD, alphabet::URL_SAFE]
         .iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(item).ok().map(Zeroizing::new))
+        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(&*item).ok().map(Zeroizing::new))
         .filter(|decoded| decoded.starts_with(b"-----BEGIN"))
 }
 

@@ -9,6 +9,9 @@ use zeroize::Zeroizing;
 
 use super::{Limits, answer::Answer};
 
+/// The room that every body has at first.
+const FIRST_ROOM: usize = 64 << 10;
+
 /// The body, or the answer that refuses it: 413 too large, 408 too slow, 400 cut off.
 pub async fn read(
     headers: &HeaderMap,
@@ -33,14 +36,14 @@ async fn collect(
     announced: Option<usize>,
     limits: &Limits,
 ) -> Result<Zeroizing<Vec<u8>>, Answer> {
-    // Room for the whole at once, where its size is known: a buffer that grows leaves copies behind.
-    let room = announced.unwrap_or(4096).min(limits.request_size);
-    let mut collected = Zeroizing::new(Vec::with_capacity(room));
+    // Room as it comes, not as it is announced: a word costs a client nothing, and room is wiped when it is given back.
+    let mut collected = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(FIRST_ROOM).min(FIRST_ROOM)));
     let mut beyond = 0;
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Answer::errors(400, "the body was cut off").and_close()) };
         let Ok(data) = frame.into_data() else { continue };
         if beyond == 0 && collected.len() + data.len() <= limits.request_size {
+            make_room(&mut collected, data.len(), announced.unwrap_or(0).min(limits.request_size));
             collected.extend_from_slice(&data);
             continue;
         }
@@ -51,6 +54,19 @@ async fn collect(
         }
     }
     if beyond == 0 { Ok(collected) } else { Err(too_large(limits)) }
+}
+
+/// Grows the buffer by wiping the old one: by doubling, or at once to the announced size when a quarter of it is there.
+fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) {
+    let needed = collected.len() + more;
+    if needed <= collected.capacity() {
+        return;
+    }
+    let doubled = needed.max(collected.capacity() * 2);
+    let room = if needed >= announced / 4 { needed.max(announced) } else { doubled };
+    let mut grown = Zeroizing::new(Vec::with_capacity(if announced == 0 { doubled } else { room }));
+    grown.extend_from_slice(collected);
+    *collected = grown;
 }
 
 fn too_large(limits: &Limits) -> Answer {

@@ -19,8 +19,11 @@ use tokio::{
 /// The longest path that a Unix socket can have (unix(7): `sun_path` is 108 bytes with the closing NUL).
 const MAX_PATH: usize = 107;
 
+/// The length of `/.k01234567/s`, where the socket is before it has its name.
+const PRIVATE_LEN: usize = 12;
+
 /// How long another process may hold the folder's lock while it binds its own socket.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// How often it is asked for: flock(2) cannot wait within a time.
 const LOCK_POLL: Duration = Duration::from_millis(10);
@@ -36,7 +39,7 @@ pub struct SocketFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error(
-        "keyring_socket_path: {0} is longer than the {MAX_PATH} bytes that a Unix socket's path can have"
+        "keyring_socket_path: {0} is too long: a Unix socket's path has {MAX_PATH} bytes, of which some are needed while it is made"
     )]
     TooLong(PathBuf),
     #[error("keyring_socket_path: the folder {0} does not exist: create it, writable for this user alone")]
@@ -45,8 +48,6 @@ pub enum ListenError {
     NotASocket(PathBuf, &'static str),
     #[error("keyring_socket_path: another daemon serves on {0}: stop it, or choose another path")]
     InUse(PathBuf),
-    #[error("keyring_socket_path: another process is making a socket in {0} and does not finish")]
-    Locked(PathBuf),
     #[error(
         "keyring_socket_path: {0} has group {1} or mode {2:04o} after it was made: something else changes it"
     )]
@@ -65,13 +66,13 @@ pub async fn bind(
     group: Option<u32>,
 ) -> Result<(UnixListener, SocketFile), ListenError> {
     let failed = |step| move |error| ListenError::Io { path: path.to_owned(), step, error };
-    if path.as_os_str().len() > MAX_PATH {
-        return Err(ListenError::TooLong(path.to_owned()));
-    }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    if path.as_os_str().len().max(folder.as_os_str().len() + PRIVATE_LEN) > MAX_PATH {
+        return Err(ListenError::TooLong(path.to_owned()));
+    }
     if !folder.is_dir() {
         return Err(ListenError::NoFolder(folder.to_owned()));
     }
@@ -105,10 +106,27 @@ async fn lock(folder: &Path) -> Result<fs::File, ListenError> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
-            Err(TryLockError::WouldBlock) => return Err(ListenError::Locked(folder.to_owned())),
+            Err(TryLockError::WouldBlock) => {
+                // Whoever can read the folder can hold the lock: that must not keep us from starting.
+                tracing::warn!(
+                    "another process holds a lock on {}, and is not waited for any longer",
+                    folder.display()
+                );
+                return Ok(file);
+            }
             Err(TryLockError::Error(error)) => return Err(failed("locking the folder", error)),
         }
     }
+}
+
+/// Whether a socket could be made in the folder of `path`: tries with one of another name, and leaves nothing behind.
+///
+/// # Errors
+/// [`ListenError`], as [`bind`].
+pub fn probe(path: &Path) -> Result<(), ListenError> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let failed = |error| ListenError::Io { path: path.to_owned(), step: "making a folder beside it", error };
+    PrivateFolder::new(folder).map(drop).map_err(failed)
 }
 
 /// Nothing there, or a socket that nobody serves on any more.
@@ -216,7 +234,8 @@ mod tests {
         assert_says(&link, "is a symbolic link, not a socket").await;
         assert_says(folder.path(), "is a folder, not a socket").await;
         assert_says(&folder.path().join("no/s"), "does not exist").await;
-        assert_says(&folder.path().join("x".repeat(200)), "is longer than the 107 bytes").await;
+        assert_says(&folder.path().join("x".repeat(200)), "is too long: a Unix socket's path has 107 bytes")
+            .await;
     }
 
     #[tokio::test]

@@ -159,7 +159,10 @@ fn encrypt(
     let plaintext = item.plaintext.as_deref().ok_or(ItemError::Missing("plaintext"))?;
     let associated_data = associated_data(item)?;
     let message = Message::new(BASE64.estimated_decoded_length(plaintext.len()), |buffer| {
-        BASE64.decode_append(plaintext, buffer).map_err(|_| ItemError::NotBase64("plaintext"))
+        BASE64
+            .decode_append(plaintext, buffer)
+            .or_else(|_| BASE64.decode_append(without_line_breaks(plaintext).as_str(), buffer))
+            .map_err(|_| ItemError::NotBase64("plaintext"))
     })?;
     let active = keyring.active();
     out.extend_from_slice(br#""ciphertext":""#);
@@ -190,8 +193,16 @@ fn decrypt(keyring: &Keyring, item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), 
 fn associated_data(item: &Item<'_>) -> Result<Vec<u8>, ItemError> {
     match item.associated_data.as_deref() {
         None => Ok(Vec::new()),
-        Some(text) => BASE64_STANDARD.decode(text).map_err(|_| ItemError::NotBase64("associated_data")),
+        Some(text) => BASE64_STANDARD
+            .decode(text)
+            .or_else(|_| BASE64_STANDARD.decode(without_line_breaks(text).as_str()))
+            .map_err(|_| ItemError::NotBase64("associated_data")),
     }
+}
+
+/// Transit passes over line breaks in base64, which base64(1) puts there.
+fn without_line_breaks(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect())
 }
 
 fn write_key(held: &HeldKey, out: &mut Vec<u8>) {

@@ -1,6 +1,6 @@
-//! How long to wait after a failure: pure functions of what happened and of a random number.
+//! How long to wait after a failure: a pure function of what happened and of a random number, and a count of attempts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first wait after a failure; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
@@ -21,6 +21,43 @@ pub fn after_failure(failures: u32, asked: Option<Duration>, random: f64) -> Dur
 /// A number in 0..1. Without randomness the waits are just not spread.
 pub fn random() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
+}
+
+/// Attempts at one thing that failed since it last went well, and when the next may be made.
+#[derive(Debug, Default)]
+pub struct Attempts(Option<Failed>);
+
+#[derive(Debug)]
+struct Failed {
+    times: u32,
+    not_before: Instant,
+    why: String,
+}
+
+impl Attempts {
+    /// Notes a failure, and how long the server asked to be left alone.
+    pub fn failed(&mut self, why: String, asked: Option<Duration>) {
+        let times = self.0.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+        let not_before = Instant::now() + after_failure(times, asked, random());
+        self.0 = Some(Failed { times, not_before, why });
+    }
+
+    /// It went well.
+    pub fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// When the next attempt may be made; now, if nothing failed.
+    pub fn not_before(&self) -> Instant {
+        self.0.as_ref().map_or_else(Instant::now, |failed| failed.not_before)
+    }
+
+    /// How long until then, and why; `None` when it may be made now.
+    pub fn waiting(&self) -> Option<(Duration, &str)> {
+        let failed = self.0.as_ref()?;
+        let wait = failed.not_before.saturating_duration_since(Instant::now());
+        (!wait.is_zero()).then_some((wait, &failed.why))
+    }
 }
 
 #[cfg(test)]

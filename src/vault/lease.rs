@@ -11,6 +11,9 @@ use crate::secret::Secret;
 /// lease of no length can cause.
 const LEAST_REST: Duration = Duration::from_millis(500);
 
+/// What is granted beyond this is as good as this, and can be added to any time.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// A token with its lease.
 #[derive(Debug)]
 pub struct Lease {
@@ -23,6 +26,8 @@ pub struct Lease {
     /// What was granted at login: renewals that come near the token's longest life grant less and less.
     full: Duration,
     renewable: bool,
+    /// Nothing can be done about its end.
+    last: bool,
 }
 
 /// What to do about a lease.
@@ -35,17 +40,23 @@ pub enum Step {
 
 impl Lease {
     pub fn new(token: Secret<String>, ours: bool, ttl: Duration, renewable: bool, now: Instant) -> Self {
-        Self { token, ours, since: now, ttl, full: ttl, renewable }
+        let ttl = ttl.min(LONGEST);
+        Self { token, ours, since: now, ttl, full: ttl, renewable, last: false }
     }
 
     /// Takes in what a renewal granted.
     pub fn renewed(&mut self, ttl: Duration, renewable: bool, now: Instant) {
-        (self.since, self.ttl, self.renewable) = (now, ttl, renewable);
+        (self.since, self.ttl, self.renewable) = (now, ttl.min(LONGEST), renewable);
     }
 
     /// Takes in that a renewal was refused.
     pub fn not_renewable(&mut self) {
         self.renewable = false;
+    }
+
+    /// Takes in that there is nothing to put in its place: it serves until it ends.
+    pub fn last(&mut self) {
+        self.last = true;
     }
 
     /// What is left of it at `now`; `None` for a token that does not expire.
@@ -59,21 +70,24 @@ impl Lease {
     /// The next step and when it is due: renewal at two thirds of what was granted last; a new login when a tenth of a
     /// whole lease is left, which is sooner for one that cannot be renewed any further. `None`: never.
     pub fn next(&self) -> Option<(Instant, Step)> {
-        if self.ttl.is_zero() {
+        let login = self.login_due()?;
+        let renewal = self.since + (self.ttl / 3 * 2).max(LEAST_REST);
+        Some(if self.renewable && renewal < login { (renewal, Step::Renew) } else { (login, Step::LogIn) })
+    }
+
+    /// When a tenth of a whole lease is left.
+    pub fn login_due(&self) -> Option<Instant> {
+        if self.ttl.is_zero() || self.last {
             return None;
         }
-        let last_tenth = self.ttl.saturating_sub(self.full / 10);
-        let two_thirds = self.ttl / 3 * 2;
-        let renew = self.renewable && two_thirds < last_tenth;
-        let (after, step) = if renew { (two_thirds, Step::Renew) } else { (last_tenth, Step::LogIn) };
-        Some((self.since + after.max(LEAST_REST), step))
+        Some(self.since + self.ttl.saturating_sub(self.full / 10).max(LEAST_REST))
     }
 
     /// The step that is due at `now`.
     pub fn step(&self, now: Instant) -> Step {
-        match self.next() {
-            Some(_) if self.remaining(now).is_some_and(|left| left < self.full / 10) => Step::LogIn,
-            Some((at, step)) if at <= now => step,
+        match (self.login_due(), self.next()) {
+            (Some(login), _) if login <= now => Step::LogIn,
+            (_, Some((at, step))) if at <= now => step,
             _ => Step::Rest,
         }
     }
@@ -106,6 +120,7 @@ mod tests {
         assert_eq!((fresh(2, true), fresh(2, false)), (Some((1333, Step::Renew)), Some((1800, Step::LogIn))));
         let longest = u64::from(u32::MAX);
         assert_eq!(fresh(longest, true), Some((u128::from(longest) * 1000 / 3 * 2, Step::Renew)));
+        assert_eq!(fresh(u64::MAX, true), fresh(longest, true));
         let now = Instant::now();
         let tiny = Lease::new(Secret::new(String::new()), true, Duration::from_nanos(1), true, now);
         assert!(tiny.next().unwrap().0 >= now + LEAST_REST);

@@ -28,6 +28,10 @@ struct Method {
     otherwise: &'static str,
 }
 
+/// Vault says no more than "permission denied" of a path where nothing is mounted.
+const MOUNTED: &str =
+    "and that the method is mounted where its …_auth_path says, in keyring_vault_namespace if that is set";
+
 /// What is the same for every method.
 const COMMON_CURES: [(&str, &str); 3] = [
     (
@@ -75,16 +79,22 @@ impl Method {
             Ok(answer) if answer.status.is_success() => lease(answer),
             Ok(answer) => Err(self.refused(answer.said)),
             // Some methods answer with 500 what is the client's to mend.
-            Err(VaultError::Status { status: 500, message, .. }) => Err(self.refused(message)),
+            Err(VaultError::Status { status: 500, message, .. }) if self.cure(&message).is_some() => {
+                Err(self.refused(message))
+            }
             Err(error) => Err(error),
         }
     }
 
     fn refused(&self, said: String) -> VaultError {
+        let cure = self.cure(&said).map_or_else(|| format!("{}; {}", self.otherwise, MOUNTED), str::to_owned);
+        VaultError::Login { method: self.name, said, cure }
+    }
+
+    fn cure(&self, said: &str) -> Option<&'static str> {
         let lower = said.to_lowercase();
-        let known =
-            COMMON_CURES.iter().chain(self.cures).find(|(part, _)| lower.contains(&part.to_lowercase()));
-        VaultError::Login { method: self.name, said, cure: known.map_or(self.otherwise, |(_, cure)| cure) }
+        let mut known = COMMON_CURES.iter().chain(self.cures);
+        known.find(|(part, _)| lower.contains(&part.to_lowercase())).map(|(_, cure)| *cure)
     }
 }
 

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    VaultError, backoff,
+    VaultError,
+    backoff::Attempts,
     lease::{Lease, Step},
     login::{
         Granted,
@@ -28,6 +29,9 @@ use crate::{
 /// How long the goodbye at shutdown may take.
 const REVOKE_TIME: Duration = Duration::from_secs(2);
 
+/// Between two calls of [`Session::maintain`] there is at least this much, whatever comes of them.
+const MAINTENANCE_REST: Duration = Duration::from_millis(250);
+
 /// A session, logged in or not.
 #[derive(Debug)]
 pub struct Session {
@@ -37,16 +41,10 @@ pub struct Session {
     shown: Option<Fingerprint>,
     lease: Option<Lease>,
     memory: Memory,
-    failed: Option<Failed>,
+    logins: Attempts,
+    renewals: Attempts,
+    maintained: Instant,
     metrics: Arc<Metrics>,
-}
-
-/// Logins that failed since the last good one.
-#[derive(Debug)]
-struct Failed {
-    times: u32,
-    not_before: Instant,
-    why: String,
 }
 
 /// The right to ask: the way to the server, and a token. It lasts for one piece of work.
@@ -67,7 +65,9 @@ impl Session {
             shown: None,
             lease: None,
             memory: Memory::default(),
-            failed: None,
+            logins: Attempts::default(),
+            renewals: Attempts::default(),
+            maintained: Instant::now(),
             metrics,
         })
     }
@@ -80,22 +80,25 @@ impl Session {
         &self.transport
     }
 
-    /// The right to ask, after a login if there is none yet or if the client certificate has changed.
+    /// The right to ask, after a login if there is none yet, or if what we log in with has changed.
     ///
     /// # Errors
     /// [`VaultError`] of the login.
     pub async fn access(&mut self) -> Result<Access<'_>, VaultError> {
-        if self.lease.is_none() || self.certificate_changed() {
-            let outcome = self.log_in().await;
-            if let (Err(error), Some(_)) = (&outcome, &self.lease) {
-                tracing::warn!(
-                    "the new client certificate gave no login, the session goes on with the old one: {error}"
-                );
-            } else {
-                outcome?;
-            }
+        if self.lease.is_none() {
+            self.log_in().await?;
+        } else if self.credential_changed()
+            && self.logins.waiting().is_none()
+            && let Err(error) = self.log_in().await
+        {
+            tracing::warn!(
+                "what we log in with has changed and gives no login, the session before goes on: {error}"
+            );
         }
-        self.held().ok_or_else(|| VaultError::LoginWaits { wait: Duration::ZERO, why: "no lease".to_owned() })
+        match &self.lease {
+            Some(lease) => Ok(self.access_with(&lease.token)),
+            None => Err(VaultError::no_credential(self.settings.auth.name(), "there is no lease".to_owned())),
+        }
     }
 
     /// Access under a token that somebody brought along.
@@ -103,8 +106,9 @@ impl Session {
         Access { transport: &self.transport, token }
     }
 
-    fn held(&self) -> Option<Access<'_>> {
-        self.lease.as_ref().map(|lease| self.access_with(&lease.token))
+    /// The access that was given did what it should: from here on a login that is needed is made at once.
+    pub fn proved(&mut self) {
+        self.logins.clear();
     }
 
     /// After a request that Vault denied: `Ok` when there is a new login, and the request is worth another try.
@@ -118,44 +122,69 @@ impl Session {
         if looked.status.is_success() {
             return Err(VaultError::Policy { path });
         }
-        if let Auth::Token(credential) = &self.settings.auth {
-            let unchanged = credential.read().is_ok_and(|now| now.expose() == lease.token.expose());
-            if unchanged {
-                return Err(VaultError::BadToken(token::SETTING));
-            }
+        if matches!(self.settings.auth, Auth::Token(_)) && !self.credential_changed() {
+            return Err(VaultError::BadToken(token::SETTING));
         }
-        self.log_in().await
+        self.log_in().await?;
+        // Should the new token be denied too, the next login waits: a login that helps is `proved`.
+        self.logins.failed(format!("{path} was denied before"), None);
+        Ok(())
     }
 
     /// How long it takes until a login may be tried again.
     pub fn rest(&self) -> Duration {
-        let not_before = self.failed.as_ref().map(|failed| failed.not_before);
-        not_before.map_or(Duration::ZERO, |not_before| not_before.saturating_duration_since(Instant::now()))
+        self.logins.waiting().map_or(Duration::ZERO, |(wait, _)| wait)
     }
 
     /// When [`Session::maintain`] wants to be called next; `None` while nothing is due.
     pub fn next_maintenance(&self) -> Option<Instant> {
-        let (due, _) = self.lease.as_ref()?.next()?;
-        let not_before = self.failed.as_ref().map(|failed| failed.not_before);
-        Some(not_before.map_or(due, |not_before| due.max(not_before)))
+        let lease = self.lease.as_ref()?;
+        let login = lease.login_due()?.max(self.logins.not_before());
+        let due = match lease.next()? {
+            (renewal, Step::Renew) => renewal.max(self.renewals.not_before()).min(login),
+            _ => login,
+        };
+        Some(due.max(self.maintained + MAINTENANCE_REST))
     }
 
     /// Renews the lease or logs in anew, if that is due. A failure leaves the lease as it is.
     pub async fn maintain(&mut self) {
+        self.maintained = Instant::now();
         let step = self.lease.as_ref().map_or(Step::Rest, |lease| lease.step(Instant::now()));
         let outcome = match step {
-            Step::Rest => return,
-            Step::Renew => self.renew().await,
-            Step::LogIn => self.log_in().await,
+            Step::Renew if self.renewals.waiting().is_none() => self.renew().await,
+            Step::LogIn if self.is_out_of_credentials() => Ok(()),
+            Step::LogIn if self.logins.waiting().is_none() => self.log_in().await,
+            _ => return,
         };
         if let Err(error) = outcome {
-            let left = self.lease.as_ref().and_then(|lease| lease.remaining(Instant::now()));
-            let seconds_left = left.map(|left| left.as_secs());
+            let seconds_left = self
+                .lease
+                .as_ref()
+                .and_then(|lease| lease.remaining(Instant::now()))
+                .map(|left| left.as_secs());
             tracing::warn!(
                 seconds_left,
                 "the token could not be kept alive, and is kept for as long as it lives: {error}"
             );
         }
+    }
+
+    /// A configured token near its end, with no other in its place, is the last: it is said once.
+    fn is_out_of_credentials(&mut self) -> bool {
+        if !matches!(self.settings.auth, Auth::Token(_)) || self.credential_changed() {
+            return false;
+        }
+        if let Some(lease) = &mut self.lease {
+            let seconds_left = lease.remaining(Instant::now()).map(|left| left.as_secs());
+            tracing::warn!(
+                seconds_left,
+                "the token expires and cannot be renewed: put a new one into {}",
+                token::SETTING
+            );
+            lease.last();
+        }
+        true
     }
 
     async fn renew(&mut self) -> Result<(), VaultError> {
@@ -168,37 +197,44 @@ impl Session {
         match (answer, granted, &mut self.lease) {
             (_, Some(granted), Some(lease)) => {
                 lease.renewed(Duration::from_secs(granted.lease_duration), granted.renewable, Instant::now());
-                self.failed = None;
+                self.renewals.clear();
                 self.note_expiry();
-                Ok(())
             }
-            // Refused: from now on the rule for leases that cannot be renewed holds.
-            (Ok(_), None, Some(lease)) => {
-                lease.not_renewable();
-                Ok(())
+            // Refused, which OpenBao does with 500 at the end of a token's longest life: from now on the rule for leases
+            // that cannot be renewed holds.
+            (Ok(_) | Err(VaultError::Status { status: 500, .. }), None, Some(lease)) => lease.not_renewable(),
+            (Err(error), ..) => {
+                self.renewals.failed(error.to_string(), error.retry_after());
+                return Err(error);
             }
-            (Err(error), ..) => Err(self.failed(error)),
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(())
     }
 
-    /// One login, unless the last one failed a moment ago. What there was before stays when it fails.
+    /// One login, unless the last one failed a moment ago. What there was before stays when it fails, and is revoked when
+    /// it is replaced.
     async fn log_in(&mut self) -> Result<(), VaultError> {
-        let wait = self.rest();
-        if let (Some(failed), false) = (&self.failed, wait.is_zero()) {
-            return Err(VaultError::LoginWaits { wait, why: failed.why.clone() });
+        if let Some((wait, why)) = self.logins.waiting() {
+            return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
         }
         let outcome = self.try_to_log_in().await;
         self.metrics.logged_in(Outcome::of(&outcome));
         match outcome {
             Ok(lease) => {
-                self.lease = Some(lease);
-                self.failed = None;
-                self.note_expiry();
                 tracing::info!(method = self.settings.auth.name(), "logged in to Vault");
+                let before = self.lease.replace(lease);
+                self.renewals.clear();
+                self.note_expiry();
+                if let Some(before) = before {
+                    self.revoke(before).await;
+                }
                 Ok(())
             }
-            Err(error) => Err(self.failed(error)),
+            Err(error) => {
+                self.logins.failed(error.to_string(), error.retry_after());
+                Err(error)
+            }
         }
     }
 
@@ -213,7 +249,7 @@ impl Session {
             Auth::Cert(settings) => {
                 let (identity, shown) = cert::identity(settings)?;
                 let transport = Transport::new(&self.settings, Some(identity))
-                    .map_err(|error| VaultError::NoCredential { method: "cert", why: error.to_string() })?;
+                    .map_err(|error| VaultError::no_credential("cert", error.to_string()))?;
                 let lease = cert::log_in(&transport, settings).await?;
                 (self.transport, self.shown) = (transport, Some(shown));
                 Ok(lease)
@@ -221,19 +257,17 @@ impl Session {
         }
     }
 
-    /// Whether the files hold another certificate than the one that is shown.
-    fn certificate_changed(&self) -> bool {
-        match &self.settings.auth {
-            Auth::Cert(settings) => cert::identity(settings).is_ok_and(|(_, now)| Some(now) != self.shown),
+    /// Whether the files hold another certificate than the one that is shown, or another token than the one in use.
+    fn credential_changed(&self) -> bool {
+        match (&self.settings.auth, &self.lease) {
+            (Auth::Cert(settings), _) => {
+                cert::identity(settings).is_ok_and(|(_, now)| Some(now) != self.shown)
+            }
+            (Auth::Token(credential), Some(lease)) => {
+                credential.read().is_ok_and(|now| now.expose() != lease.token.expose())
+            }
             _ => false,
         }
-    }
-
-    fn failed(&mut self, error: VaultError) -> VaultError {
-        let times = self.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
-        let wait = backoff::after_failure(times, error.retry_after(), backoff::random());
-        self.failed = Some(Failed { times, not_before: Instant::now() + wait, why: error.to_string() });
-        error
     }
 
     fn note_expiry(&self) {
@@ -242,13 +276,22 @@ impl Session {
     }
 
     /// Ends the session: a token that we logged in for is revoked, a configured one never.
-    pub async fn end(self) {
-        let Some(lease) = self.lease.filter(|lease| lease.ours) else { return };
+    pub async fn end(mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.revoke(lease).await;
+        }
+    }
+
+    async fn revoke(&self, lease: Lease) {
+        let over = lease.remaining(Instant::now()).is_some_and(|left| left.is_zero());
+        if !lease.ours || over {
+            return;
+        }
         let url = self.transport.url(["auth", "token", "revoke-self"]);
         let request = Request::post(url, &serde_json::json!({})).token(&lease.token);
         let revoked = tokio::time::timeout(REVOKE_TIME, self.transport.send_once(&request)).await;
         if !matches!(revoked, Ok(Ok(answer)) if answer.status.is_success()) {
-            tracing::warn!("the token could not be revoked; it expires by itself");
+            tracing::info!("a token that is no longer used could not be revoked; it expires by itself");
         }
     }
 }
@@ -272,7 +315,8 @@ impl Access<'_> {
             200 | 404 => Ok(answer),
             403 => Err(VaultError::Denied { path: answer.path }),
             status => {
-                Err(VaultError::Status { path: answer.path, status, message: answer.said, retry_after: None })
+                let (host, path, message) = (self.transport.host(), answer.path, answer.said);
+                Err(VaultError::Status { host, path, status, message, retry_after: None })
             }
         }
     }

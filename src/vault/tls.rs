@@ -1,7 +1,8 @@
 //! Whom to believe, and whom to say we are: the TLS configuration for `keyring_vault_host`.
 //!
-//! rustls with the ring provider, TLS 1.2 and 1.3. There is no way to switch verification off; what is put in front of
-//! rustls' own verifier can only refuse more. Reading the settings is in `settings`.
+//! rustls with the ring provider, TLS 1.2 and 1.3. There is no way to switch verification off. What is put in front of
+//! rustls' own verifier refuses more, and takes one thing more: a self-signed authority that the settings name, as the
+//! server's own certificate. Reading the settings is in `settings`.
 
 use std::{fmt, sync::Arc};
 
@@ -10,9 +11,11 @@ use rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 
 use crate::settings::TrustedCertificates;
@@ -60,8 +63,12 @@ pub fn client_config(
         .build()
         .map_err(|error| TlsError::Setup(rustls::Error::General(error.to_string())))?;
     let config = with_provider(provider)?
-        .dangerous() // rustls calls every verifier but its own so; this one asks its own, and refuses more
-        .with_custom_certificate_verifier(Arc::new(AtMostDepth { webpki, depth }));
+        .dangerous() // rustls calls every verifier but its own so; this one asks its own
+        .with_custom_certificate_verifier(Arc::new(AtMostDepth {
+            webpki,
+            named: trusted.certificates.clone(),
+            depth,
+        }));
     match identity {
         None => Ok(config.with_no_client_auth()),
         Some(Identity { chain, key }) => config.with_client_auth_cert(chain, key).map_err(TlsError::Identity),
@@ -101,6 +108,8 @@ fn roots(trusted: &TrustedCertificates) -> Result<RootCertStore, TlsError> {
 #[derive(Debug)]
 struct AtMostDepth {
     webpki: Arc<WebPkiServerVerifier>,
+    /// The certificates that the settings name themselves.
+    named: Vec<CertificateDer<'static>>,
     depth: usize,
 }
 
@@ -120,7 +129,15 @@ impl ServerCertVerifier for AtMostDepth {
         let verify = |intermediates: &[CertificateDer<'_>]| {
             self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
-        let verified = verify(intermediates)?;
+        let verified = match verify(intermediates) {
+            // What `openssl req -x509` makes is an authority and a server's certificate in one. webpki has checked its
+            // times by then; it is named in the settings itself, so what is left is the name.
+            Err(error) if is_ca_as_end_entity(&error) && self.named.contains(end_entity) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                return Ok(ServerCertVerified::assertion());
+            }
+            other => other?,
+        };
         // rustls does not say which intermediates it used, and servers send more than are needed: look for a choice of
         // at most `depth` of them that does.
         let enough = intermediates.len() <= self.depth
@@ -156,6 +173,13 @@ impl ServerCertVerifier for AtMostDepth {
     }
 }
 
+fn is_ca_as_end_entity(error: &rustls::Error) -> bool {
+    let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error else {
+        return false;
+    };
+    matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
 /// Every choice of `count` of the items, in their order.
 fn choices<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
     match (count, items.split_first()) {
@@ -184,18 +208,24 @@ impl fmt::Display for TooDeep {
 
 impl std::error::Error for TooDeep {}
 
-/// What to do about a TLS error.
-pub fn cure(error: &rustls::Error) -> String {
+/// What to do about a TLS error of the server that `setting` names.
+pub fn cure(error: &rustls::Error, setting: &str) -> String {
     use CertificateError as Bad;
     use rustls::Error;
     let cure = match error {
         Error::InvalidMessage(_) => {
-            return "it does not speak TLS: is keyring_vault_host http instead of https?".into();
+            return format!("it does not speak TLS: is {setting} http instead of https?");
         }
         Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
             return "it requires a client certificate: set keyring_vault_cert_auth_cert".into();
         }
-        Error::InvalidCertificate(Bad::Other(other)) => return other.to_string(),
+        Error::InvalidCertificate(Bad::Other(other)) if other.0.is::<TooDeep>() => return other.to_string(),
+        Error::InvalidCertificate(Bad::Other(other)) if is_ca_as_end_entity(error) => {
+            return format!(
+                "it shows an authority's certificate as its own; name that very certificate in \
+                 lua_ssl_trusted_certificate, or give the server one that is not an authority's ({other})"
+            );
+        }
         Error::InvalidCertificate(Bad::UnknownIssuer) => {
             "its certificate was issued by nobody in lua_ssl_trusted_certificate; add that authority there, and let \
              the server send its intermediate certificates"
@@ -205,7 +235,9 @@ pub fn cure(error: &rustls::Error) -> String {
              authority there by the right one"
         }
         Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
-            "its certificate is for another name; use one of its names in keyring_vault_host"
+            return format!(
+                "its certificate is for another name; use one of its names in {setting} ({error})"
+            );
         }
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "its certificate has expired",
         Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {

@@ -45,6 +45,8 @@ pub struct Transport {
     http: reqwest::Client,
     host: Url,
     namespace: Option<HeaderValue>,
+    /// The setting that names the server.
+    setting: &'static str,
 }
 
 /// Why the HTTP client could not be set up.
@@ -126,19 +128,28 @@ impl Transport {
             _ => tls::unused()?,
         };
         let namespace = settings.namespace.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-        Ok(Self { http: client(tls)?, host: settings.host.clone(), namespace })
+        Ok(Self { http: client(tls)?, host: settings.host.clone(), namespace, setting: "keyring_vault_host" })
     }
 
     /// The same way of asking, for a server that is not Vault: its own URLs, the same trust, no namespace.
     ///
     /// # Errors
     /// As [`Transport::new`].
-    pub fn elsewhere(url: &Url, trusted: &settings::Vault) -> Result<Self, TransportError> {
+    pub fn elsewhere(
+        url: &Url,
+        trusted: &settings::Vault,
+        setting: &'static str,
+    ) -> Result<Self, TransportError> {
         let tls = match url.scheme() {
             "https" => tls::client_config(&trusted.trusted, trusted.verify_depth, None)?,
             _ => tls::unused()?,
         };
-        Ok(Self { http: client(tls)?, host: url.clone(), namespace: None })
+        Ok(Self { http: client(tls)?, host: url.clone(), namespace: None, setting })
+    }
+
+    /// The same server outside any namespace, where questions about the server itself are answered.
+    pub fn without_namespace(&self) -> Self {
+        Self { namespace: None, ..self.clone() }
     }
 
     /// `/v1/<segments>`, each segment percent-encoded.
@@ -201,7 +212,7 @@ impl Transport {
             message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
         };
         if status == StatusCode::BAD_REQUEST && body.starts_with(HTTP_TO_HTTPS) {
-            let cause = "it speaks TLS: write https in keyring_vault_host".to_owned();
+            let cause = format!("it speaks TLS: write https in {}", self.setting);
             return Err(VaultError::Untrusted { host: self.host(), cause });
         }
         match status.as_u16() {
@@ -209,7 +220,7 @@ impl Transport {
                 let date = text(&headers, header::DATE).and_then(|date| httpdate(&date));
                 Ok(Answer { status, body, path, said, date })
             }
-            _ => Err(self.refusal(status, path, said, &headers)),
+            _ => Err(self.refusal(status, path, said, &headers, &request.secrets)),
         }
     }
 
@@ -229,15 +240,24 @@ impl Transport {
         Ok(body)
     }
 
-    fn refusal(&self, status: StatusCode, path: String, message: String, headers: &HeaderMap) -> VaultError {
-        let status = status.as_u16();
+    fn refusal(
+        &self,
+        status: StatusCode,
+        path: String,
+        message: String,
+        headers: &HeaderMap,
+        secrets: &[&Secret<String>],
+    ) -> VaultError {
+        let (host, status, retry_after) = (self.host(), status.as_u16(), retry_after(headers));
         match status {
             300..=399 => {
-                let to = text(headers, header::LOCATION).unwrap_or_else(|| "nowhere".to_owned());
-                VaultError::Redirect { host: self.host(), status, to }
+                let to = text(headers, header::LOCATION).filter(|to| !repeats(to, secrets));
+                let to = to.unwrap_or_else(|| "a place that is not shown".to_owned());
+                VaultError::Redirect { host, status, to, setting: self.setting }
             }
-            501 | 503 => VaultError::Sealed { host: self.host() },
-            _ => VaultError::Status { path, status, message, retry_after: retry_after(headers) },
+            501 => VaultError::Sealed { host, retry_after },
+            503 if message.to_lowercase().contains("sealed") => VaultError::Sealed { host, retry_after },
+            _ => VaultError::Status { host, path, status, message, retry_after },
         }
     }
 
@@ -247,7 +267,7 @@ impl Transport {
             return VaultError::Timeout { host };
         }
         match source_of::<rustls::Error>(error) {
-            Some(tls) => VaultError::Untrusted { host, cause: tls::cure(tls) },
+            Some(tls) => VaultError::Untrusted { host, cause: tls::cure(tls, self.setting) },
             None => VaultError::Unreachable { host, cause: causes(error) },
         }
     }
@@ -268,7 +288,8 @@ fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> 
         .build()
 }
 
-/// The server's own words, on one line and shortened. A server that repeats a secret is not quoted.
+/// The server's own words, as Vault puts them, on one line and shortened. A server that repeats a secret is not quoted,
+/// nor is anything that is not of Vault's form: a page of somebody else's may repeat it in any disguise.
 fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
     #[derive(Deserialize)]
     struct Said {
@@ -276,26 +297,24 @@ fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
         errors: Vec<String>,
         #[serde(default)]
         warnings: Option<Vec<String>>,
-        /// RFC 6749, 5.2.
-        error: Option<String>,
-        error_description: Option<String>,
     }
-    let text = match serde_json::from_slice::<Said>(body) {
-        Ok(said) => {
-            let oauth2 = said.error.into_iter().chain(said.error_description);
-            said.errors
-                .into_iter()
-                .chain(said.warnings.into_iter().flatten())
-                .chain(oauth2)
-                .collect::<Vec<_>>()
-                .join("; ")
-        }
-        Err(_) => str::from_utf8(body).ok()?.to_owned(),
-    };
+    let said: Said = serde_json::from_slice(body).ok()?;
+    let text =
+        said.errors.into_iter().chain(said.warnings.into_iter().flatten()).collect::<Vec<_>>().join("; ");
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    let repeats = secrets.iter().any(|secret| text.contains(secret.expose().as_str()));
-    (!line.is_empty() && !repeats).then_some(line)
+    (!line.is_empty() && !repeats(&text, secrets)).then_some(line)
+}
+
+/// Whether a text holds one of the secrets, as it is or as a URL or a form would carry it.
+fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
+    let lower = text.to_lowercase();
+    secrets.iter().any(|secret| {
+        let plain = Zeroizing::new(secret.expose().to_lowercase());
+        let in_form: Zeroizing<String> =
+            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
+        lower.contains(plain.as_str()) || lower.contains(&in_form.to_lowercase())
+    })
 }
 
 /// The error's causes, outermost first, without the URL.

@@ -79,7 +79,7 @@ fn each_broken_link_is_found_where_it_is() {
         (
             "KONG_KEYRING_VAULT_HOST",
             &server.address().replace("http", "https"),
-            "FAIL  tls       cannot trust Vault",
+            "FAIL  tls       cannot trust https",
         ),
         ("KONG_KEYRING_VAULT_TOKEN", "nobodys", "FAIL  secret    Vault denies reading"),
         (

@@ -77,6 +77,39 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let (server, _) = started();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let mut child = std::process::Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", crate::support::daemon::PROGRAM, "run"])
+        .env_clear()
+        .envs(kongs_settings(&server))
+        .env("KONG_KEYRING_SOCKET_PATH", &socket)
+        .env("KONG_LOG_LEVEL", "trace")
+        .stderr(fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    wait_for("the keys", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        let stream = UnixStream::connect(&socket).ok()?;
+        (http::exchange(stream, "GET", "/readyz", &[], b"")?.status == 200).then_some(())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_lock_that_a_stranger_holds_on_the_folder_does_not_keep_it_from_starting() {
+    let (server, _) = started();
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = fs::File::open(folder.path()).unwrap();
+    stranger.lock().unwrap();
+    let daemon = Daemon::start_at(Some(&folder.path().join("s")), &server, &[]);
+    assert!(daemon.log().contains("another process holds a lock"), "{}", daemon.log());
+}
+
+#[test]
 fn a_live_daemons_socket_is_not_stolen_and_a_killed_ones_is_replaced() {
     let (server, mut daemon) = started();
     let socket = daemon.socket();

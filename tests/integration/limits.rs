@@ -134,7 +134,7 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     };
     limit("30");
     let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
-    wait_for("accepting to fail", || daemon.log().contains("could not be accepted").then_some(()));
+    wait_for("accepting to fail", || daemon.log().contains("cannot be accepted").then_some(()));
     drop(crowd);
     assert_eq!(daemon.opened(&daemon.encrypt("again")), "again");
 }
@@ -149,6 +149,60 @@ fn a_batch_over_the_limit_is_refused_whole() {
     let refused = batch(4);
     assert_eq!(refused.status, 400);
     assert!(refused.at("/errors/0").contains("keyring_max_batch"), "{refused:?}");
+}
+
+#[test]
+fn a_batch_far_over_the_limit_costs_no_more_than_one_at_the_limit() {
+    let (_server, daemon) = started(&[]);
+    let body = format!("{{\"batch_input\":[{}{{}}]}}", "{},".repeat(8_000_000));
+    let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
+    assert_eq!(refused.status, 400);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(peak.unwrap() < 120_000, "{peak:?} kB");
+}
+
+#[test]
+fn an_announced_body_takes_no_room_before_it_comes() {
+    let (_server, daemon) = started(&[]);
+    let head = format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: 33000000\r\n\r\n");
+    let crowd: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = daemon.connect();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(daemon.get("/livez").status, 200);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let size = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    assert!(size.unwrap() < 1_000_000, "{size:?} kB of data for {} clients that sent nothing", crowd.len());
+    drop(crowd);
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+}
+
+#[test]
+fn an_answer_comes_whatever_follows_the_request() {
+    let (_server, daemon) = started(&[]);
+    let body = r#"{"plaintext": "aGVsbG8="}"#;
+    for after in ["\r\n", "GE", "garbage\r\n\r\n", "POST / HT"] {
+        let mut stream = daemon.connect();
+        let length = body.len();
+        let request =
+            format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}{after}");
+        stream.write_all(request.as_bytes()).unwrap();
+        let answer = http::read(stream).unwrap_or_else(|| panic!("no answer before {after:?}"));
+        assert_eq!(answer.status, 200, "{after:?}");
+    }
+    let long = "a".repeat(20_000);
+    assert_eq!(http::exchange(daemon.connect(), "GET", "/livez", &[("x", &long)], b"").unwrap().status, 431);
+    let mut stream = daemon.connect();
+    stream.write_all(b"\0garbage\r\n\r\n").unwrap();
+    assert_eq!(http::read(stream).unwrap().status, 400);
 }
 
 struct NoVault;
@@ -178,6 +232,7 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
         batch: 10,
         header_time: Duration::from_millis(200),
         body_time: Duration::from_millis(200),
+        write_time: Duration::from_millis(500),
     };
     let live = Live { name: "keyring".to_owned(), limits };
     let published = Arc::new(Published::default());
@@ -188,6 +243,22 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
     clients(&path);
     stop.cancel();
     assert_eq!(runtime.block_on(serving).unwrap(), 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+    with_short_times(|path| {
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        // More answers than the kernel keeps, and none of them read.
+        let request = b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(10_000);
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        let error = loop {
+            if let Err(error) = stream.write_all(&request) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+    });
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn lives_through_it_all(server: &mut OpenBao, daemon: &mut Daemon) {
     server.stop();
     wait_for("a sync to fail", || {
         works(daemon);
-        daemon.log().contains("cannot reach Vault").then_some(())
+        daemon.log().contains("cannot reach http").then_some(())
     });
     server.start();
     follows(server, daemon, "after-restart");

@@ -11,13 +11,13 @@ fn with_vault_killed_encrypt_and_decrypt_go_on_and_with_vault_back_sync_goes_on_
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
     let sealed = daemon.encrypt("before");
     server.stop();
-    wait_for("a sync to fail", || daemon.log().contains("cannot reach Vault").then_some(()));
+    wait_for("a sync to fail", || daemon.log().contains("cannot reach http").then_some(()));
     for _ in 0..100 {
         assert_eq!(daemon.opened(&sealed), "before");
         assert_eq!(daemon.opened(&daemon.encrypt("meanwhile")), "meanwhile");
     }
     assert_eq!(daemon.get("/readyz").status, 200);
-    assert!(daemon.get("/status").at("/sync/last_error").contains("cannot reach Vault"));
+    assert!(daemon.get("/status").at("/sync/last_error").contains("cannot reach http"));
 
     server.start();
     server.put_record("second", &KEY.to_lowercase());
@@ -38,10 +38,10 @@ fn started_before_vault_the_daemon_becomes_ready_on_its_own() {
         assert!(answer.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
         assert!(answer.at("/errors/0").starts_with("no keys yet"), "{answer:?}");
     }
-    wait_for("the first sync to fail", || daemon.log().contains("cannot reach Vault").then_some(()));
+    wait_for("the first sync to fail", || daemon.log().contains("cannot reach http").then_some(()));
     let ready = daemon.get("/readyz");
     assert_eq!(ready.status, 503);
-    assert!(ready.text().contains("cannot reach Vault"), "{}", ready.text());
+    assert!(ready.text().contains("cannot reach http"), "{}", ready.text());
     assert_eq!((daemon.get("/livez").status, daemon.get("/keyring/active").status), (200, 503));
     assert_eq!(daemon.get("/keyring").text(), r#"{"ids":[]}"#);
 

@@ -93,7 +93,7 @@ fn a_server_that_repeats_the_token_is_not_quoted() {
         &server,
         &[("KONG_KEYRING_VAULT_HOST", &address), ("KONG_KEYRING_VAULT_TOKEN", token)],
     );
-    wait_for("the answer to be reported", || daemon.log().contains("Vault answered 500").then_some(()));
+    wait_for("the answer to be reported", || daemon.log().contains("answered 500").then_some(()));
     assert_none_of(&[token], &(daemon.log() + &daemon.get("/status").text()));
 }
 
@@ -109,6 +109,36 @@ fn a_secret_from_a_variable_does_not_stay_in_the_environment_and_works_all_the_s
     assert!(!daemon.log().contains("warning"), "{}", daemon.log());
     daemon.sync();
     assert_eq!(daemon.active(), "first");
+}
+
+#[test]
+fn a_private_key_in_any_form_and_any_place_is_not_shown() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = key.serialize_pem();
+    let wrapped = BASE64_STANDARD
+        .encode(&pem)
+        .as_bytes()
+        .chunks(76)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let der = BASE64_STANDARD.encode(key.serialize_der());
+    let planted = [&pem[40..80], &wrapped[100..140], &der[40..80]];
+    for name in [
+        "KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY",
+        "KONG_KEYRING_VAULT_CERT_AUTH_CERT",
+        "KONG_LUA_SSL_TRUSTED_CERTIFICATE",
+    ] {
+        for value in [pem.as_str(), &wrapped, &der, &wrapped.replace('\n', "")] {
+            for arguments in [["check", "--json"].as_slice(), &["check"], &["run"]] {
+                let variables = [("KONG_KEYRING_VAULT_AUTH_METHOD", "cert"), (name, value)];
+                let output = run(arguments, &variables, b"");
+                let said = String::from_utf8_lossy(&output.stdout).into_owned()
+                    + &String::from_utf8_lossy(&output.stderr);
+                assert!(!planted.iter().any(|part| said.contains(part)), "{name}: {said}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -224,6 +224,66 @@ fn a_decrypt_under_a_key_that_another_daemon_has_already_waits_for_one_sync() {
         assert_eq!(one.decrypt("kr1:nobodys:AAAA").status, 400);
     }
     assert_eq!(server.requests_for("secret/metadata/"), before, "at most one such sync every 5 s");
+}
+
+#[test]
+fn a_flood_of_unknown_keys_on_a_silent_vault_keeps_no_operator_waiting() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let proxy = Proxy::before(&server.address());
+    let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+    daemon.wait_until_ready();
+    proxy.set("/", Fault::Silence);
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| assert_eq!(daemon.decrypt("kr1:nobodys:AAAA").status, 400));
+        }
+    });
+    let asked = std::time::Instant::now();
+    let answer = daemon.request("POST", "/keyring/vault/sync", b"");
+    assert_eq!(answer.status, 500);
+    assert!(
+        asked.elapsed() < std::time::Duration::from_secs(25),
+        "the one under way, and its own: {:?}",
+        asked.elapsed()
+    );
+}
+
+#[test]
+fn syncs_that_were_asked_for_and_failed_do_not_put_off_the_next_one() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let proxy = Proxy::before(&server.address());
+    let more = [("KONG_KEYRING_VAULT_HOST", proxy.address()), ("KONG_KEYRING_SYNC_INTERVAL", "2".to_owned())];
+    let daemon =
+        Daemon::start_unready(&server, &more.each_ref().map(|(name, value)| (*name, value.as_str())));
+    daemon.wait_until_ready();
+    proxy.set("/", Fault::status(500));
+    for _ in 0..12 {
+        assert_eq!(daemon.request("POST", "/keyring/vault/sync", b"").status, 500);
+    }
+    proxy.set("/", Fault::None);
+    server.put_record("second", KEY);
+    let back = std::time::Instant::now();
+    wait_for("the second key to be active", || (daemon.active() == "second").then_some(()));
+    assert!(back.elapsed() < std::time::Duration::from_secs(6), "{:?}", back.elapsed());
+}
+
+#[test]
+fn a_version_that_goes_away_while_it_is_read_is_left_out_by_itself() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.put_record("second", KEY);
+    server.versions("delete", &[1]);
+    let proxy = Proxy::before(&server.address());
+    // Vault's clock is ahead: version 1 is deleted there already, and here it is not yet.
+    let listed = server.api("GET", "secret/metadata/keyring", &Value::Null).text();
+    let year = &listed[listed.find("deletion_time\":\"2").unwrap() + 16..][..4].to_owned();
+    let ahead = listed.replace(&format!("deletion_time\":\"{year}"), "deletion_time\":\"2999");
+    proxy.set("/v1/secret/metadata", Fault::Answer(200, String::new(), ahead));
+    let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+    daemon.wait_until_ready();
+    assert_eq!(daemon.keyring(), "second of second");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{
     Daemon, Fault, OpenBao, Proxy,
-    certificates::{Authority, Issued, issued, issued_by},
+    certificates::{Authority, Issued, issued, issued_by, self_signed_with},
     wait_for,
 };
 
@@ -98,9 +98,9 @@ fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
         Fault::Answer(200, "content-type: text/html\r\n".to_owned(), "<html>a portal</html>".to_owned());
     for (fault, expected) in [
         (Fault::Endless, "is larger than 4 MiB"),
-        (Fault::Truncated, "cannot reach Vault"),
-        (Fault::Cut, "cannot reach Vault"),
-        (html, "is not what its API gives"),
+        (Fault::Truncated, "cannot reach http"),
+        (Fault::Cut, "cannot reach http"),
+        (html, "is not what Vault's API gives"),
     ] {
         let proxy = Proxy::only(fault);
         let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
@@ -127,4 +127,29 @@ fn system_stands_for_the_authorities_of_this_machine_and_several_may_be_named() 
     }
     let said = complaint(&server, &[host, machines, ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.pem())]);
     assert!(said.contains("add that authority there"), "{said}");
+}
+
+#[test]
+fn a_certificate_as_openssl_makes_it_vouches_for_itself_when_it_is_named_and_for_no_other_name() {
+    let certificate = |name: &str| {
+        self_signed_with(&[name], |params| {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)
+        })
+    };
+    let good = certificate("127.0.0.1");
+    let (server, host) = server_with(&good);
+    let named = [
+        ("KONG_KEYRING_VAULT_HOST", host.as_str()),
+        ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", good.authority.as_str()),
+    ];
+    assert_eq!(Daemon::start(&server, &named).active(), "first");
+
+    let elsewhere = certificate("vault.example.com");
+    let (server, host) = server_with(&elsewhere);
+    let named = [
+        ("KONG_KEYRING_VAULT_HOST", host.as_str()),
+        ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", elsewhere.authority.as_str()),
+    ];
+    let said = complaint(&server, &named);
+    assert!(said.contains("is for another name"), "{said}");
 }

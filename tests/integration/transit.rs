@@ -141,6 +141,30 @@ fn a_flipped_byte_wrong_associated_data_and_a_cut_ciphertext_get_one_message() {
 }
 
 #[test]
+fn what_transit_passes_over_is_passed_over_here() {
+    let (server, daemon) = started();
+    server.api("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
+    server.api("POST", "transit/keys/keyring", &json!({}));
+    let lines = BASE64_STANDARD
+        .encode(vec![7; 100])
+        .as_bytes()
+        .chunks(76)
+        .map(<[u8]>::to_vec)
+        .collect::<Vec<_>>()
+        .join(&b"\n"[..]);
+    for body in [
+        json!({ "plaintext": String::from_utf8(lines).unwrap() }),
+        json!({ "plaintext": "YQ==", "context": "", "nonce": null }),
+        json!({ "batch_input": [{ "plaintext": "YQ==", "nonce": "" }], "partial_failure_response_code": "202" }),
+    ] {
+        let theirs = server.try_api("POST", "transit/encrypt/keyring", &body).unwrap();
+        assert_eq!((daemon.post(ENCRYPT, &body).status, theirs.status), (200, 200), "{body}");
+    }
+    let sealed = daemon.post(ENCRYPT, &json!({ "plaintext": "aGVs\nbG8=\r\n" })).at("/data/ciphertext");
+    assert_eq!(daemon.opened(&sealed), "hello");
+}
+
+#[test]
 fn fields_that_would_change_the_meaning_are_refused_by_name() {
     let (_server, daemon) = started();
     for field in ["nonce", "context", "convergent_encryption", "key_version", "plain_text"] {

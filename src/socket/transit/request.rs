@@ -2,14 +2,14 @@
 //!
 //! A field that is null counts as absent, and so does an empty text, except for the plaintext of a request without a
 //! batch: to Transit that is the empty plaintext, and an application's field may well be empty. `type` is accepted and
-//! ignored. A field that we do not know is refused by name, since ignoring `context` or `nonce` would seal something
-//! other than what was asked for.
+//! ignored. A field that we do not know and that says something is refused by name, since ignoring `context` or `nonce`
+//! would seal something other than what was asked for. A batch that is too long is refused where it becomes so.
 
 use std::{fmt, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, IgnoredAny},
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use zeroize::Zeroizing;
 
@@ -25,19 +25,12 @@ pub enum Input<'a> {
     Batch(Vec<Item<'a>>),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 pub struct Item<'a> {
-    #[serde(borrow)]
     pub plaintext: Option<Text<'a>>,
-    #[serde(borrow)]
     pub ciphertext: Option<Text<'a>>,
-    #[serde(borrow)]
     pub associated_data: Option<Text<'a>>,
-    #[serde(borrow)]
     pub reference: Option<Text<'a>>,
-    #[serde(rename = "type")]
-    _type: Option<IgnoredAny>,
 }
 
 /// A text of the body: borrowed, or unescaped into a copy that is wiped.
@@ -46,53 +39,48 @@ pub enum Text<'a> {
     Unescaped(Zeroizing<String>),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body<'a> {
-    #[serde(borrow)]
-    plaintext: Option<Text<'a>>,
-    #[serde(borrow)]
-    ciphertext: Option<Text<'a>>,
-    #[serde(borrow)]
-    associated_data: Option<Text<'a>>,
-    #[serde(borrow)]
-    reference: Option<Text<'a>>,
-    #[serde(borrow)]
-    batch_input: Option<Vec<Item<'a>>>,
-    partial_failure_response_code: Option<u16>,
-    #[serde(rename = "type")]
-    _type: Option<IgnoredAny>,
+/// The fields of a request, or of one item of its batch.
+#[derive(Default)]
+struct Fields<'a> {
+    item: Item<'a>,
+    batch: Option<Vec<Item<'a>>>,
+    partial_failure_status: Option<u16>,
 }
 
 impl<'a> Request<'a> {
     /// The error is for the caller and quotes none of its values.
     pub fn parse(body: &'a [u8], max_batch: usize) -> Result<Self, String> {
-        let body: Body<'a> = serde_json::from_slice(body).map_err(|error| describe(&error))?;
-        let partial_failure_status = match body.partial_failure_response_code {
+        let mut json = serde_json::Deserializer::from_slice(body);
+        let parsed = FieldsOf::Request { max_batch }.deserialize(&mut json);
+        let fields =
+            parsed.and_then(|fields| json.end().map(|()| fields)).map_err(|error| describe(&error))?;
+        let partial_failure_status = match fields.partial_failure_status {
             None => 400,
-            Some(code @ 200..=599) => code,
-            Some(_) => return Err("partial_failure_response_code must be from 200 to 599".to_owned()),
+            // A status without a body would drop the results.
+            Some(code @ 200..=599) if !matches!(code, 204 | 205 | 304) => code,
+            Some(_) => {
+                return Err("partial_failure_response_code must be a status from 200 to 599 that has a body"
+                    .to_owned());
+            }
         };
-        let item = Item {
-            plaintext: body.plaintext,
-            ciphertext: absent_if_empty(body.ciphertext),
-            associated_data: absent_if_empty(body.associated_data),
-            reference: body.reference,
-            _type: None,
-        };
-        let input = match body.batch_input {
-            None => Input::One(item),
-            Some(items) => Input::Batch(checked_batch(&item, items, max_batch)?),
+        let input = match fields.batch {
+            None => Input::One(fields.item.normalised()),
+            Some(items) => Input::Batch(checked_batch(&fields.item, items)?),
         };
         Ok(Self { input, partial_failure_status })
     }
 }
 
-fn checked_batch<'a>(
-    beside: &Item<'a>,
-    mut items: Vec<Item<'a>>,
-    max_batch: usize,
-) -> Result<Vec<Item<'a>>, String> {
+impl Item<'_> {
+    /// Empty texts are absent, but for the plaintext.
+    fn normalised(mut self) -> Self {
+        self.ciphertext = self.ciphertext.filter(|text| !text.is_empty());
+        self.associated_data = self.associated_data.filter(|text| !text.is_empty());
+        self
+    }
+}
+
+fn checked_batch<'a>(beside: &Item<'a>, items: Vec<Item<'a>>) -> Result<Vec<Item<'a>>, String> {
     let filled = |text: &Option<Text<'_>>| text.as_deref().is_some_and(|text| !text.is_empty());
     if filled(&beside.plaintext) || filled(&beside.ciphertext) || filled(&beside.associated_data) {
         return Err(
@@ -102,41 +90,168 @@ fn checked_batch<'a>(
     if items.is_empty() {
         return Err("batch_input is empty".to_owned());
     }
-    if items.len() > max_batch {
-        return Err(format!(
-            "batch_input has {} items, and {max_batch} is the most (keyring_max_batch)",
-            items.len()
-        ));
-    }
-    for item in &mut items {
-        item.ciphertext = absent_if_empty(item.ciphertext.take());
-        item.associated_data = absent_if_empty(item.associated_data.take());
-    }
-    Ok(items)
+    Ok(items.into_iter().map(Item::normalised).collect())
 }
 
-fn absent_if_empty(text: Option<Text<'_>>) -> Option<Text<'_>> {
-    text.filter(|text| !text.is_empty())
-}
-
-/// What is wrong with the JSON, without quoting it: serde names unknown fields, and quotes values of a wrong type.
+/// What is wrong with the JSON, without quoting it: serde's own messages quote values.
 fn describe(error: &serde_json::Error) -> String {
     let place = format!("line {} column {}", error.line(), error.column());
     if !error.is_data() {
         return format!("the body is not JSON: {place}");
     }
     let text = error.to_string();
-    match text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        Some((field, _)) if is_name(field) => format!("{field:?} is not supported here ({place})"),
-        Some(_) => format!("a field is not supported here ({place})"),
-        None if text.starts_with("duplicate field") => format!("a field stands twice ({place})"),
-        None => format!("a value has the wrong type ({place})"),
+    if let Some((ours, _)) = text.strip_prefix(OURS).and_then(|text| text.rsplit_once(" at line ")) {
+        return format!("{ours} ({place})");
     }
+    format!("a value has the wrong type ({place})")
+}
+
+/// Marks a message as one of ours, which quotes no value.
+const OURS: &str = "\u{1}";
+
+fn refused<E: de::Error>(message: impl fmt::Display) -> E {
+    E::custom(format_args!("{OURS}{message}"))
 }
 
 /// Whether a field's name is one, and not a payload that slipped into its place.
 fn is_name(field: &str) -> bool {
     field.len() <= 64 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Reads the fields of a request, or of an item, which has no batch of its own.
+#[derive(Clone, Copy)]
+enum FieldsOf {
+    Request { max_batch: usize },
+    Item,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldsOf {
+    type Value = Fields<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsOf {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            match (&*name, self) {
+                ("plaintext", _) => once(&mut fields.item.plaintext, map.next_value()?)?,
+                ("ciphertext", _) => once(&mut fields.item.ciphertext, map.next_value()?)?,
+                ("associated_data", _) => once(&mut fields.item.associated_data, map.next_value()?)?,
+                ("reference", _) => once(&mut fields.item.reference, map.next_value()?)?,
+                ("type", _) => drop(map.next_value::<IgnoredAny>()?),
+                ("batch_input", Self::Request { max_batch }) => {
+                    once(&mut fields.batch, map.next_value_seed(Batch { max: max_batch })?)?;
+                }
+                ("partial_failure_response_code", Self::Request { .. }) => {
+                    once(&mut fields.partial_failure_status, map.next_value::<Status>()?.0)?;
+                }
+                (other, _) => {
+                    if map.next_value::<Says>()?.0 {
+                        let name = if is_name(other) { format!("{other:?}") } else { "a field".to_owned() };
+                        return Err(refused(format_args!("{name} is not supported here")));
+                    }
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// Takes in a field's value, unless it had one.
+fn once<T, E: de::Error>(field: &mut Option<T>, value: Option<T>) -> Result<(), E> {
+    if field.is_some() {
+        return Err(refused("a field stands twice"));
+    }
+    *field = value;
+    Ok(())
+}
+
+/// Reads `batch_input`: a list, or null.
+struct Batch {
+    max: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Batch {
+    type Value = Option<Vec<Item<'de>>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Batch {
+    type Value = Option<Vec<Item<'de>>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(fields) = seq.next_element_seed(FieldsOf::Item)? {
+            if items.len() == self.max {
+                let message =
+                    format_args!("batch_input has more than {} items (keyring_max_batch)", self.max);
+                return Err(refused(message));
+            }
+            items.push(fields.item);
+        }
+        Ok(Some(items))
+    }
+}
+
+/// A status as a number, or as the text that command lines make of it.
+struct Status(Option<u16>);
+
+impl<'de> Deserialize<'de> for Status {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form<'a> {
+            Number(u16),
+            Text(&'a str),
+        }
+        match Option::<Form<'_>>::deserialize(deserializer)? {
+            None | Some(Form::Text("")) => Ok(Self(None)),
+            Some(Form::Number(number)) => Ok(Self(Some(number))),
+            Some(Form::Text(text)) => {
+                text.parse().map(|number| Self(Some(number))).map_err(de::Error::custom)
+            }
+        }
+    }
+}
+
+/// Whether a value says anything: null and an empty text do not.
+struct Says(bool);
+
+impl<'de> Deserialize<'de> for Says {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form<'a> {
+            Text(#[serde(borrow)] std::borrow::Cow<'a, str>),
+            Other(IgnoredAny),
+        }
+        Ok(match Option::<Form<'_>>::deserialize(deserializer)? {
+            None => Self(false),
+            Some(Form::Text(text)) => Self(!text.is_empty()),
+            Some(Form::Other(_)) => Self(true),
+        })
+    }
 }
 
 impl Deref for Text<'_> {
@@ -152,9 +267,9 @@ impl Deref for Text<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+        struct TextVisitor;
 
-        impl<'de> de::Visitor<'de> for Visitor {
+        impl<'de> Visitor<'de> for TextVisitor {
             type Value = Text<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -170,7 +285,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
 
-        deserializer.deserialize_str(Visitor)
+        deserializer.deserialize_str(TextVisitor)
     }
 }
 
@@ -196,6 +311,14 @@ mod tests {
     }
 
     #[test]
+    fn a_field_of_transits_that_says_nothing_is_as_good_as_absent() {
+        let body = br#"{"plaintext": "YQ==", "context": "", "nonce": null, "key_version": null, "partial_failure_response_code": ""}"#;
+        assert!(matches!(Request::parse(body, 2).unwrap().input, Input::One(_)));
+        let body = br#"{"batch_input": [{"plaintext": "YQ==", "nonce": ""}], "partial_failure_response_code": "202"}"#;
+        assert_eq!(Request::parse(body, 2).unwrap().partial_failure_status, 202);
+    }
+
+    #[test]
     fn texts_with_escapes_are_read_as_others() {
         let Request { input: Input::One(item), .. } =
             Request::parse(br#"{"plaintext": "a\/b="}"#, 2).unwrap()
@@ -210,29 +333,34 @@ mod tests {
         for (body, said) in [
             ("", "the body is not JSON: line 1 column 0"),
             ("planted", "the body is not JSON: line 1 column 1"),
-            (r#"{"plaintext": 12345}"#, "a value has the wrong type (line 1 column 19)"),
-            (r#"{"batch_input": "planted"}"#, "a value has the wrong type (line 1 column 25)"),
-            (r#"{"nonce": "planted"}"#, "\"nonce\" is not supported here (line 1 column 8)"),
-            (
-                r#"{"batch_input": [{"context": "x"}]}"#,
-                "\"context\" is not supported here (line 1 column 27)",
-            ),
-            (r#"{"plaintext": "a", "plaintext": "b"}"#, "a field stands twice (line 1 column 30)"),
+            ("{} planted", "the body is not JSON: line 1 column 4"),
+            ("[]", "a value has the wrong type"),
+            (r#"{"plaintext": 12345}"#, "a value has the wrong type"),
+            (r#"{"batch_input": "planted"}"#, "a value has the wrong type"),
+            (r#"{"batch_input": ["planted"]}"#, "a value has the wrong type"),
+            (r#"{"nonce": "planted"}"#, "\"nonce\" is not supported here"),
+            (r#"{"planted!": 1}"#, "a field is not supported here"),
+            (r#"{"batch_input": [{"context": "x"}]}"#, "\"context\" is not supported here"),
+            (r#"{"batch_input": [{"batch_input": [{}]}]}"#, "\"batch_input\" is not supported here"),
+            (r#"{"plaintext": "a", "plaintext": "b"}"#, "a field stands twice"),
             (r#"{"batch_input": []}"#, "batch_input is empty"),
-            (
-                r#"{"batch_input": [{},{},{}]}"#,
-                "batch_input has 3 items, and 2 is the most (keyring_max_batch)",
-            ),
+            (r#"{"batch_input": [{},{},{},{}]}"#, "batch_input has more than 2 items (keyring_max_batch)"),
             (
                 r#"{"plaintext": "a", "batch_input": [{}]}"#,
                 "beside batch_input, plaintext, ciphertext and associated_data belong in its items",
             ),
             (
                 r#"{"partial_failure_response_code": 99}"#,
-                "partial_failure_response_code must be from 200 to 599",
+                "partial_failure_response_code must be a status from 200 to 599 that has a body",
             ),
+            (
+                r#"{"partial_failure_response_code": 204}"#,
+                "partial_failure_response_code must be a status from 200 to 599 that has a body",
+            ),
+            (r#"{"partial_failure_response_code": "planted"}"#, "a value has the wrong type"),
         ] {
-            assert_eq!(error(body), said, "{body}");
+            let error = error(body);
+            assert_eq!(error.split(" (line ").next().unwrap(), said, "{body}");
         }
         assert!(error(&"[".repeat(100_000)).starts_with("a value has the wrong type"));
         assert!(error(&format!(r#"{{"type": {}"#, "[".repeat(100_000))).starts_with("the body is not JSON"));

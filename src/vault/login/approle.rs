@@ -37,10 +37,13 @@ const METHOD: Method = Method {
 /// What is remembered between logins of a wrapped secret ID.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// SHA-256 of the wrapping token that was sent to be unwrapped, whatever came of it.
-    spent: Option<[u8; 32]>,
+    /// SHA-256 of the last wrapping token that was tried, whatever came of it: it is not tried again.
+    tried: Option<[u8; 32]>,
+    /// What the last one that opened held.
     secret_id: Option<Secret<String>>,
 }
+
+const SPENT: &str = "its wrapping token was tried before and gave nothing: issue a new wrapped secret ID";
 
 #[derive(Deserialize)]
 struct Lookup {
@@ -68,39 +71,59 @@ pub async fn log_in(
     memory: &mut Memory,
     metrics: &Metrics,
 ) -> Result<Lease, VaultError> {
-    let given = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()))?;
-    let secret_id = if settings.wrapped {
-        unwrapped(transport, &settings.mount, &given, memory, metrics).await?
-    } else {
-        &given
-    };
+    let given = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()));
+    if settings.wrapped {
+        let opened = open(transport, &settings.mount, given, memory, metrics).await;
+        let secret_id = match (&memory.secret_id, opened) {
+            (Some(secret_id), _) => secret_id, // the last one that opened is good until its login is refused
+            (None, Err(error)) => return Err(error),
+            (None, Ok(())) => return Err(no_secret_id(SPENT.to_owned())),
+        };
+        return send(transport, settings, secret_id).await;
+    }
+    send(transport, settings, &given?).await
+}
+
+async fn send(
+    transport: &Transport,
+    settings: &AppRole,
+    secret_id: &Secret<String>,
+) -> Result<Lease, VaultError> {
     let body = json!({ "role_id": settings.role_id, "secret_id": secret_id.expose() });
     METHOD.log_in(transport, &settings.mount, &body, Some(secret_id)).await
 }
 
-/// The secret ID in the wrapping token: from memory if that token was opened before.
-async fn unwrapped<'m>(
+/// Opens the wrapping token that is given, if it is a new one, and remembers what was in it. A file that is gone, or a
+/// token that does not open, leaves what is remembered.
+async fn open(
     transport: &Transport,
     mount: &SecretPath,
-    token: &Secret<String>,
-    memory: &'m mut Memory,
+    given: Result<Secret<String>, VaultError>,
+    memory: &mut Memory,
     metrics: &Metrics,
-) -> Result<&'m Secret<String>, VaultError> {
+) -> Result<(), VaultError> {
+    let token = given?;
     let hash: [u8; 32] = Sha256::digest(token.expose()).into();
-    if memory.spent != Some(hash) {
-        look_up(transport, mount, token, metrics).await?;
-        // From here on this token is spent, also if no answer comes: it is never sent again.
-        *memory = Memory { spent: Some(hash), secret_id: None };
-        match unwrap(transport, token).await {
-            Ok(secret_id) => {
-                metrics.unwrapped(Outcome::Success);
-                memory.secret_id = Some(secret_id);
-            }
-            Err(why) => return Err(alarm(&why, metrics)),
-        }
+    if memory.tried == Some(hash) {
+        return Ok(());
     }
-    let spent = "its wrapping token was opened before and gave nothing: issue a new wrapped secret ID";
-    memory.secret_id.as_ref().ok_or_else(|| no_secret_id(spent.to_owned()))
+    match look_up(transport, mount, &token, metrics).await {
+        Err(error @ VaultError::NoCredential { .. }) => {
+            memory.tried = Some(hash);
+            return Err(error);
+        }
+        other => other?,
+    }
+    // From here on it is spent, also if no answer comes: it is never sent again.
+    memory.tried = Some(hash);
+    match unwrap(transport, &token).await {
+        Ok(secret_id) => {
+            metrics.unwrapped(Outcome::Success);
+            memory.secret_id = Some(secret_id);
+            Ok(())
+        }
+        Err(why) => Err(alarm(&why, metrics)),
+    }
 }
 
 /// Looks at a wrapped secret ID without opening it.
@@ -164,7 +187,7 @@ fn alarm(why: &str, metrics: &Metrics) -> VaultError {
 }
 
 const fn no_secret_id(why: String) -> VaultError {
-    VaultError::NoCredential { method: METHOD.name, why }
+    VaultError::no_credential(METHOD.name, why)
 }
 
 #[cfg(test)]

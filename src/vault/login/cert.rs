@@ -35,10 +35,8 @@ pub type Fingerprint = [u8; 32];
 
 /// The certificate and its key, as they are now.
 pub fn identity(settings: &Cert) -> Result<(Identity, Fingerprint), VaultError> {
-    let failed = |setting: &str, why: String| VaultError::NoCredential {
-        method: METHOD.name,
-        why: format!("{setting}: {why}"),
-    };
+    let failed =
+        |setting: &str, why: String| VaultError::no_credential(METHOD.name, format!("{setting}: {why}"));
     let of_certificate = |why| failed("keyring_vault_cert_auth_cert", why);
     let of_key = |why| failed("keyring_vault_cert_auth_cert_key", why);
     let certificate = settings.certificate.read().map_err(|error| of_certificate(error.to_string()))?;

@@ -38,12 +38,18 @@ const METHOD: Method = Method {
         ("not yet valid", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
         ("issued in the future", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
         ("not valid yet", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
-        ("audience", "the JWT is for another audience than the role's: set keyring_vault_oauth2_audiences"),
+        (
+            "audience",
+            "the JWT is for another audience than the role's: have its issuer name the role's, which an endpoint does by \
+          keyring_vault_oauth2_audiences",
+        ),
         ("signature", "Vault cannot verify the JWT: its auth method knows another issuer's keys"),
         ("issuer", "the JWT is from another issuer than the auth method's"),
     ],
     otherwise: "check keyring_vault_jwt_role, and that the JWT meets what that role is bound to",
 };
+
+const ENDPOINT: &str = "keyring_vault_oauth2_token_endpoint";
 
 #[derive(Deserialize)]
 struct Grant {
@@ -56,10 +62,9 @@ pub async fn log_in(
     settings: &Jwt,
 ) -> Result<Lease, VaultError> {
     let jwt = match &settings.source {
-        JwtSource::File(file) => {
-            let why = |error| format!("keyring_vault_jwt_file: {error}");
-            file.read().map_err(|error| VaultError::NoCredential { method: METHOD.name, why: why(error) })?
-        }
+        JwtSource::File(file) => file.read().map_err(|error| {
+            VaultError::no_credential(METHOD.name, format!("keyring_vault_jwt_file: {error}"))
+        })?,
         JwtSource::Endpoint(client) => granted(vault, client).await?,
     };
     let mut body = json!({ "jwt": jwt.expose() });
@@ -71,23 +76,51 @@ pub async fn log_in(
 
 /// The access token, which is the JWT.
 async fn granted(vault: &settings::Vault, client: &ClientCredentials) -> Result<Secret<String>, VaultError> {
-    let failed = |why: String| VaultError::NoCredential { method: METHOD.name, why };
+    let failed = |why: String| VaultError::no_credential(METHOD.name, why);
     let secret = client
         .client_secret
         .read()
         .map_err(|error| failed(format!("keyring_vault_oauth2_client_secret: {error}")))?;
-    let form = form(client, &secret);
-    let endpoint = "keyring_vault_oauth2_token_endpoint";
     let transport =
-        Transport::elsewhere(&client.endpoint, vault).map_err(|error| failed(error.to_string()))?;
+        Transport::elsewhere(&client.endpoint, vault, ENDPOINT).map_err(|error| failed(error.to_string()))?;
+    let form = form(client, &secret);
     let request = Request::post_form(client.endpoint.clone(), &form).holding(&secret);
-    let answer = transport.send(request).await.map_err(|error| failed(format!("{endpoint}: {error}")))?;
+    let answer = transport.send(request).await.map_err(|error| VaultError::NoCredential {
+        method: METHOD.name,
+        retry_after: error.retry_after(),
+        why: format!("{ENDPOINT}: {error}"),
+    })?;
     if !answer.status.is_success() {
+        let said = answer
+            .json::<Refusal>()
+            .and_then(Refusal::known)
+            .map(|code| format!(": {code}"))
+            .unwrap_or_default();
         let cure = "check keyring_vault_oauth2_client_id, …_client_secret and …_audiences";
-        return Err(failed(format!("{endpoint} answered {}{}: {cure}", answer.status.as_u16(), answer.said)));
+        return Err(failed(format!("{ENDPOINT} answered {}{said}: {cure}", answer.status.as_u16())));
     }
     let grant: Option<Grant> = answer.json();
-    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{endpoint} gave no access_token")))
+    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{ENDPOINT} gave no access_token")))
+}
+
+/// Why a token endpoint refused (RFC 6749, 5.2). Only the code is taken over: what else it says may repeat the request.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+impl Refusal {
+    fn known(self) -> Option<&'static str> {
+        let codes = [
+            "invalid_request",
+            "invalid_client",
+            "invalid_grant",
+            "unauthorized_client",
+            "unsupported_grant_type",
+            "invalid_scope",
+        ];
+        codes.into_iter().find(|code| *code == self.error)
+    }
 }
 
 /// The grant request, as a form (RFC 6749, 4.4.2). The client authenticates in the body (2.3.1).

@@ -36,11 +36,8 @@ const METHOD: Method = Method {
 };
 
 pub async fn log_in(transport: &Transport, settings: &Kubernetes) -> Result<Lease, VaultError> {
-    let no_credential = |error| VaultError::NoCredential {
-        method: METHOD.name,
-        why: format!("keyring_vault_kube_api_token_file: {error}"),
-    };
-    let jwt = settings.jwt.read().map_err(|error| no_credential(error.to_string()))?;
+    let failed = |error| format!("keyring_vault_kube_api_token_file: {error}");
+    let jwt = settings.jwt.read().map_err(|error| VaultError::no_credential(METHOD.name, failed(error)))?;
     let body = json!({ "role": settings.role, "jwt": jwt.expose() });
     METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
 }

@@ -30,7 +30,7 @@ struct Data {
 pub async fn log_in(transport: &Transport, credential: &Credential) -> Result<Lease, VaultError> {
     let token = credential
         .read()
-        .map_err(|error| VaultError::NoCredential { method: "token", why: format!("{SETTING}: {error}") })?;
+        .map_err(|error| VaultError::no_credential("token", format!("{SETTING}: {error}")))?;
     let answer =
         transport.send(Request::get(transport.url(["auth", "token", "lookup-self"])).token(&token)).await?;
     let (ttl, renewable) = match answer.json::<Lookup>() {

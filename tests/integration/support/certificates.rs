@@ -78,13 +78,20 @@ pub fn issued_by(name: &str, names: &[&str], change: impl FnOnce(&mut Certificat
 
 /// A certificate that vouches for itself, as in many how-tos.
 pub fn self_signed(names: &[&str]) -> Issued {
+    self_signed_with(names, |_| ())
+}
+
+pub fn self_signed_with(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let mut params = CertificateParams::new(names).unwrap();
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
     Issued {
-        authority: made.cert.pem(),
-        certificate: file(&folder, "certificate.pem", &made.cert.pem()),
-        key: file(&folder, "key.pem", &made.signing_key.serialize_pem()),
+        certificate: file(&folder, "certificate.pem", &pem),
+        key: file(&folder, "key.pem", &key.serialize_pem()),
+        authority: pem,
         folder,
     }
 }
