@@ -12,12 +12,12 @@ use serde::Deserialize;
 use tokio::net::{TcpStream, lookup_host};
 
 use crate::{
-    keyring::{History, record::Contents},
+    keyring::{History, KeyDerivation, KeyId, Listing, history::Built, record::Contents},
     metrics::Metrics,
     settings::{self, Auth, KvVersion, Settings},
     socket::listen,
     vault::{
-        Kv, Session, VaultError,
+        Access, Kv, Session, VaultError,
         login::approle,
         policy,
         transport::{Request, Transport},
@@ -191,63 +191,35 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
         }
     }
 
-    async fn keys(&mut self, session: &mut Session, derivation: crate::keyring::KeyDerivation) -> Step<()> {
+    async fn keys(&mut self, session: &mut Session, derivation: KeyDerivation) -> Step<()> {
         let method = session.settings().auth.name();
         let login = session.access().await.map(|_| ());
         self.must("login", login)?;
-        self.good("login", format!("logged in by {method}"));
-        let paths = policy::read_paths(session.settings());
-        let kv = Kv::new(session.settings(), derivation);
-        let version = session.settings().kv;
-        let access = session.access().await;
-        let access = self.must("login", access)?;
-        match access.capabilities(&paths).await {
-            Ok(given) => {
-                for (path, capabilities) in given {
-                    let reads = capabilities.iter().any(|one| one == "read" || one == "root");
-                    let says = format!("{path}: {}", capabilities.join(", "));
-                    if reads {
-                        self.good("policy", says);
-                    } else {
-                        self.say(
-                            "policy",
-                            State::Failed,
-                            format!("{says}: give the token's policy `read` on it"),
-                        );
-                    }
-                }
-            }
-            Err(error) => self.warn("policy", format!("the token may not ask what it may do: {error}")),
+        match method {
+            "token" => self.good("login", "the configured token is used as it is"),
+            _ => self.good("login", format!("logged in by {method}")),
         }
-        let mut history = History::default();
-        let (built, listing) = match version {
-            KvVersion::V1 => {
-                let contents = self.must("secret", kv.read_v1(&access).await.map_err(denied))?;
-                self.record("the secret", &contents);
-                (history.replace(contents, SystemTime::now()), None)
+        let found = self.read(session, derivation).await;
+        let (built, listing, short) = match found {
+            Err(VaultError::Denied { path }) => {
+                let meaning = session.after_denial(path.clone()).await;
+                // A new login was made, which the daemon would make too: the next run tells whether it helps.
+                let meaning = meaning.and(Err(VaultError::Denied { path }));
+                return self.must("secret", meaning);
             }
-            KvVersion::V2 => {
-                let listing =
-                    self.must("secret", kv.list(&access, SystemTime::now()).await.map_err(denied))?;
-                let mut fetched = Vec::new();
-                for id in history.missing(&listing) {
-                    let contents = self.must("secret", kv.read(&access, id.number).await.map_err(denied))?;
-                    let Some(contents) = contents else { continue };
-                    self.record(&format!("version {}", id.number), &contents);
-                    fetched.push((id, contents));
-                }
-                (history.advance(&listing, fetched), Some(listing))
-            }
+            other => self.must("secret", other)?,
         };
         for rejection in built.rejected {
             self.warn("record", rejection.to_string());
         }
-        for (version, id) in history.short_keys() {
+        for (version, id) in short {
             self.warn("record", format!("version {version}: the key text of {id} is short for a key"));
         }
         let keyring = self.must("keyring", built.keyring)?;
-        let active = keyring.active();
-        self.good("keyring", format!("{} held, {} is active", keyring.key_count(), active.key.id()));
+        self.good(
+            "keyring",
+            format!("{} held, {} is active", keyring.key_count(), keyring.active().key.id()),
+        );
         match listing.map(|listing| (listing.headroom(), listing.max_versions)) {
             Some((headroom @ 0..=2, max)) => self.warn(
                 "versions",
@@ -263,18 +235,59 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
         Ok(())
     }
 
+    /// What the token may do, and all that is to be read.
+    async fn read(
+        &mut self,
+        session: &mut Session,
+        derivation: KeyDerivation,
+    ) -> Result<(Built, Option<Listing>, Vec<(u64, KeyId)>), VaultError> {
+        let paths = policy::read_paths(session.settings());
+        let (kv, version) = (Kv::new(session.settings(), derivation), session.settings().kv);
+        let access = session.access().await?;
+        self.capabilities(&access, &paths).await;
+        let mut history = History::default();
+        let (built, listing) = match version {
+            KvVersion::V1 => {
+                let contents = kv.read_v1(&access).await?;
+                self.record("the secret", &contents);
+                (history.replace(contents, SystemTime::now()), None)
+            }
+            KvVersion::V2 => {
+                let listing = kv.list(&access, SystemTime::now()).await?;
+                let mut fetched = Vec::new();
+                for id in history.missing(&listing) {
+                    let Some(contents) = kv.read(&access, id.number).await? else { continue };
+                    self.record(&format!("version {}", id.number), &contents);
+                    fetched.push((id, contents));
+                }
+                (history.advance(&listing, fetched), Some(listing))
+            }
+        };
+        Ok((built, listing, history.short_keys()))
+    }
+
+    async fn capabilities(&mut self, access: &Access<'_>, paths: &[String]) {
+        let given = match access.capabilities(paths).await {
+            Ok(given) => given,
+            Err(error) => {
+                return self.warn("policy", format!("the token may not ask what it may do: {error}"));
+            }
+        };
+        for (path, capabilities) in given {
+            let says = format!("{path}: {}", capabilities.join(", "));
+            if capabilities.iter().any(|one| one == "read" || one == "root") {
+                self.good("policy", says);
+            } else {
+                self.say("policy", State::Failed, format!("{says}: give the token's policy `read` on it"));
+            }
+        }
+    }
+
     fn record(&mut self, of: &str, contents: &Contents) {
         let ids: Vec<_> = contents.keys.iter().map(|key| key.id().as_str()).collect();
         if !ids.is_empty() {
             self.good("record", format!("{of}: {}", ids.join(", ")));
         }
-    }
-}
-
-fn denied(error: VaultError) -> VaultError {
-    match error {
-        VaultError::Denied { path } => VaultError::Policy { path },
-        other => other,
     }
 }
 

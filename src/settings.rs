@@ -405,6 +405,13 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_word_is_a_mistake() {
+        let said = mistakes(&load_with(&[("log_level", ""), ("keyring_vault_kv", "")]));
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.iter().all(|line| line.contains("is set to nothing")), "{said:?}");
+    }
+
+    #[test]
     fn plain_http_to_another_machine_is_a_warning() {
         let warned = |host| !load_with(&[("keyring_vault_host", host)]).warnings.is_empty();
         assert!(warned("http://vault.example.com:8200"));

@@ -191,7 +191,7 @@ impl Syncer {
         match &outcome {
             Ok(()) => *next = Instant::now() + schedule::after_success(self.interval, backoff::random()),
             Err(error) => {
-                tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}")
+                tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}");
             }
         }
         self.published.set_report(self.report.clone());

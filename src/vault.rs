@@ -56,7 +56,7 @@ pub enum VaultError {
     Login { method: &'static str, said: String, cure: String },
     #[error("no login by {method}: {why}")]
     NoCredential { method: &'static str, why: String, retry_after: Option<Duration> },
-    #[error("the last login failed, and the next may be tried in {} s: {why}", wait.as_secs() + 1)]
+    #[error("the last login did not help, and the next may be tried in {} s: {why}", wait.as_secs() + 1)]
     LoginWaits { wait: Duration, why: String },
 }
 

@@ -16,6 +16,8 @@ pub struct Key {
     pub about: &'static str,
     /// Another name for the same key.
     pub alias: Option<&'static str>,
+    /// One of some words: set to nothing is a mistake, and not the default.
+    pub word: bool,
     pub secret: bool,
     /// Kong reads this key too, by its own rules.
     pub kongs: bool,
@@ -28,7 +30,7 @@ impl Key {
         accepts: &'static str,
         about: &'static str,
     ) -> Self {
-        Self { name, default, accepts, about, alias: None, secret: false, kongs: false }
+        Self { name, default, accepts, about, alias: None, word: false, secret: false, kongs: false }
     }
 
     const fn kong(mut self) -> Self {
@@ -38,6 +40,11 @@ impl Key {
 
     const fn alias(mut self, alias: &'static str) -> Self {
         self.alias = Some(alias);
+        self
+    }
+
+    const fn word(mut self) -> Self {
+        self.word = true;
         self
     }
 
@@ -67,7 +74,7 @@ keys! {
     ENABLED = Key::new("keyring_enabled", Some("off"), "on or off",
         "Must be on: keyringd refuses to serve a keyring that Kong's settings switch off.").kong();
     STRATEGY = Key::new("keyring_strategy", Some("cluster"), "vault",
-        "Must be vault. Kong's own default, cluster, keeps the keys in Kong's database.").kong();
+        "Must be vault. Kong's own default, cluster, keeps the keys in Kong's database.").kong().word();
     VAULT_HOST = Key::new("keyring_vault_host", None, "<scheme>://<host>:<port>",
         "The Vault or OpenBao server.").kong();
     VAULT_MOUNT = Key::new("keyring_vault_mount", None, "a path",
@@ -75,11 +82,11 @@ keys! {
     VAULT_PATH = Key::new("keyring_vault_path", None, "a path",
         "The secret under the mount that holds the keyring's records.").kong();
     VAULT_KV = Key::new("keyring_vault_kv", Some("v2"), "v1 or v2",
-        "The version of the KV secrets engine.");
+        "The version of the KV secrets engine.").word();
     VAULT_NAMESPACE = Key::new("keyring_vault_namespace", None, "a namespace",
         "The namespace of everything that is asked of Vault.");
     VAULT_AUTH_METHOD = Key::new("keyring_vault_auth_method", Some("token"),
-        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "How to log in.").kong();
+        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "How to log in.").kong().word();
     VAULT_TOKEN = Key::new("keyring_vault_token", None, "a token",
         "For token: the token.").kong().secret();
     VAULT_KUBE_ROLE = Key::new("keyring_vault_kube_role", Some("default"), "a role of Vault's",
@@ -129,7 +136,7 @@ keys! {
     SYNC_INTERVAL = Key::new("keyring_sync_interval", Some("60"), "seconds, 1 to 86400",
         "How often Vault is asked for changes, give or take a tenth.");
     KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
-        "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.");
+        "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.").word();
     NAME = Key::new("keyring_name", None, "letters, digits and _ . -",
         "The key name in /v1/transit/…/{name}; the last segment of the path unless set.");
     SOCKET_PATH = Key::new("keyring_socket_path", Some("/run/keyringd/keyringd.sock"), "a path",
@@ -145,9 +152,9 @@ keys! {
     MAX_BATCH = Key::new("keyring_max_batch", Some("10000"), "1 to 1000000",
         "The most items in one batch.");
     LOG_LEVEL = Key::new("log_level", Some("notice"), "debug, info, notice, warn, error, crit, alert, emerg, or trace",
-        "The least severe messages that are logged. Kong does not know trace.").kong();
+        "The least severe messages that are logged. Kong does not know trace.").kong().word();
     LOG_FORMAT = Key::new("keyring_log_format", Some("text"), "text or json",
-        "The form of the log, on standard error.");
+        "The form of the log, on standard error.").word();
 }
 
 /// Keys of Kong's cluster strategy, which a kong.conf may hold and which say nothing to keyringd.

@@ -122,6 +122,11 @@ impl Reader {
         key: &'static Key,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        let set = self.values.get(key.name).map(|entry| &entry.value);
+        if key.word && matches!(set, Some(Value::Text(text)) if text.expose().is_empty()) {
+            self.mistake(key, format!("is set to nothing; {} is accepted", key.accepts));
+            return None;
+        }
         let text = self.text(key)?;
         match parse(text) {
             Ok(value) => Some(value),

@@ -144,7 +144,7 @@ fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
             time => humantime::parse_rfc3339(time).ok()? <= now,
         };
         let state = if version.destroyed || deleted { VersionState::Removed } else { VersionState::Live };
-        versions.insert(VersionId { created, number }, state);
+        versions.insert(VersionId { number, created }, state);
     }
     let max_versions = match metadata.max_versions {
         0 => DEFAULT_MAX_VERSIONS,

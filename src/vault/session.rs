@@ -43,6 +43,8 @@ pub struct Session {
     memory: Memory,
     logins: Attempts,
     renewals: Attempts,
+    /// Logins after a denial that did not help.
+    denials: Attempts,
     maintained: Instant,
     metrics: Arc<Metrics>,
 }
@@ -67,6 +69,7 @@ impl Session {
             memory: Memory::default(),
             logins: Attempts::default(),
             renewals: Attempts::default(),
+            denials: Attempts::default(),
             maintained: Instant::now(),
             metrics,
         })
@@ -106,9 +109,9 @@ impl Session {
         Access { transport: &self.transport, token }
     }
 
-    /// The access that was given did what it should: from here on a login that is needed is made at once.
+    /// The access that was given did what it should: a denial from here on is worth a login at once.
     pub fn proved(&mut self) {
-        self.logins.clear();
+        self.denials.clear();
     }
 
     /// After a request that Vault denied: `Ok` when there is a new login, and the request is worth another try.
@@ -125,15 +128,22 @@ impl Session {
         if matches!(self.settings.auth, Auth::Token(_)) && !self.credential_changed() {
             return Err(VaultError::BadToken(token::SETTING));
         }
+        if let Some((wait, why)) = self.denials.waiting() {
+            return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
+        }
         self.log_in().await?;
-        // Should the new token be denied too, the next login waits: a login that helps is `proved`.
-        self.logins.failed(format!("{path} was denied before"), None);
+        // Should the new token be denied too, the next login waits: one that helps is `proved`.
+        self.denials.failed(
+            format!("{path} is denied to a new token too: its policy lacks `read` on that path"),
+            None,
+        );
         Ok(())
     }
 
     /// How long it takes until a login may be tried again.
     pub fn rest(&self) -> Duration {
-        self.logins.waiting().map_or(Duration::ZERO, |(wait, _)| wait)
+        let wait = |attempts: &Attempts| attempts.waiting().map_or(Duration::ZERO, |(wait, _)| wait);
+        wait(&self.logins).max(wait(&self.denials))
     }
 
     /// When [`Session::maintain`] wants to be called next; `None` while nothing is due.
@@ -224,6 +234,7 @@ impl Session {
             Ok(lease) => {
                 tracing::info!(method = self.settings.auth.name(), "logged in to Vault");
                 let before = self.lease.replace(lease);
+                self.logins.clear();
                 self.renewals.clear();
                 self.note_expiry();
                 if let Some(before) = before {

@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Daemon, OpenBao,
+    Daemon, Fault, OpenBao, Proxy,
     daemon::{kongs_settings, run},
     success,
 };
@@ -40,7 +40,7 @@ fn all_is_well_and_the_policy_it_ends_with_is_enough_to_run() {
         "ok    dns       127.0.0.1 is 127.0.0.1",
         "ok    clock     this machine's clock and Vault's agree",
         "ok    seal      unsealed, active, version ",
-        "ok    login     logged in by token",
+        "ok    login     the configured token is used as it is",
         "ok    policy    secret/metadata/keyring: root",
         "ok    record    version 1: first",
         "ok    keyring   2 held, second is active",
@@ -81,7 +81,11 @@ fn each_broken_link_is_found_where_it_is() {
             &server.address().replace("http", "https"),
             "FAIL  tls       cannot trust https",
         ),
-        ("KONG_KEYRING_VAULT_TOKEN", "nobodys", "FAIL  secret    Vault denies reading"),
+        (
+            "KONG_KEYRING_VAULT_TOKEN",
+            "nobodys",
+            "FAIL  secret    Vault does not know the token, or it has expired",
+        ),
         (
             "KONG_KEYRING_VAULT_TOKEN",
             &denied,
@@ -162,4 +166,40 @@ fn a_token_that_it_logged_in_for_is_revoked() {
     ];
     assert!(success(&doctor(&server, &settings)).contains("logged in by approle"));
     assert_eq!(accessors(), before);
+}
+
+#[test]
+fn it_finds_its_way_in_a_namespace() {
+    let server = OpenBao::durable();
+    server.api("POST", "sys/namespaces/team", &json!({}));
+    server.api("POST", "team/sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
+    let data = json!({ "data": { "id": "of-the-team", "key": KEY } });
+    crate::support::wait_for("the KV engine", || {
+        let written = server.try_api("POST", "team/secret/data/keyring", &data)?;
+        (written.status == 200).then_some(())
+    });
+    let said = success(&doctor(&server, &[("KONG_KEYRING_VAULT_NAMESPACE", "team")]));
+    assert!(said.contains("ok    seal      unsealed") && said.contains("of-the-team is active"), "{said}");
+}
+
+#[test]
+fn a_clock_that_differs_is_a_warning() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let proxy = Proxy::before(&server.address());
+    let health = server.api("GET", "sys/health", &Value::Null).text();
+    let date = "date: Sat, 01 Jan 2000 00:00:00 GMT\r\n".to_owned();
+    proxy.set("/v1/sys/health", Fault::Answer(200, date, health));
+    let said = success(&doctor(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]));
+    assert!(said.contains("warn  clock     this machine's clock and Vault's differ by"), "{said}");
+}
+
+#[test]
+fn a_history_near_its_end_is_a_warning() {
+    let server = OpenBao::dev();
+    for n in 1..=9 {
+        server.put_record(&format!("v{n}"), &format!("{n}{KEY}"));
+    }
+    let said = success(&doctor(&server, &[]));
+    assert!(said.contains("warn  versions  after 1 more versions Vault destroys the oldest of 10"), "{said}");
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Daemon, OpenBao, Proxy,
+    Daemon, Fault, OpenBao, Proxy,
     certificates::{Authority, self_signed},
     jwt::Issuer,
     wait_for,
@@ -63,18 +63,22 @@ fn lives_through_it_all(server: &mut OpenBao, daemon: &mut Daemon) {
     follows(server, daemon, "after-expiry");
 
     server.stop();
+    let failures = || daemon.metric("keyringd_syncs_total{outcome=\"failure\"}");
+    let before = failures();
     wait_for("a sync to fail", || {
         works(daemon);
-        daemon.log().contains("cannot reach http").then_some(())
+        (failures() > before).then_some(())
     });
     server.start();
     follows(server, daemon, "after-restart");
 
     server.seal();
+    let before = failures();
     wait_for("the seal to be noticed", || {
         works(daemon);
-        daemon.log().contains("is sealed").then_some(())
+        (failures() > before).then_some(())
     });
+    assert!(daemon.get("/status").at("/sync/last_error").contains("sealed"));
     server.unseal();
     follows(server, daemon, "after-unseal");
 
@@ -188,6 +192,52 @@ fn approle_with_a_wrapped_secret_id_is_opened_once_and_remembered() {
 }
 
 #[test]
+fn a_wrapped_secret_id_goes_on_from_memory_when_its_file_is_gone_or_holds_a_bad_one() {
+    let server = OpenBao::durable();
+    let role_id = with_approle(&server);
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "wrapped", &wrapped(&server, "auth/approle/role/app/secret-id"));
+    let lines = format!(
+        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
+         keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
+    );
+    let daemon = Daemon::from_conf(&server.address(), &lines);
+    daemon.wait_until_ready();
+    let logins = || daemon.metric("keyringd_logins_total{outcome=\"success\"}");
+    fs::remove_file(&path).unwrap();
+    wait_for("logins without the file", || (logins() >= 3).then_some(()));
+    fs::write(&path, wrapped(&server, "sys/wrapping/wrap")).unwrap();
+    let before = logins();
+    wait_for("logins in spite of a bad one", || (logins() >= before + 2).then_some(()));
+    assert_eq!(
+        daemon.metric("keyringd_unwraps_total{outcome=\"failure\"}"),
+        1,
+        "one alarm, and not one a login"
+    );
+    follows(&server, &daemon, "and-it-syncs");
+}
+
+#[test]
+fn a_wrapped_secret_id_whose_opening_gets_no_answer_is_not_sent_again() {
+    let server = OpenBao::durable();
+    let role_id = with_approle(&server);
+    let folder = tempfile::tempdir().unwrap();
+    for fault in [Fault::Cut, Fault::status(412), Fault::status(429)] {
+        let proxy = Proxy::before(&server.address());
+        proxy.set("/v1/sys/wrapping/unwrap", fault);
+        let path = file(&folder, "wrapped", &wrapped(&server, "auth/approle/role/app/secret-id"));
+        let lines = format!(
+            "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
+             keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
+        );
+        let daemon = Daemon::from_conf(&proxy.address(), &lines);
+        wait_for("further attempts", || (daemon.log().matches("sync failed").count() >= 3).then_some(()));
+        assert_eq!(proxy.seen().iter().filter(|request| request.contains("unwrap")).count(), 1);
+        assert_eq!(daemon.metric("keyringd_unwraps_total{outcome=\"failure\"}"), 1);
+    }
+}
+
+#[test]
 fn a_wrapped_secret_id_that_somebody_opened_or_put_there_raises_an_alarm_and_is_not_tried_again() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
@@ -259,6 +309,22 @@ fn cert_over_tls_with_a_private_authority_and_a_certificate_that_is_renewed() {
     works(&daemon);
     copy(&second.key, "client.key");
     wait_for("the new login", || (logins() == 2).then_some(()));
+
+    // A certificate that is refused leaves the session before, which goes on to be renewed.
+    let role = json!({ "certificate": clients.pem(), "token_policies": ["keyring"], "token_period": "3s" });
+    server.api("POST", "auth/cert/certs/app", &role);
+    let daemon = Daemon::from_conf(&format!("https://127.0.0.1:{port}"), &lines);
+    daemon.wait_until_ready();
+    let stranger = Authority::new("Strangers").issue(&["a.stranger"], |_| ());
+    copy(&stranger.certificate, "client.pem");
+    copy(&stranger.key, "client.key");
+    wait_for("the refusal", || {
+        daemon.log().contains("gives no login, the session before goes on").then_some(())
+    });
+    let renewals = || daemon.metric("keyringd_token_renewals_total{outcome=\"success\"}");
+    let before = renewals();
+    wait_for("renewals", || (renewals() >= before + 3).then_some(()));
+    follows(&server, &daemon, "under-the-old-session");
 }
 
 #[test]
@@ -329,6 +395,30 @@ fn oauth2_by_the_client_credentials_grant() {
     let refused = Daemon::from_conf(&server.address(), &lines("planted-secret"));
     let said = wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("answered 401")));
     assert!(said.contains("check keyring_vault_oauth2_client_id") && !said.contains("planted"), "{said}");
+    for (fault, says) in [
+        (
+            Fault::Answer(302, "location: http://elsewhere/\r\n".to_owned(), String::new()),
+            "name that server in keyring_vault_oauth2_token_endpoint",
+        ),
+        (Fault::Answer(503, String::new(), String::new()), "keyring_vault_oauth2_token_endpoint: http"),
+        (
+            Fault::Answer(400, String::new(), "planted-in-a-page".to_owned()),
+            "keyring_vault_oauth2_token_endpoint answered 400: check",
+        ),
+        (
+            Fault::Answer(200, String::new(), "{}".to_owned()),
+            "keyring_vault_oauth2_token_endpoint gave no access_token",
+        ),
+    ] {
+        endpoint.set("/", fault);
+        let refused = Daemon::from_conf(&server.address(), &lines("s3cret&="));
+        let said = wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("sync failed")));
+        assert!(
+            said.contains(says) && !said.contains("keyring_vault_host") && !said.contains("planted"),
+            "{said}"
+        );
+    }
+    endpoint.reset();
     let mut daemon = Daemon::from_conf(&server.address(), &lines("s3cret&="));
     lives_through_it_all(&mut server, &mut daemon);
 }
@@ -420,6 +510,27 @@ fn a_token_that_we_obtained_is_revoked_at_shutdown() {
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().code(), Some(0));
     assert_eq!(accessors(), before);
+}
+
+#[test]
+fn a_token_that_is_replaced_is_revoked() {
+    let server = OpenBao::durable();
+    let role_id = with_approle(&server);
+    // Not renewable: each is replaced at nine tenths of its life, and would be left behind for the last tenth.
+    let role = json!({ "token_policies": ["keyring"], "token_ttl": "5s", "token_max_ttl": "5s" });
+    server.api("POST", "auth/approle/role/app", &role);
+    let proxy = Proxy::before(&server.address());
+    let lines = format!(
+        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\nkeyring_vault_approle_secret_id = {}",
+        new_secret_id(&server)
+    );
+    let daemon = Daemon::from_conf(&proxy.address(), &lines);
+    wait_for("a second login", || {
+        (daemon.metric("keyringd_logins_total{outcome=\"success\"}") >= 2).then_some(())
+    });
+    wait_for("the first token's end", || {
+        proxy.seen().iter().any(|request| request.contains("revoke-self")).then_some(())
+    });
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn system_stands_for_the_authorities_of_this_machine_and_several_may_be_named() 
 fn a_certificate_as_openssl_makes_it_vouches_for_itself_when_it_is_named_and_for_no_other_name() {
     let certificate = |name: &str| {
         self_signed_with(&[name], |params| {
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         })
     };
     let good = certificate("127.0.0.1");

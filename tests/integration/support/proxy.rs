@@ -106,6 +106,11 @@ impl Proxy {
         self.shared.lock().unwrap().faults.push((prefix.to_owned(), fault));
     }
 
+    /// Takes back the faults that were set since the proxy was made.
+    pub fn reset(&self) {
+        self.shared.lock().unwrap().faults.truncate(1);
+    }
+
     /// The requests so far, each as its method and path.
     pub fn seen(&self) -> Vec<String> {
         self.shared.lock().unwrap().seen.clone()
