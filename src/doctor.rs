@@ -1,7 +1,8 @@
 //! The doctor: goes the whole way to the keys for real, step by step, on the code paths of the daemon.
 //!
 //! Each step says what was found, or what to do. Nothing is changed: a wrapped secret ID is looked at and not opened, a
-//! token that was logged in for is revoked. How the findings are printed is in `cli`.
+//! token that was logged in for is revoked. How the findings are printed is in `cli`. The file is longer than most: it is
+//! one way, told in order.
 
 use std::{
     sync::Arc,

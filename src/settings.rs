@@ -1,13 +1,15 @@
 //! Settings: from kong.conf and `KONG_*` variables to one typed value that cannot hold nonsense.
 //!
 //! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys,
-//! [`value`] parses one value, [`reader`] says which one won. Here they add up, with every mistake in one report.
+//! [`value`] parses one value, `reader` says which one won. Here they add up, with every mistake in one report.
 
 pub mod auth;
 pub mod conf;
 pub mod credential;
 pub mod keys;
+pub mod pem;
 mod reader;
+mod report;
 pub mod source;
 pub mod value;
 
@@ -18,8 +20,8 @@ use url::Url;
 
 use crate::keyring::KeyDerivation;
 pub use auth::Auth;
-use keys::Key;
 use reader::{Reader, shortened};
+pub use report::{Effective, Loaded, Note};
 use source::{Origin, Source};
 
 /// Everything the daemon needs to know, checked.
@@ -108,31 +110,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// The outcome of loading: settings or mistakes, and what people are shown either way.
-#[derive(Debug)]
-pub struct Loaded {
-    /// `Err` holds every mistake there is, not just the first.
-    pub settings: Result<Settings, Vec<Note>>,
-    pub warnings: Vec<Note>,
-    pub effective: Vec<Effective>,
-}
-
-/// A mistake or a warning, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    pub origin: Origin,
-    pub key: Option<String>,
-    pub message: String,
-}
-
-/// The value that a key has in the end. `None` is unset, or secret and set.
-#[derive(Debug)]
-pub struct Effective {
-    pub key: &'static Key,
-    pub value: Option<String>,
-    pub origin: Origin,
-}
-
 /// Loads the settings from `sources`, the weakest first.
 pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
     let mut reader = Reader::new(sources);
@@ -188,7 +165,7 @@ fn read_vault(reader: &mut Reader) -> Option<Vault> {
     let kv = reader.required(&keys::VAULT_KV, value::kv_version);
     let namespace = reader.optional(&keys::VAULT_NAMESPACE, value::namespace);
     let auth = auth::read(reader);
-    let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, value::trusted_certificates);
+    let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, pem::trusted_certificates);
     let depth = reader.required(&keys::SSL_VERIFY_DEPTH, |text| value::number(text, 0..=100));
     Some(Vault {
         host: host?,
@@ -279,16 +256,6 @@ impl std::fmt::Display for KvVersion {
             Self::V1 => "v1",
             Self::V2 => "v2",
         })
-    }
-}
-
-impl std::fmt::Display for Note {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.origin, &self.key) {
-            (Origin::Default, Some(key)) => write!(f, "{key} {}", self.message),
-            (origin, Some(key)) => write!(f, "{origin}: {key}: {}", self.message),
-            (origin, None) => write!(f, "{origin}: {}", self.message),
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod queue;
 pub mod schedule;
+mod warnings;
 
 use std::{
     sync::Arc,
@@ -35,9 +36,6 @@ const CONCURRENT_READS: usize = 4;
 
 /// The least time between two syncs that an unknown key ID causes.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
-
-/// From this many writes before Vault destroys the oldest version on, there is a warning.
-const LOW_HEADROOM: u64 = 2;
 
 /// Why a sync did not go through. The keyring is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -270,48 +268,24 @@ impl Syncer {
 
     fn publish(&mut self, built: Built, listing: Option<Listing>) -> Result<(), SyncError> {
         let before = self.published.keyring();
-        let mut warnings = Vec::new();
-        let failed = match built.keyring {
+        let warnings = warnings::of(&built, &self.history, listing.as_ref());
+        for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        (self.report.rejected, self.report.warnings, self.report.listing) =
+            (built.rejected, warnings, listing);
+        match built.keyring {
             Ok(keyring) => {
                 if before.is_none_or(|before| before.active().key.id() != keyring.active().key.id()) {
                     let (id, keys) = (keyring.active().key.id(), keyring.key_count());
                     tracing::info!(key_id = %id, version = keyring.active().version, keys, "active key");
                 }
                 self.published.publish(keyring);
-                None
+                Ok(())
             }
-            Err(reason) if before.is_some() => {
-                warnings.push(format!(
-                    "{reason}: the keyring stays as it was; write a new version, or undelete one"
-                ));
-                None
-            }
-            Err(reason) => Some(SyncError::NoKeyring(reason)),
-        };
-        warnings.extend(built.rejected.iter().map(ToString::to_string));
-        warnings.extend(self.history.short_keys().iter().map(|(version, id)| {
-            format!(
-                "version {version}: the key text of {id} is short for a key: use 32 random bytes in base64"
-            )
-        }));
-        warnings.extend(listing.as_ref().and_then(low_headroom));
-        for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
-            tracing::warn!("{warning}");
+            // The sync went through, and the keyring stays as it was: that is among the warnings.
+            Err(_) if before.is_some() => Ok(()),
+            Err(reason) => Err(SyncError::NoKeyring(reason)),
         }
-        self.report.rejected = built.rejected;
-        self.report.warnings = warnings;
-        self.report.listing = listing;
-        failed.map_or(Ok(()), Err)
     }
-}
-
-fn low_headroom(listing: &Listing) -> Option<String> {
-    let headroom = listing.headroom();
-    (headroom <= LOW_HEADROOM).then(|| {
-        format!(
-            "Vault keeps {} versions of the secret: after {headroom} more it destroys the oldest, and a daemon that \
-             starts then cannot open what was sealed under it; raise max_versions",
-            listing.max_versions
-        )
-    })
 }

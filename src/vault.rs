@@ -1,9 +1,10 @@
 //! Vault, or OpenBao: how to get in, what is asked of it, and what its answers mean.
 //!
 //! [`transport`] sends one request over the TLS that [`tls`] sets up; [`login`] has the auth methods; [`lease`] says when
-//! a token wants renewing and [`session`] sees to it; [`kv`] knows the KV secrets engine, [`policy`] what is needed of it. An error says what an operator
+//! a token wants renewing and [`session`] sees to it, which gives out [`access`]; [`kv`] knows the KV secrets engine, [`policy`] what is needed of it. An error says what an operator
 //! can do about it and holds nothing secret. When to ask is for `sync` to say.
 
+pub mod access;
 pub mod backoff;
 pub mod kv;
 pub mod lease;
@@ -15,8 +16,9 @@ pub mod transport;
 
 use std::time::Duration;
 
+pub use access::Access;
 pub use kv::Kv;
-pub use session::{Access, Session};
+pub use session::Session;
 
 /// Why Vault gave no usable answer.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@ use url::Url;
 use super::{
     SecretPath,
     credential::Credential,
-    keys,
+    keys, pem,
     reader::Reader,
     value::{self, Expected},
 };
@@ -141,20 +141,20 @@ fn app_role(reader: &mut Reader) -> Option<AppRole> {
 
 fn cert(reader: &mut Reader) -> Option<Cert> {
     let mount = reader.required(&keys::VAULT_CERT_AUTH_PATH, value::secret_path);
-    let certificate = pem(reader, &keys::VAULT_CERT_AUTH_CERT, value::certificate_chain);
-    let key = pem(reader, &keys::VAULT_CERT_AUTH_CERT_KEY, value::private_key);
+    let certificate = pem_or_path(reader, &keys::VAULT_CERT_AUTH_CERT, pem::certificate_chain);
+    let key = pem_or_path(reader, &keys::VAULT_CERT_AUTH_CERT_KEY, pem::private_key);
     let role = reader.optional(&keys::VAULT_CERT_AUTH_ROLE_NAME, any_text);
     Some(Cert { mount: mount?, certificate: certificate?, key: key?, role })
 }
 
 /// PEM as a path, as text, or as base64 of it. What is a path stays one, since the file may be renewed.
-fn pem<T>(
+fn pem_or_path<T>(
     reader: &mut Reader,
     key: &'static keys::Key,
     parse: fn(&str) -> Result<T, Expected>,
 ) -> Option<Credential> {
     let check = |text: &str| parse(text).map(|_| ());
-    if reader.optional(key, |text| Ok(value::is_path(text))) == Some(true) {
+    if reader.optional(key, |text| Ok(pem::is_path(text))) == Some(true) {
         return reader.secret_file(key, check);
     }
     reader.secret(key, check)

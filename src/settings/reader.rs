@@ -9,6 +9,7 @@ use super::{
     Effective, Note,
     credential::Credential,
     keys::{self, Key},
+    pem,
     source::{Entry, Origin, Source, Value},
     value,
 };
@@ -239,7 +240,7 @@ pub fn shortened(text: &str) -> String {
 /// A value as it may be shown: without a password that somebody put into a URL, and without PEM, which may hold a key
 /// that somebody put into the wrong place.
 fn presentable(text: &str) -> String {
-    let shown = |item: &str| item.len() <= LONGEST_SHOWN || item.contains("://") || value::is_path(item);
+    let shown = |item: &str| item.len() <= LONGEST_SHOWN || item.contains("://") || pem::is_path(item);
     if text.contains("-----BEGIN") || !text.split(',').all(|item| shown(item.trim())) {
         return "[text, not shown]".to_owned();
     }

@@ -11,7 +11,7 @@ use super::{
     conf::Conf,
     credential::Credential,
     keys::{self, VARIABLE_PREFIX},
-    value,
+    pem,
 };
 use crate::secret::Secret;
 
@@ -97,12 +97,12 @@ where
     N: AsRef<std::ffi::OsStr>,
     V: Into<std::ffi::OsString>,
 {
-    let pem = [keys::VAULT_CERT_AUTH_CERT.name, keys::VAULT_CERT_AUTH_CERT_KEY.name];
+    let pems = [keys::VAULT_CERT_AUTH_CERT.name, keys::VAULT_CERT_AUTH_CERT_KEY.name];
     let entries = variables(all).entries.into_iter().filter_map(|entry| {
         let key = keys::find(&entry.key).filter(|key| key.secret)?;
         let Value::Text(value) = entry.value else { return None };
         // The path of a private key is no secret; whoever reads it reads the file.
-        let path = pem.contains(&key.name) && value::is_path(value.expose());
+        let path = pems.contains(&key.name) && pem::is_path(value.expose());
         let name = entry.origin.to_string();
         let variable = SecretVariable { file_variable: format!("{name}_FILE"), name, value };
         (!path && !variable.value.expose().is_empty()).then_some(variable)

@@ -2,6 +2,7 @@
 //!
 //! One owner drives it, so there is one login at a time. A lease is renewed early and kept when that fails; a login that
 //! failed is not tried again before its backoff is over. When what is due is `lease`'s rule, how to log in is `login`'s.
+//! The file is longer than most: it is one state, and all that changes it.
 
 use std::{
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use super::{
-    VaultError,
+    Access, VaultError,
     backoff::Attempts,
     lease::{Lease, Step},
     login::{
@@ -47,13 +48,6 @@ pub struct Session {
     denials: Attempts,
     maintained: Instant,
     metrics: Arc<Metrics>,
-}
-
-/// The right to ask: the way to the server, and a token. It lasts for one piece of work.
-#[derive(Debug)]
-pub struct Access<'a> {
-    transport: &'a Transport,
-    token: &'a Secret<String>,
 }
 
 impl Session {
@@ -106,7 +100,7 @@ impl Session {
 
     /// Access under a token that somebody brought along.
     pub const fn access_with<'a>(&'a self, token: &'a Secret<String>) -> Access<'a> {
-        Access { transport: &self.transport, token }
+        Access::new(&self.transport, token)
     }
 
     /// The access that was given did what it should: a denial from here on is worth a login at once.
@@ -304,54 +298,6 @@ impl Session {
         if !matches!(revoked, Ok(Ok(answer)) if answer.status.is_success()) {
             tracing::info!("a token that is no longer used could not be revoked; it expires by itself");
         }
-    }
-}
-
-impl Access<'_> {
-    /// `GET /v1/<segments>?version=<version>`. Answers of 200 and 404 are for the caller to read.
-    ///
-    /// # Errors
-    /// [`VaultError`] for anything else.
-    pub async fn get(
-        &self,
-        segments: impl IntoIterator<Item = &str>,
-        version: Option<u64>,
-    ) -> Result<Answer, VaultError> {
-        let mut url = self.transport.url(segments);
-        if let Some(version) = version {
-            url.query_pairs_mut().append_pair("version", &version.to_string());
-        }
-        let answer = self.transport.send(Request::get(url).token(self.token)).await?;
-        match answer.status.as_u16() {
-            200 | 404 => Ok(answer),
-            403 => Err(VaultError::Denied { path: answer.path }),
-            status => {
-                let (host, path, message) = (self.transport.host(), answer.path, answer.said);
-                Err(VaultError::Status { host, path, status, message, retry_after: None })
-            }
-        }
-    }
-
-    /// Which of the paths the token may read, of those given, and what Vault says of the others
-    /// (`POST sys/capabilities-self`).
-    ///
-    /// # Errors
-    /// [`VaultError`].
-    pub async fn capabilities(&self, paths: &[String]) -> Result<Vec<(String, Vec<String>)>, VaultError> {
-        let url = self.transport.url(["sys", "capabilities-self"]);
-        let request = Request::post(url, &serde_json::json!({ "paths": paths })).token(self.token);
-        let answer = self.transport.send(request).await?;
-        let data: Option<serde_json::Value> = answer.json();
-        let Some(data) = data.filter(|_| answer.status.is_success()) else {
-            return Err(VaultError::Denied { path: answer.path });
-        };
-        let of = |path: &String| {
-            let given =
-                data.pointer("/data").and_then(|data| data.get(path)).and_then(|given| given.as_array());
-            let given = given.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned));
-            (path.clone(), given.collect())
-        };
-        Ok(paths.iter().map(of).collect())
     }
 }
 

@@ -1,19 +1,18 @@
 //! One request, one answer: bounded in time and size, never redirected, never through a proxy of the environment.
 //!
 //! What a status means to one caller is for that caller to say; here is what it means to all: a redirect, a sealed
-//! server, a server in trouble. An answer's own words are quoted only when they hold none of the request's secrets.
+//! server, a server in trouble. [`request`] says what is sent, `words` what may be said of the outcome.
 
-use std::{
-    error::Error as _,
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+pub mod request;
+mod words;
+
+use std::time::{Duration, SystemTime};
 
 use reqwest::{
-    Method, Response, StatusCode,
+    Response, StatusCode,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -22,15 +21,14 @@ use super::{
     tls::{self, Identity, TlsError},
 };
 use crate::{secret::Secret, settings};
+pub use request::Request;
+use words::{causes, message, repeats, source_of};
 
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most that is read of one answer. A secret of 1000 records is about 100 KiB.
 pub const MAX_BODY: usize = 4 << 20;
-
-/// A server's own words are quoted up to here.
-const MAX_MESSAGE: usize = 200;
 
 /// A standby that has not caught up yet answers 412; it is asked this many times in all, this far apart.
 const REPLICATION_TRIES: u32 = 4;
@@ -58,17 +56,6 @@ pub enum TransportError {
     Client(#[from] reqwest::Error),
 }
 
-/// A request to be sent.
-#[derive(Debug)]
-pub struct Request<'a> {
-    method: Method,
-    url: Url,
-    token: Option<&'a Secret<String>>,
-    body: Option<Zeroizing<Vec<u8>>>,
-    form: bool,
-    secrets: Vec<&'a Secret<String>>,
-}
-
 /// An answer that its caller can make something of: a success, or 400, 401, 403, 404.
 #[derive(Debug)]
 pub struct Answer {
@@ -86,36 +73,6 @@ impl Answer {
     /// The JSON of the body.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
-    }
-}
-
-impl<'a> Request<'a> {
-    pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, token: None, body: None, form: false, secrets: Vec::new() }
-    }
-
-    pub fn post(url: Url, body: &impl Serialize) -> Self {
-        // Room for a certificate chain or a JWT: a buffer that grows leaves copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
-        // Writing plain values into memory cannot fail.
-        let _ = serde_json::to_writer(&mut *bytes, body);
-        Self { method: Method::POST, body: Some(bytes), ..Self::get(url) }
-    }
-
-    pub fn post_form(url: Url, form: &Zeroizing<String>) -> Self {
-        let bytes = Zeroizing::new(form.as_bytes().to_vec());
-        Self { method: Method::POST, body: Some(bytes), form: true, ..Self::get(url) }
-    }
-
-    pub fn token(mut self, token: &'a Secret<String>) -> Self {
-        self.token = Some(token);
-        self.holding(token)
-    }
-
-    /// The body holds this secret: an answer that repeats it is not quoted.
-    pub fn holding(mut self, secret: &'a Secret<String>) -> Self {
-        self.secrets.push(secret);
-        self
     }
 }
 
@@ -286,63 +243,6 @@ fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> 
         .tls_backend_preconfigured(tls)
         .default_headers(HeaderMap::from_iter([vault_request]))
         .build()
-}
-
-/// The server's own words, as Vault puts them, on one line and shortened. A server that repeats a secret is not quoted,
-/// nor is anything that is not of Vault's form: a page of somebody else's may repeat it in any disguise.
-fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Said {
-        #[serde(default)]
-        errors: Vec<String>,
-        #[serde(default)]
-        warnings: Option<Vec<String>>,
-    }
-    let said: Said = serde_json::from_slice(body).ok()?;
-    let text =
-        said.errors.into_iter().chain(said.warnings.into_iter().flatten()).collect::<Vec<_>>().join("; ");
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
-    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!line.is_empty() && !repeats(&text, secrets)).then_some(line)
-}
-
-/// Whether a text holds one of the secrets, as it is or as a URL or a form would carry it.
-fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
-    let lower = text.to_lowercase();
-    secrets.iter().any(|secret| {
-        let plain = Zeroizing::new(secret.expose().to_lowercase());
-        let in_form: Zeroizing<String> =
-            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
-        lower.contains(plain.as_str()) || lower.contains(&in_form.to_lowercase())
-    })
-}
-
-/// The error's causes, outermost first, without the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, "{}{error}", if text.is_empty() { "" } else { ": " });
-        cause = error.source();
-    }
-    if text.is_empty() { "the connection failed".to_owned() } else { text }
-}
-
-fn source_of<'e, E: std::error::Error + 'static>(
-    error: &'e (dyn std::error::Error + 'static),
-) -> Option<&'e E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An `io::Error` hides the error it carries from `source`.
-        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(carried) => Some(carried),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

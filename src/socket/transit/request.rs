@@ -3,15 +3,13 @@
 //! A field that is null counts as absent, and so does an empty text, except for the plaintext of a request without a
 //! batch: to Transit that is the empty plaintext, and an application's field may well be empty. `type` is accepted and
 //! ignored. A field that we do not know and that says something is refused by name, since ignoring `context` or `nonce`
-//! would seal something other than what was asked for. A batch that is too long is refused where it becomes so.
+//! would seal something other than what was asked for. How the fields are read is in `fields`.
 
-use std::{fmt, ops::Deref};
+mod fields;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-use zeroize::Zeroizing;
+use serde::de::DeserializeSeed as _;
+
+use fields::{FieldsOf, OURS, Text};
 
 /// A request, checked as a whole.
 pub struct Request<'a> {
@@ -31,20 +29,6 @@ pub struct Item<'a> {
     pub ciphertext: Option<Text<'a>>,
     pub associated_data: Option<Text<'a>>,
     pub reference: Option<Text<'a>>,
-}
-
-/// A text of the body: borrowed, or unescaped into a copy that is wiped.
-pub enum Text<'a> {
-    Borrowed(&'a str),
-    Unescaped(Zeroizing<String>),
-}
-
-/// The fields of a request, or of one item of its batch.
-#[derive(Default)]
-struct Fields<'a> {
-    item: Item<'a>,
-    batch: Option<Vec<Item<'a>>>,
-    partial_failure_status: Option<u16>,
 }
 
 impl<'a> Request<'a> {
@@ -104,189 +88,6 @@ fn describe(error: &serde_json::Error) -> String {
         return format!("{ours} ({place})");
     }
     format!("a value has the wrong type ({place})")
-}
-
-/// Marks a message as one of ours, which quotes no value.
-const OURS: &str = "\u{1}";
-
-fn refused<E: de::Error>(message: impl fmt::Display) -> E {
-    E::custom(format_args!("{OURS}{message}"))
-}
-
-/// Whether a field's name is one, and not a payload that slipped into its place.
-fn is_name(field: &str) -> bool {
-    field.len() <= 64 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// Reads the fields of a request, or of an item, which has no batch of its own.
-#[derive(Clone, Copy)]
-enum FieldsOf {
-    Request { max_batch: usize },
-    Item,
-}
-
-impl<'de> DeserializeSeed<'de> for FieldsOf {
-    type Value = Fields<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Fields<'de>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for FieldsOf {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(name) = map.next_key::<Text<'de>>()? {
-            match (&*name, self) {
-                ("plaintext", _) => once(&mut fields.item.plaintext, map.next_value()?)?,
-                ("ciphertext", _) => once(&mut fields.item.ciphertext, map.next_value()?)?,
-                ("associated_data", _) => once(&mut fields.item.associated_data, map.next_value()?)?,
-                ("reference", _) => once(&mut fields.item.reference, map.next_value()?)?,
-                ("type", _) => drop(map.next_value::<IgnoredAny>()?),
-                ("batch_input", Self::Request { max_batch }) => {
-                    once(&mut fields.batch, map.next_value_seed(Batch { max: max_batch })?)?;
-                }
-                ("partial_failure_response_code", Self::Request { .. }) => {
-                    once(&mut fields.partial_failure_status, map.next_value::<Status>()?.0)?;
-                }
-                (other, _) => {
-                    if map.next_value::<Says>()?.0 {
-                        let name = if is_name(other) { format!("{other:?}") } else { "a field".to_owned() };
-                        return Err(refused(format_args!("{name} is not supported here")));
-                    }
-                }
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// Takes in a field's value, unless it had one.
-fn once<T, E: de::Error>(field: &mut Option<T>, value: Option<T>) -> Result<(), E> {
-    if field.is_some() {
-        return Err(refused("a field stands twice"));
-    }
-    *field = value;
-    Ok(())
-}
-
-/// Reads `batch_input`: a list, or null.
-struct Batch {
-    max: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for Batch {
-    type Value = Option<Vec<Item<'de>>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Batch {
-    type Value = Option<Vec<Item<'de>>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(fields) = seq.next_element_seed(FieldsOf::Item)? {
-            if items.len() == self.max {
-                let message =
-                    format_args!("batch_input has more than {} items (keyring_max_batch)", self.max);
-                return Err(refused(message));
-            }
-            items.push(fields.item);
-        }
-        Ok(Some(items))
-    }
-}
-
-/// A status as a number, or as the text that command lines make of it.
-struct Status(Option<u16>);
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form<'a> {
-            Number(u16),
-            Text(&'a str),
-        }
-        match Option::<Form<'_>>::deserialize(deserializer)? {
-            None | Some(Form::Text("")) => Ok(Self(None)),
-            Some(Form::Number(number)) => Ok(Self(Some(number))),
-            Some(Form::Text(text)) => {
-                text.parse().map(|number| Self(Some(number))).map_err(de::Error::custom)
-            }
-        }
-    }
-}
-
-/// Whether a value says anything: null and an empty text do not.
-struct Says(bool);
-
-impl<'de> Deserialize<'de> for Says {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form<'a> {
-            Text(#[serde(borrow)] std::borrow::Cow<'a, str>),
-            Other(IgnoredAny),
-        }
-        Ok(match Option::<Form<'_>>::deserialize(deserializer)? {
-            None => Self(false),
-            Some(Form::Text(text)) => Self(!text.is_empty()),
-            Some(Form::Other(_)) => Self(true),
-        })
-    }
-}
-
-impl Deref for Text<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Self::Borrowed(text) => text,
-            Self::Unescaped(text) => text,
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text::Borrowed(text))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text::Unescaped(Zeroizing::new(text.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(TextVisitor)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Method;
 use crate::{
-    settings::{auth::Cert, value},
+    settings::{auth::Cert, pem},
     vault::{VaultError, lease::Lease, tls::Identity, transport::Transport},
 };
 
@@ -48,8 +48,8 @@ pub fn identity(settings: &Cert) -> Result<(Identity, Fingerprint), VaultError> 
     }
     let expected = |wanted: String| format!("it holds something else than {wanted}");
     let chain =
-        value::certificate_chain(certificate.expose()).map_err(|wanted| of_certificate(expected(wanted)))?;
-    let key = value::private_key(key.expose()).map_err(|wanted| of_key(expected(wanted)))?;
+        pem::certificate_chain(certificate.expose()).map_err(|wanted| of_certificate(expected(wanted)))?;
+    let key = pem::private_key(key.expose()).map_err(|wanted| of_key(expected(wanted)))?;
     Ok((Identity { chain, key }, hash.finalize().into()))
 }
 

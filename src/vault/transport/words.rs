@@ -1,0 +1,68 @@
+//! What may be said of an answer or an error: words that hold none of the request's secrets.
+
+use std::{error::Error as _, fmt::Write as _};
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// A server's own words are quoted up to here.
+const MAX_MESSAGE: usize = 200;
+
+/// The server's own words, as Vault puts them, on one line and shortened. A server that repeats a secret is not quoted,
+/// nor is anything that is not of Vault's form: a page of somebody else's may repeat it in any disguise.
+pub fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(default)]
+        errors: Vec<String>,
+        #[serde(default)]
+        warnings: Option<Vec<String>>,
+    }
+    let said: Said = serde_json::from_slice(body).ok()?;
+    let text =
+        said.errors.into_iter().chain(said.warnings.into_iter().flatten()).collect::<Vec<_>>().join("; ");
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!line.is_empty() && !repeats(&text, secrets)).then_some(line)
+}
+
+/// Whether a text holds one of the secrets, as it is or as a URL or a form would carry it.
+pub fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
+    let lower = text.to_lowercase();
+    secrets.iter().any(|secret| {
+        let plain = Zeroizing::new(secret.expose().to_lowercase());
+        let in_form: Zeroizing<String> =
+            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
+        lower.contains(plain.as_str()) || lower.contains(&in_form.to_lowercase())
+    })
+}
+
+/// The error's causes, outermost first, without the URL.
+pub fn causes(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, "{}{error}", if text.is_empty() { "" } else { ": " });
+        cause = error.source();
+    }
+    if text.is_empty() { "the connection failed".to_owned() } else { text }
+}
+
+pub fn source_of<'e, E: std::error::Error + 'static>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An `io::Error` hides the error it carries from `source`.
+        cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
+}
