@@ -34,6 +34,9 @@ use crate::{
 /// How many versions are fetched at once.
 const CONCURRENT_READS: usize = 4;
 
+/// How long a sync or a login under way at the stop may take to finish: a login that is cut off leaves its token behind.
+const LAST_STEP: Duration = Duration::from_secs(2);
+
 /// The least time between two syncs that an unknown key ID causes.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -97,15 +100,23 @@ impl Syncer {
     /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails, and keeps the
     /// session alive meanwhile. Ends at `stop`, or when every handle is gone, and then ends the session.
     pub async fn run(mut self, stop: CancellationToken) {
-        stop.run_until_cancelled(self.keep_in_step()).await;
+        let no_longer = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_STEP).await;
+        };
+        tokio::select! {
+            () = self.keep_in_step(&stop) => {}
+            () = no_longer => {}
+        }
         self.session.end().await;
     }
 
-    async fn keep_in_step(&mut self) {
+    async fn keep_in_step(&mut self, stop: &CancellationToken) {
         let mut next = Instant::now() + self.scheduled_sync().await;
         loop {
             let maintenance = self.session.next_maintenance().map(Instant::from_std);
             let request = tokio::select! {
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next) => {
                     next = Instant::now() + self.scheduled_sync().await;
                     continue;

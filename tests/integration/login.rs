@@ -513,6 +513,35 @@ fn a_token_that_we_obtained_is_revoked_at_shutdown() {
 }
 
 #[test]
+fn a_login_under_way_at_the_stop_leaves_no_token_behind() {
+    let server = OpenBao::durable();
+    let role_id = with_approle(&server);
+    let role = json!({ "token_policies": ["keyring"], "token_ttl": "1h", "token_max_ttl": "2h" });
+    server.api("POST", "auth/approle/role/app", &role);
+    let accessors = || {
+        server.api("LIST", "auth/token/accessors", &Value::Null).json()["data"]["keys"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let before = accessors();
+    let proxy = Proxy::before(&server.address());
+    proxy.set("/v1/auth/approle/login", Fault::Latency(std::time::Duration::from_millis(700)));
+    let lines = format!(
+        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\nkeyring_vault_approle_secret_id = {}",
+        new_secret_id(&server)
+    );
+    let mut daemon = Daemon::from_conf(&proxy.address(), &lines);
+    wait_for("the login to be sent", || {
+        proxy.seen().iter().any(|request| request.contains("/login")).then_some(())
+    });
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ended().code(), Some(0));
+    assert_eq!(accessors(), before);
+    assert!(proxy.seen().iter().any(|request| request.contains("revoke-self")), "{:?}", proxy.seen());
+}
+
+#[test]
 fn a_token_that_is_replaced_is_revoked() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
