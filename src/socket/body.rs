@@ -62,9 +62,9 @@ fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) 
     if needed <= collected.capacity() {
         return;
     }
-    let doubled = needed.max(collected.capacity() * 2);
-    let room = if needed >= announced / 4 { needed.max(announced) } else { doubled };
-    let mut grown = Zeroizing::new(Vec::with_capacity(if announced == 0 { doubled } else { room }));
+    let credible = announced > 0 && needed >= announced / 4;
+    let room = if credible { announced } else { collected.capacity() * 2 };
+    let mut grown = Zeroizing::new(Vec::with_capacity(room.max(needed)));
     grown.extend_from_slice(collected);
     *collected = grown;
 }
