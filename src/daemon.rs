@@ -70,7 +70,7 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
     let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
     tracing::info!(socket = %socket.path.display(), version = env!("CARGO_PKG_VERSION"), "keyringd starts");
     let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
-    let live = Live { name: keyring.name, limits: limits(socket.limits) };
+    let live = Live { name: keyring.name, max_stale: keyring.max_stale, limits: limits(socket.limits) };
     let upstream = Arc::new(FromVault { sync: sync.clone(), described, mistakes: ArcSwap::default() });
     let service = Arc::new(Service::new(live, published, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let stop = CancellationToken::new();

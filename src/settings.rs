@@ -70,6 +70,8 @@ pub struct Keyring {
     pub name: String,
     pub derivation: KeyDerivation,
     pub sync_interval: Duration,
+    /// How long after the last good sync the daemon is not ready any more; `None` for never.
+    pub max_stale: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -147,12 +149,18 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     let name = reader.optional(&keys::NAME, value::key_name).or_else(|| name_from(reader, path.as_ref()?));
     let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
+    let max_stale = reader.required(&keys::MAX_STALE, |text| value::seconds(text, 0..=31_536_000));
     let socket = read_socket(reader);
     let level = reader.required(&keys::LOG_LEVEL, value::log_level);
     let format = reader.required(&keys::LOG_FORMAT, value::log_format);
     Some(Settings {
         vault: vault?,
-        keyring: Keyring { name: name?, derivation: derivation?, sync_interval: sync_interval? },
+        keyring: Keyring {
+            name: name?,
+            derivation: derivation?,
+            sync_interval: sync_interval?,
+            max_stale: Some(max_stale?).filter(|stale| !stale.is_zero()),
+        },
         socket: socket?,
         log: Log { level: level?, format: format? },
     })

@@ -68,6 +68,8 @@ pub struct Service {
 pub struct Live {
     /// The key name in Transit's paths.
     pub name: String,
+    /// How long after the last good sync it is not ready any more; `None` for never.
+    pub max_stale: Option<Duration>,
     pub limits: Limits,
 }
 
@@ -228,7 +230,7 @@ impl Service {
             },
             "/status" if is(Method::GET) => admin::status(self),
             "/livez" if is(Method::GET) => Answer::text(200, "ok\n"),
-            "/readyz" if is(Method::GET) => admin::ready(&self.published),
+            "/readyz" if is(Method::GET) => admin::ready(&self.published, live.max_stale),
             "/metrics" if is(Method::GET) => Answer::metrics(self.metrics.text()),
             "/keyring" | "/keyring/active" | "/status" | "/livez" | "/readyz" | "/metrics" => {
                 Answer::not_allowed("GET")

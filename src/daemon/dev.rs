@@ -47,7 +47,7 @@ pub async fn run(
         body_time: BODY_TIME,
         write_time: WRITE_TIME,
     };
-    let live = Live { name: NAME.to_owned(), limits };
+    let live = Live { name: NAME.to_owned(), max_stale: None, limits };
     let published = Arc::new(Published::with(keyring));
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(Nowhere));
     let stop = CancellationToken::new();

@@ -62,7 +62,8 @@ impl Reload {
             );
         }
         self.log.change(level(log), log.format == LogFormat::Json);
-        self.service.change(Live { name: keyring.name.clone(), limits: limits(socket.limits) });
+        let (name, max_stale) = (keyring.name.clone(), keyring.max_stale);
+        self.service.change(Live { name, max_stale, limits: limits(socket.limits) });
         self.upstream.described.store(Arc::new(described));
         let sync = self.sync.clone();
         tokio::spawn(async move { sync.change(session, keyring).await });

@@ -135,6 +135,8 @@ keys! {
         "How many intermediate authorities may stand between the server's certificate and one of those.").kong();
     SYNC_INTERVAL = Key::new("keyring_sync_interval", Some("60"), "seconds, 1 to 86400",
         "How often Vault is asked for changes, give or take a tenth.");
+    MAX_STALE = Key::new("keyring_max_stale", Some("0"), "seconds, 0 to 31536000",
+        "How long after the last good sync /readyz fails; 0 for never.");
     KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.").word();
     NAME = Key::new("keyring_name", None, "letters, digits and _ . -",

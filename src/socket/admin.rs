@@ -1,6 +1,6 @@
 //! What operators ask: Kong's `/keyring` API, the daemon's status, and whether it is alive and ready.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::header::{self, HeaderMap};
 use serde::Deserialize;
@@ -72,11 +72,22 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<Option<Secret<String>>, &'s
     }
 }
 
-/// `GET /readyz`: 200 once there are keys to serve with.
-pub fn ready(published: &Published) -> Answer {
-    match published.keyring() {
-        Some(_) => Answer::text(200, "ok\n"),
-        None => Answer::text(503, format!("{}\n", why_no_keys(&published.report()))),
+/// `GET /readyz`: 200 once there are keys to serve with, unless the last good sync is too long ago.
+pub fn ready(published: &Published, max_stale: Option<Duration>) -> Answer {
+    let report = published.report();
+    if published.keyring().is_none() {
+        return Answer::text(503, format!("{}\n", why_no_keys(&report)));
+    }
+    let age = report.last_success.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+    match (age, max_stale) {
+        (Some(age), Some(most)) if age > most => {
+            let why = report.last_error.as_deref().unwrap_or("the next one is under way");
+            Answer::text(
+                503,
+                format!("the last good sync was {} s ago (keyring_max_stale): {why}\n", age.as_secs()),
+            )
+        }
+        _ => Answer::text(200, "ok\n"),
     }
 }
 

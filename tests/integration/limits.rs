@@ -234,7 +234,7 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
         body_time: Duration::from_millis(200),
         write_time: Duration::from_millis(500),
     };
-    let live = Live { name: "keyring".to_owned(), limits };
+    let live = Live { name: "keyring".to_owned(), max_stale: None, limits };
     let published = Arc::new(Published::default());
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(NoVault));
     let stop = CancellationToken::new();

@@ -1,6 +1,6 @@
 //! Vault away, sealed, back again: applications go on working, and the daemon needs no hand.
 
-use crate::support::{Daemon, OpenBao, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -81,4 +81,25 @@ fn a_cluster_that_loses_its_leader_keeps_the_keyring_serving_and_syncs_again_und
         assert_eq!(daemon.opened(&sealed), "before");
         (daemon.active() == "second").then_some(())
     });
+}
+
+#[test]
+fn with_a_limit_on_staleness_it_is_not_ready_after_it_and_serves_all_the_same() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let proxy = Proxy::before(&server.address());
+    let settings = [
+        ("KONG_KEYRING_VAULT_HOST", proxy.address()),
+        ("KONG_KEYRING_MAX_STALE", "2".to_owned()),
+        ("KONG_KEYRING_SYNC_INTERVAL", "1".to_owned()),
+    ];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let daemon = Daemon::start(&server, &settings);
+    proxy.set("/", Fault::status(500));
+    let said =
+        wait_for("it to be stale", || Some(daemon.get("/readyz")).filter(|ready| ready.status == 503)).text();
+    assert!(said.contains("keyring_max_stale") && said.contains("answered 500"), "{said}");
+    assert_eq!(daemon.opened(&daemon.encrypt("still")), "still");
+    proxy.set("/", Fault::None);
+    daemon.wait_until_ready();
 }
