@@ -56,8 +56,8 @@ pub enum TransportError {
     Client(#[from] reqwest::Error),
 }
 
-/// An answer that its caller can make something of: a success, or 400, 401, 403, 404.
-#[derive(Debug)]
+/// An answer that its caller can make something of: a success, or 400, 401, 403, 404. No `Debug`: its body may hold
+/// secrets.
 pub struct Answer {
     pub status: StatusCode,
     pub body: Zeroizing<Vec<u8>>,

@@ -152,20 +152,14 @@ fn a_token_that_it_logged_in_for_is_revoked() {
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
     let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
     let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
-    let accessors = || {
-        server.api("LIST", "auth/token/accessors", &Value::Null).json()["data"]["keys"]
-            .as_array()
-            .unwrap()
-            .len()
-    };
-    let before = accessors();
+    let before = server.tokens();
     let settings = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
         ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
     ];
     assert!(success(&doctor(&server, &settings)).contains("logged in by approle"));
-    assert_eq!(accessors(), before);
+    assert_eq!(server.tokens(), before);
 }
 
 #[test]

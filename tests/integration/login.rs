@@ -493,23 +493,17 @@ fn a_token_that_we_obtained_is_revoked_at_shutdown() {
         "auth/approle/role/app",
         &json!({ "token_policies": ["keyring"], "token_ttl": "1h", "token_max_ttl": "2h" }),
     );
-    let accessors = || {
-        server.api("LIST", "auth/token/accessors", &Value::Null).json()["data"]["keys"]
-            .as_array()
-            .unwrap()
-            .len()
-    };
-    let before = accessors();
+    let before = server.tokens();
     let lines = format!(
         "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\nkeyring_vault_approle_secret_id = {}",
         new_secret_id(&server)
     );
     let mut daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
-    assert_eq!(accessors(), before + 1);
+    assert_eq!(server.tokens(), before + 1);
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().code(), Some(0));
-    assert_eq!(accessors(), before);
+    assert_eq!(server.tokens(), before);
 }
 
 #[test]
@@ -518,13 +512,7 @@ fn a_login_under_way_at_the_stop_leaves_no_token_behind() {
     let role_id = with_approle(&server);
     let role = json!({ "token_policies": ["keyring"], "token_ttl": "1h", "token_max_ttl": "2h" });
     server.api("POST", "auth/approle/role/app", &role);
-    let accessors = || {
-        server.api("LIST", "auth/token/accessors", &Value::Null).json()["data"]["keys"]
-            .as_array()
-            .unwrap()
-            .len()
-    };
-    let before = accessors();
+    let before = server.tokens();
     let proxy = Proxy::before(&server.address());
     proxy.set("/v1/auth/approle/login", Fault::Latency(std::time::Duration::from_millis(700)));
     let lines = format!(
@@ -537,7 +525,7 @@ fn a_login_under_way_at_the_stop_leaves_no_token_behind() {
     });
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().code(), Some(0));
-    assert_eq!(accessors(), before);
+    assert_eq!(server.tokens(), before);
     assert!(proxy.seen().iter().any(|request| request.contains("revoke-self")), "{:?}", proxy.seen());
 }
 

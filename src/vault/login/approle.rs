@@ -4,7 +4,7 @@
 //! creation path checked; then it is unwrapped once and never again. Whoever else opened it first knows the secret ID,
 //! so a failure is a security event. What was unwrapped stays in memory, so that later logins work.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -44,6 +44,18 @@ pub struct Memory {
 }
 
 const SPENT: &str = "its wrapping token was tried before and gave nothing: issue a new wrapped secret ID";
+
+/// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
+#[derive(Serialize)]
+struct Login<'a> {
+    role_id: &'a str,
+    secret_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct ToLookUp<'a> {
+    token: &'a str,
+}
 
 #[derive(Deserialize)]
 struct Lookup {
@@ -89,7 +101,7 @@ async fn send(
     settings: &AppRole,
     secret_id: &Secret<String>,
 ) -> Result<Lease, VaultError> {
-    let body = json!({ "role_id": settings.role_id, "secret_id": secret_id.expose() });
+    let body = Login { role_id: &settings.role_id, secret_id: secret_id.expose() };
     METHOD.log_in(transport, &settings.mount, &body, Some(secret_id)).await
 }
 
@@ -140,7 +152,7 @@ async fn look_up(
     metrics: &Metrics,
 ) -> Result<(), VaultError> {
     let url = transport.url(["sys", "wrapping", "lookup"]);
-    let request = Request::post(url, &json!({ "token": token.expose() })).holding(token);
+    let request = Request::post(url, &ToLookUp { token: token.expose() }).holding(token);
     let answer = transport.send(request).await?;
     if !answer.status.is_success() {
         return Err(alarm(&format!("Vault does not know it any more{}", answer.said), metrics));

@@ -3,8 +3,7 @@
 //! <https://openbao.org/api-docs/auth/jwt/>: `{"role", "jwt"}`. The grant is RFC 6749's client credentials (4.4), with
 //! `audience` as the usual extension.
 
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
@@ -56,6 +55,14 @@ struct Grant {
     access_token: Secret<String>,
 }
 
+/// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
+#[derive(Serialize)]
+struct Login<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'a str>,
+    jwt: &'a str,
+}
+
 pub async fn log_in(
     transport: &Transport,
     vault: &settings::Vault,
@@ -67,10 +74,7 @@ pub async fn log_in(
         })?,
         JwtSource::Endpoint(client) => granted(vault, client).await?,
     };
-    let mut body = json!({ "jwt": jwt.expose() });
-    if let Some(role) = &settings.role {
-        body["role"] = role.as_str().into();
-    }
+    let body = Login { role: settings.role.as_deref(), jwt: jwt.expose() };
     METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
 }
 

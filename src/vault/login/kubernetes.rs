@@ -2,7 +2,7 @@
 //!
 //! <https://openbao.org/api-docs/auth/kubernetes/>: `{"role", "jwt"}`.
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::Method;
 use crate::{
@@ -35,9 +35,16 @@ const METHOD: Method = Method {
                 the cluster's TokenReview API",
 };
 
+/// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
+#[derive(Serialize)]
+struct Login<'a> {
+    role: &'a str,
+    jwt: &'a str,
+}
+
 pub async fn log_in(transport: &Transport, settings: &Kubernetes) -> Result<Lease, VaultError> {
     let failed = |error| format!("keyring_vault_kube_api_token_file: {error}");
     let jwt = settings.jwt.read().map_err(|error| VaultError::no_credential(METHOD.name, failed(error)))?;
-    let body = json!({ "role": settings.role, "jwt": jwt.expose() });
+    let body = Login { role: &settings.role, jwt: jwt.expose() };
     METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
 }

@@ -7,8 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// A request to be sent.
-#[derive(Debug)]
+/// A request to be sent. No `Debug`: its body may hold secrets.
 pub struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: Url,

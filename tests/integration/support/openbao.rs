@@ -197,6 +197,12 @@ impl OpenBao {
         self.api("PUT", "sys/policies/acl/keyring", &json!({ "policy": policy }));
     }
 
+    /// How many tokens there are.
+    pub fn tokens(&self) -> usize {
+        let listed = self.api("LIST", "auth/token/accessors", &Value::Null).json();
+        listed["data"]["keys"].as_array().unwrap().len()
+    }
+
     /// Switches an auth method on.
     pub fn enable(&self, method: &str) {
         self.allow_reading();
