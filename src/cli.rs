@@ -150,7 +150,7 @@ impl Failure {
             Self::Configuration(mistakes) => {
                 say_notes("error", mistakes);
                 say(
-                    "keyringd: the settings cannot be used; `keyringd check` shows where each value comes from",
+                    "keyringd: the settings cannot be used; `keyringd check` shows where each value comes from, and `keyringd dev` runs without any",
                 );
                 ExitCode::from(78)
             }

@@ -354,8 +354,16 @@ mod tests {
     fn another_strategy_or_a_keyring_switched_off_is_refused_and_says_why() {
         let said = mistakes(&load_with(&[("keyring_enabled", "off"), ("keyring_strategy", "cluster")]));
         assert_eq!(said.len(), 2);
-        assert!(said[0].contains("must be on for keyringd to run"), "{}", said[0]);
-        assert!(said[1].contains("must be vault for keyringd to run"), "{}", said[1]);
+        assert!(
+            said[0].contains("must be on: set it in kong.conf or as KONG_KEYRING_ENABLED"),
+            "{}",
+            said[0]
+        );
+        assert!(
+            said[1].contains("must be vault: set it in kong.conf or as KONG_KEYRING_STRATEGY"),
+            "{}",
+            said[1]
+        );
     }
 
     #[test]

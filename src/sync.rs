@@ -1,7 +1,8 @@
 //! The sync: read what Vault holds, build the keyring, publish it; and when to do so again.
 //!
 //! [`Syncer`] owns the history and the clock, [`schedule`] the pure rule of when. Others ask through a [`SyncHandle`].
-//! What failed leaves everything as it was. The socket is not known here: both meet in `keyring::published`.
+//! What failed leaves everything as it was. The socket is not known here: both meet in `keyring::published`. The file is
+//! longer than most: it is one state, and all that changes it.
 
 mod queue;
 pub mod schedule;
@@ -16,13 +17,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use queue::SyncHandle;
-use queue::{Queue, Request};
-
 use crate::{
     keyring::{
         History, Listing, Published,
-        history::{Built, VersionId, VersionState},
+        history::{Built, NoKeyring, VersionId, VersionState},
         published::Report,
     },
     metrics::{Metrics, Outcome},
@@ -30,6 +28,8 @@ use crate::{
     settings::{self, KvVersion},
     vault::{Kv, Session, VaultError, backoff},
 };
+pub use queue::SyncHandle;
+use queue::{Queue, Request};
 
 /// How many versions are fetched at once.
 const CONCURRENT_READS: usize = 4;
@@ -46,7 +46,7 @@ pub enum SyncError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error("{0}: write a usable record to Vault")]
-    NoKeyring(crate::keyring::history::NoKeyring),
+    NoKeyring(NoKeyring),
 }
 
 /// Keeps the published keyring in step with Vault. It runs for as long as it is polled.
@@ -154,8 +154,7 @@ impl Syncer {
     }
 
     /// Takes in other settings. What was read stays when it was read from the same place by the same rules; if not, the
-    /// keyring serves until the new place has given one.
-    /// Answers how long to wait until the next sync.
+    /// keyring serves until the new place has given one. Answers how long to wait until the next sync.
     async fn change(&mut self, (session, settings): (Session, settings::Keyring)) -> Duration {
         let place = |session: &Session| {
             let vault = session.settings();

@@ -57,7 +57,8 @@ pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
     };
     logging::start(LevelFilter::WARN, false);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
-    let shown = path.display().to_string();
+    // Clients may stand elsewhere.
+    let shown = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();
     let started = |id: &KeyId| {
         // Whoever closed standard output does not want to be told.
         let _ = print(welcome(&shown, id));

@@ -72,9 +72,9 @@ macro_rules! keys {
 
 keys! {
     ENABLED = Key::new("keyring_enabled", Some("off"), "on or off",
-        "Must be on: keyringd refuses to serve a keyring that Kong's settings switch off.").kong();
+        "keyringd does not serve a keyring that Kong's settings switch off.").kong();
     STRATEGY = Key::new("keyring_strategy", Some("cluster"), "vault",
-        "Must be vault. Kong's own default, cluster, keeps the keys in Kong's database.").kong().word();
+        "Kong's own default, cluster, keeps the keys in Kong's database, where keyringd has no part.").kong().word();
     VAULT_HOST = Key::new("keyring_vault_host", None, "<scheme>://<host>:<port>",
         "The Vault or OpenBao server.").kong();
     VAULT_MOUNT = Key::new("keyring_vault_mount", None, "a path",

@@ -212,7 +212,9 @@ impl Reader {
         parse: impl FnOnce(&str) -> Result<Option<()>, String>,
     ) {
         if self.optional(key, parse) == Some(None) {
-            self.mistake(key, format!("must be {wanted} for keyringd to run: {}", key.about));
+            let message =
+                format!("must be {wanted}: set it in kong.conf or as {}; {}", key.variable(), key.about);
+            self.mistake(key, message.trim_end_matches('.'));
         }
     }
 

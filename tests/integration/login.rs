@@ -144,6 +144,14 @@ fn new_secret_id(server: &OpenBao) -> String {
     server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id")
 }
 
+/// The settings for a wrapped secret ID in a file.
+fn by_wrapped_secret_id(role_id: &str, path: &str) -> String {
+    format!(
+        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
+         keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
+    )
+}
+
 /// A token in which a secret ID of the role is wrapped.
 fn wrapped(server: &OpenBao, path: &str) -> String {
     let headers = [("x-vault-token", server.token()), ("x-vault-wrap-ttl", "60s")];
@@ -180,10 +188,7 @@ fn approle_with_a_wrapped_secret_id_is_opened_once_and_remembered() {
     let role_id = with_approle(&server);
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "wrapped", &wrapped(&server, "auth/approle/role/app/secret-id"));
-    let lines = format!(
-        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
-         keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
-    );
+    let lines = by_wrapped_secret_id(&role_id, &path);
     let mut daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
     assert_eq!(daemon.metric("keyringd_unwraps_total{outcome=\"success\"}"), 1);
@@ -197,10 +202,7 @@ fn a_wrapped_secret_id_goes_on_from_memory_when_its_file_is_gone_or_holds_a_bad_
     let role_id = with_approle(&server);
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "wrapped", &wrapped(&server, "auth/approle/role/app/secret-id"));
-    let lines = format!(
-        "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
-         keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
-    );
+    let lines = by_wrapped_secret_id(&role_id, &path);
     let daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
     let logins = || daemon.metric("keyringd_logins_total{outcome=\"success\"}");
@@ -226,10 +228,7 @@ fn a_wrapped_secret_id_whose_opening_gets_no_answer_is_not_sent_again() {
         let proxy = Proxy::before(&server.address());
         proxy.set("/v1/sys/wrapping/unwrap", fault);
         let path = file(&folder, "wrapped", &wrapped(&server, "auth/approle/role/app/secret-id"));
-        let lines = format!(
-            "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
-             keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
-        );
+        let lines = by_wrapped_secret_id(&role_id, &path);
         let daemon = Daemon::from_conf(&proxy.address(), &lines);
         wait_for("further attempts", || (daemon.log().matches("sync failed").count() >= 3).then_some(()));
         assert_eq!(proxy.seen().iter().filter(|request| request.contains("unwrap")).count(), 1);
@@ -251,10 +250,7 @@ fn a_wrapped_secret_id_that_somebody_opened_or_put_there_raises_an_alarm_and_is_
     {
         let proxy = Proxy::before(&server.address());
         let path = file(&folder, "wrapped", &token);
-        let lines = format!(
-            "keyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
-             keyring_vault_approle_response_wrapping = on\nkeyring_vault_approle_secret_id_file = {path}"
-        );
+        let lines = by_wrapped_secret_id(&role_id, &path);
         let daemon = Daemon::from_conf(&proxy.address(), &lines);
         wait_for("the alarm", || daemon.log().contains("security_event").then_some(()));
         assert!(daemon.log().contains(why) && !daemon.log().contains(&token), "{}", daemon.log());
