@@ -178,31 +178,34 @@ impl Syncer {
     /// The sync that was due; answers how long to wait until the next, longer with each failure.
     async fn scheduled_sync(&mut self) -> Duration {
         let random = backoff::random();
-        let delay = match self.sync().await {
+        let outcome = self.sync().await;
+        self.report.failures = match &outcome {
+            Ok(()) => 0,
+            Err(_) => self.report.failures.saturating_add(1),
+        };
+        self.published.set_report(self.report.clone()); // first, so that the status knows what the log says
+        match outcome {
             Ok(()) => schedule::after_success(self.interval, random),
             Err(error) => {
-                self.report.failures = self.report.failures.saturating_add(1);
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
                 let delay = delay.max(self.session.rest()); // sooner there would be no login
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
                 delay
             }
-        };
-        self.published.set_report(self.report.clone());
-        delay
+        }
     }
 
     /// A sync that somebody asked for. A failure changes nothing about when the next is due.
     async fn asked_sync(&mut self, next: &mut Instant) -> Result<(), String> {
         let outcome = self.sync().await;
+        self.published.set_report(self.report.clone());
         match &outcome {
             Ok(()) => *next = Instant::now() + schedule::after_success(self.interval, backoff::random()),
             Err(error) => {
                 tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}");
             }
         }
-        self.published.set_report(self.report.clone());
         outcome.map_err(|error| error.to_string())
     }
 
@@ -286,11 +289,12 @@ impl Syncer {
             (built.rejected, warnings, listing);
         match built.keyring {
             Ok(keyring) => {
-                if before.is_none_or(|before| before.active().key.id() != keyring.active().key.id()) {
-                    let (id, keys) = (keyring.active().key.id(), keyring.key_count());
-                    tracing::info!(key_id = %id, version = keyring.active().version, keys, "active key");
-                }
+                let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
+                let keys = keyring.key_count();
                 self.published.publish(keyring);
+                if before.is_none_or(|before| *before.active().key.id() != id) {
+                    tracing::info!(key_id = %id, version, keys, "active key");
+                }
                 Ok(())
             }
             // The sync went through, and the keyring stays as it was: that is among the warnings.
