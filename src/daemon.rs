@@ -6,24 +6,26 @@
 pub mod dev;
 mod reload;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
+    cipher::Format,
     keyring::Published,
     logging::Log,
     metrics::Metrics,
     secret::Secret,
-    settings::{self, Loaded, LogLevel, Settings},
+    settings::{self, CiphertextFormat, Loaded, LogLevel, Settings},
     signals::Signal,
     socket::{
         self, Answered, Limits, Live, Service, Upstream,
         listen::{self, ListenError},
+        transit::Formats,
     },
     sync::{SyncHandle, Syncer},
     vault::{Session, transport::TransportError},
@@ -44,6 +46,8 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("keyring_metrics_listen: cannot listen on {0}: {1}: choose an address that is free")]
+    Metrics(SocketAddr, std::io::Error),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -70,12 +74,16 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
     let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
     tracing::info!(socket = %socket.path.display(), version = env!("CARGO_PKG_VERSION"), "keyringd starts");
     let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
-    let live = Live { name: keyring.name, max_stale: keyring.max_stale, limits: limits(socket.limits) };
+    let metrics_listener = match socket.metrics_listen {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
+    let live = live(&keyring, &socket);
     let upstream = Arc::new(FromVault { sync: sync.clone(), described, mistakes: ArcSwap::default() });
     let service = Arc::new(Service::new(live, published, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let stop = CancellationToken::new();
     let life = Life {
-        serving: tokio::spawn(socket::serve(listener, Arc::clone(&service), stop.clone())),
+        serving: tokio::spawn(socket::serve(listener, metrics_listener, Arc::clone(&service), stop.clone())),
         syncing: tokio::spawn(syncer.run(stop.clone())),
         stop,
         reload: Reload { service, upstream, metrics, sync, socket, load: outside.load, log: outside.log },
@@ -152,9 +160,30 @@ impl Upstream for FromVault {
     }
 }
 
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Metrics(address, error))
+}
+
+/// What the settings say of the socket that can change while it serves.
+fn live(keyring: &settings::Keyring, socket: &settings::Socket) -> Live {
+    let write = match keyring.ciphertext_format {
+        CiphertextFormat::Native => Format::Native,
+        CiphertextFormat::Transit => Format::Transit,
+    };
+    Live {
+        name: keyring.name.clone(),
+        max_stale: keyring.max_stale,
+        formats: Formats { write, kong_fields: keyring.kong_fields },
+        access: socket.access.clone(),
+        audit: socket.audit,
+        limits: limits(socket.limits),
+    }
+}
+
 const fn limits(limits: settings::Limits) -> Limits {
     Limits {
         request_size: limits.request_size,
+        inflight_size: limits.inflight_size,
         connections: limits.connections,
         batch: limits.batch,
         header_time: HEADER_TIME,

@@ -8,7 +8,7 @@ pub mod key;
 pub mod published;
 pub mod record;
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::SystemTime};
 
 pub use history::{History, Listing};
 pub use key::{Key, KeyDerivation, KeyId};
@@ -20,6 +20,8 @@ pub use published::Published;
 pub struct Keyring {
     active: Arc<HeldKey>,
     by_id: HashMap<KeyId, Arc<HeldKey>>,
+    /// A version may carry several keys, as one map. The active one stands first, then the newest.
+    by_version: HashMap<u64, Vec<Arc<HeldKey>>>,
 }
 
 /// A key together with what Vault says of it.
@@ -28,10 +30,19 @@ pub struct HeldKey {
     pub key: Arc<Key>,
     /// The newest KV version that carries this key; 1 on KV v1, which has no versions.
     pub version: u64,
+    /// Older KV versions that carry it too.
+    pub earlier_versions: Vec<u64>,
     /// When that version was written.
     pub created: SystemTime,
     /// Vault no longer lists any version that carries this key: it is held for as long as the process lives.
     pub retired: bool,
+}
+
+impl HeldKey {
+    /// A key that one live version carries.
+    pub fn new(key: Arc<Key>, version: u64, created: SystemTime) -> Self {
+        Self { key, version, earlier_versions: Vec::new(), created, retired: false }
+    }
 }
 
 impl Keyring {
@@ -40,7 +51,15 @@ impl Keyring {
         let by_id: HashMap<_, _> =
             keys.into_iter().map(|held| (held.key.id().clone(), Arc::new(held))).collect();
         let active = Arc::clone(by_id.get(active)?);
-        Some(Self { active, by_id })
+        let mut keyring = Self { active, by_id, by_version: HashMap::new() };
+        let mut keys: Vec<_> = keyring.by_id.values().map(Arc::clone).collect();
+        keys.sort_by_key(|held| (held.key.id() != keyring.active.key.id(), Reverse(held.version)));
+        for held in keys {
+            for version in held.earlier_versions.iter().chain([&held.version]) {
+                keyring.by_version.entry(*version).or_default().push(Arc::clone(&held));
+            }
+        }
+        Some(keyring)
     }
 
     /// The key that seals.
@@ -50,6 +69,11 @@ impl Keyring {
 
     pub fn get(&self, id: &str) -> Option<&HeldKey> {
         self.by_id.get(id).map(Arc::as_ref)
+    }
+
+    /// The keys that this KV version carries: one, unless it holds a map.
+    pub fn of_version(&self, version: u64) -> &[Arc<HeldKey>] {
+        self.by_version.get(&version).map_or(&[], Vec::as_slice)
     }
 
     /// How many keys are held: one at least.

@@ -7,23 +7,28 @@ use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    Layer, Registry, fmt,
+    Layer, Registry,
+    filter::Targets,
+    fmt,
     layer::{Layered, SubscriberExt as _},
     reload::{self, Handle},
     util::SubscriberInitExt as _,
 };
 
-type Form = Box<dyn Layer<Layered<reload::Layer<LevelFilter, Registry>, Registry>> + Send + Sync>;
+type Form = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
+
+/// The target of the audit's lines.
+pub const AUDIT: &str = "audit";
 
 /// The log's level and form, which can change while it runs.
 pub struct Log {
-    level: Handle<LevelFilter, Registry>,
-    form: Handle<Form, Layered<reload::Layer<LevelFilter, Registry>, Registry>>,
+    level: Handle<Targets, Registry>,
+    form: Handle<Form, Layered<reload::Layer<Targets, Registry>, Registry>>,
 }
 
 /// Starts logging for the whole process. Panics are logged by their place alone: their text could quote anything.
 pub fn start(level: LevelFilter, json: bool) -> Log {
-    let (level, level_handle) = reload::Layer::new(level);
+    let (level, level_handle) = reload::Layer::new(filter(level));
     let (form, form_handle) = reload::Layer::new(form(json));
     // Only the first of several starts in one process can win, as in tests.
     let _ = tracing_subscriber::registry().with(level).with(form).try_init();
@@ -37,9 +42,14 @@ pub fn start(level: LevelFilter, json: bool) -> Log {
 impl Log {
     pub fn change(&self, level: LevelFilter, json: bool) {
         // They fail only when logging has ended.
-        let _ = self.level.reload(level);
+        let _ = self.level.reload(filter(level));
         let _ = self.form.reload(form(json));
     }
+}
+
+/// Messages from this level on, and the audit at any: which requests it tells of is a setting of its own.
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level).with_target(AUDIT, LevelFilter::TRACE)
 }
 
 /// Standard error, which may be a full disk or a reader that went away: then lines are lost, and serving goes on.

@@ -3,6 +3,7 @@
 //! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys,
 //! [`value`] parses one value, `reader` says which one won. Here they add up, with every mistake in one report.
 
+pub mod access;
 pub mod auth;
 pub mod conf;
 pub mod credential;
@@ -13,12 +14,13 @@ mod report;
 pub mod source;
 pub mod value;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use crate::keyring::KeyDerivation;
+pub use access::Access;
 pub use auth::Auth;
 use reader::{Reader, shortened};
 pub use report::{Effective, Loaded, Note};
@@ -69,6 +71,9 @@ pub struct Keyring {
     /// The key name in Transit's paths.
     pub name: String,
     pub derivation: KeyDerivation,
+    pub ciphertext_format: CiphertextFormat,
+    /// Whether Kong's own fields are read, and written on request.
+    pub kong_fields: bool,
     pub sync_interval: Duration,
     /// How long after the last good sync the daemon is not ready any more; `None` for never.
     pub max_stale: Option<Duration>,
@@ -79,13 +84,34 @@ pub struct Socket {
     pub path: PathBuf,
     pub mode: u32,
     pub group: Option<u32>,
+    /// `None` leaves it to the socket's mode and group.
+    pub access: Option<Access>,
+    pub metrics_listen: Option<SocketAddr>,
     pub limits: Limits,
+    pub audit: Audit,
+}
+
+/// What encrypt writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CiphertextFormat {
+    Native,
+    Transit,
+}
+
+/// Which requests get a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audit {
+    Off,
+    Failures,
+    All,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of one request's body.
     pub request_size: usize,
+    /// Bytes of all requests being handled.
+    pub inflight_size: usize,
     pub connections: usize,
     /// Items of one batch.
     pub batch: usize,
@@ -148,6 +174,8 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     let path = reader.optional(&keys::VAULT_PATH, value::secret_path);
     let name = reader.optional(&keys::NAME, value::key_name).or_else(|| name_from(reader, path.as_ref()?));
     let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
+    let ciphertext_format = reader.required(&keys::CIPHERTEXT_FORMAT, value::ciphertext_format);
+    let kong_fields = reader.required(&keys::KONG_FIELDS, value::boolean);
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
     let max_stale = reader.required(&keys::MAX_STALE, |text| value::seconds(text, 0..=31_536_000));
     let socket = read_socket(reader);
@@ -158,6 +186,8 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
         keyring: Keyring {
             name: name?,
             derivation: derivation?,
+            ciphertext_format: ciphertext_format?,
+            kong_fields: kong_fields?,
             sync_interval: sync_interval?,
             max_stale: Some(max_stale?).filter(|stale| !stale.is_zero()),
         },
@@ -191,15 +221,29 @@ fn read_socket(reader: &mut Reader) -> Option<Socket> {
     let path = reader.required(&keys::SOCKET_PATH, value::path);
     let mode = reader.required(&keys::SOCKET_MODE, value::mode);
     let group = reader.optional(&keys::SOCKET_GROUP, value::group);
+    let access = reader.optional(&keys::ACCESS, access::access);
+    let metrics_listen = reader.optional(&keys::METRICS_LISTEN, value::loopback_address);
+    let limits = read_limits(reader);
+    let audit = reader.required(&keys::AUDIT, value::audit);
+    Some(Socket { path: path?, mode: mode?, group, access, metrics_listen, limits: limits?, audit: audit? })
+}
+
+fn read_limits(reader: &mut Reader) -> Option<Limits> {
     let request_size = reader.required(&keys::MAX_REQUEST_SIZE, value::size);
+    let inflight_size = reader.required(&keys::MAX_INFLIGHT_SIZE, value::size);
     let connections = reader.required(&keys::MAX_CONNECTIONS, |text| value::number(text, 1..=1_000_000));
     let batch = reader.required(&keys::MAX_BATCH, |text| value::number(text, 1..=1_000_000));
-    let limits = Limits {
-        request_size: request_size?,
+    let (request_size, inflight_size) = (request_size?, inflight_size?);
+    if inflight_size < request_size {
+        let message = "is less than keyring_max_request_size: one request alone could not be handled";
+        reader.mistake(&keys::MAX_INFLIGHT_SIZE, message.to_owned());
+    }
+    Some(Limits {
+        request_size,
+        inflight_size,
         connections: usize::try_from(connections?).ok()?,
         batch: usize::try_from(batch?).ok()?,
-    };
-    Some(Socket { path: path?, mode: mode?, group, limits })
+    })
 }
 
 /// The key name that the path gives when none is set.

@@ -131,7 +131,8 @@ fn for_people(status: &Value) -> String {
     for key in status.pointer("/keyring/keys").and_then(Value::as_array).into_iter().flatten() {
         let field =
             |name| key.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        let fields: Vec<_> = ["id", "state", "version", "created"].into_iter().filter_map(field).collect();
+        let fields: Vec<_> =
+            ["id", "state", "version", "creation_time"].into_iter().filter_map(field).collect();
         if let [id, state, version, created] = fields.as_slice() {
             line("key:", Some(format!("{id}  {state}  version {version} of {created}")));
         }

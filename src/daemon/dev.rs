@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BODY_TIME, HEADER_TIME, StartError, WRITE_TIME};
 use crate::{
-    cipher::NoRandomness,
+    cipher::{Format, NoRandomness},
     keyring::{HeldKey, Key, KeyId, Keyring, Published},
     metrics::Metrics,
     secret::Secret,
+    settings::Audit,
     signals::Signal,
-    socket::{self, Answered, Limits, Live, Service, Upstream, listen},
+    socket::{self, Answered, Limits, Live, Service, Upstream, listen, transit::Formats},
 };
 
 /// The key name in Transit's paths.
@@ -41,17 +42,25 @@ pub async fn run(
     let (listener, file) = listen::bind(path, 0o600, None).await?;
     let limits = Limits {
         request_size: 32 << 20,
+        inflight_size: 256 << 20,
         connections: 1024,
         batch: 10_000,
         header_time: HEADER_TIME,
         body_time: BODY_TIME,
         write_time: WRITE_TIME,
     };
-    let live = Live { name: NAME.to_owned(), max_stale: None, limits };
+    let live = Live {
+        name: NAME.to_owned(),
+        max_stale: None,
+        formats: Formats { write: Format::Native, kong_fields: false },
+        access: None,
+        audit: Audit::Failures,
+        limits,
+    };
     let published = Arc::new(Published::with(keyring));
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(Nowhere));
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(socket::serve(listener, Arc::new(service), stop.clone()));
+    let serving = tokio::spawn(socket::serve(listener, None, Arc::new(service), stop.clone()));
     started(&id);
     while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
     stop.cancel();
@@ -66,7 +75,7 @@ fn random_keyring() -> Result<(Keyring, KeyId), NoRandomness> {
     let id = format!("dev-{:08x}", getrandom::u32()?);
     let id = KeyId::parse(&id).unwrap_or_else(|_| unreachable!("hexadecimal digits make a key id"));
     let key = Arc::new(Key::new(id.clone(), k));
-    let held = HeldKey { key, version: 1, created: SystemTime::now(), retired: false };
+    let held = HeldKey::new(key, 1, SystemTime::now());
     let keyring = Keyring::new([held], &id).unwrap_or_else(|| unreachable!("the key was just put in"));
     Ok((keyring, id))
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{FromVault, Live, describe, level, limits};
+use super::{FromVault, describe, level, live};
 use crate::{
     logging::Log,
     metrics::{Metrics, Outcome},
@@ -55,15 +55,17 @@ impl Reload {
         let described = describe(&settings);
         let Settings { vault, keyring, socket, log } = settings;
         let session = Session::new(vault, Arc::clone(&self.metrics)).map_err(|error| error.to_string())?;
-        let made = |socket: &settings::Socket| (socket.path.clone(), socket.mode, socket.group);
+        let made = |socket: &settings::Socket| {
+            (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
+        };
         if made(&socket) != made(&self.socket) {
             tracing::warn!(
-                "keyring_socket_path, _mode and _group take effect at the next start: restart keyringd"
+                "keyring_socket_path, _mode, _group and keyring_metrics_listen take effect at the next start: restart \
+                 keyringd"
             );
         }
         self.log.change(level(log), log.format == LogFormat::Json);
-        let (name, max_stale) = (keyring.name.clone(), keyring.max_stale);
-        self.service.change(Live { name, max_stale, limits: limits(socket.limits) });
+        self.service.change(live(&keyring, &socket));
         self.upstream.described.store(Arc::new(described));
         let sync = self.sync.clone();
         tokio::spawn(async move { sync.change(session, keyring).await });

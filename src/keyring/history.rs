@@ -168,10 +168,8 @@ impl History {
             let mut candidate = held.contents.active.as_ref().filter(|_| !held.retired);
             for key in &held.contents.keys {
                 let fresh = HeldKey {
-                    key: Arc::clone(key),
-                    version: version.number,
-                    created: version.created,
                     retired: held.retired,
+                    ..HeldKey::new(Arc::clone(key), version.number, version.created)
                 };
                 match keys.get_mut(key.id()) {
                     Some(older) if !older.key.same_key(key) => {
@@ -182,7 +180,12 @@ impl History {
                             reason: RejectionReason::Conflict(older.version),
                         });
                     }
-                    Some(older) => *older = HeldKey { retired: older.retired && held.retired, ..fresh },
+                    Some(older) => {
+                        let mut earlier_versions = std::mem::take(&mut older.earlier_versions);
+                        earlier_versions.push(older.version);
+                        let retired = older.retired && held.retired;
+                        *older = HeldKey { earlier_versions, retired, ..fresh };
+                    }
                     None => {
                         keys.insert(key.id().clone(), fresh);
                     }

@@ -3,8 +3,13 @@
 //! The key text is derived to the 32-byte key K (Kong's rule, or base64), and K to the key of the native format. The
 //! formats' bytes are in `cipher`; which keys are held is in `keyring`.
 
-use std::{borrow::Borrow, fmt};
+use std::{
+    borrow::Borrow,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
+use aes_gcm::Aes256Gcm;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
@@ -27,13 +32,26 @@ pub enum KeyDerivation {
     Raw,
 }
 
-/// A key, ready to use: K and the cipher of the native format, whose own key is
+/// A key, ready to use: K, AES-256-GCM under K, and the cipher of the native format, whose own key is
 /// HKDF-SHA256(K, no salt, info `keyringd kr1 xaes-256-gcm`, 32 bytes) (RFC 5869). Wiped when dropped.
 pub struct Key {
     id: KeyId,
     k: Secret<[u8; 32]>,
+    aes: Aes256Gcm,
     xaes: Xaes256Gcm,
+    /// Messages that this process sealed with [`Key::aes`], whose nonces are short.
+    messages: AtomicU64,
 }
+
+/// How many messages one key may seal with random 96-bit nonces (NIST SP 800-38D, 8.3): by everybody who holds the key.
+pub const MESSAGE_BUDGET: u64 = 1 << 32;
+
+/// From here on, half of the budget, a rotation is called for.
+pub const MESSAGES_TO_WARN_FROM: u64 = MESSAGE_BUDGET / 2;
+
+/// What to say then.
+pub const TOO_MANY_MESSAGES: &str = "more than 2^31 messages were sealed with 96-bit nonces under the key, of the 2^32 that \
+all who hold it may seal: write a new key to Vault";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -98,16 +116,30 @@ impl Key {
         Hkdf::<Sha256>::new(None, k.expose())
             .expand(b"keyringd kr1 xaes-256-gcm", okm.as_mut_slice())
             .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
-        let xaes = Xaes256Gcm::new((&*okm).into());
-        Self { id, k, xaes }
+        let (aes, xaes) = (Aes256Gcm::new(k.expose().into()), Xaes256Gcm::new((&*okm).into()));
+        Self { id, k, aes, xaes, messages: AtomicU64::new(0) }
     }
 
     pub const fn id(&self) -> &KeyId {
         &self.id
     }
 
+    pub const fn aes(&self) -> &Aes256Gcm {
+        &self.aes
+    }
+
     pub const fn xaes(&self) -> &Xaes256Gcm {
         &self.xaes
+    }
+
+    /// How many messages this process sealed under K with random 96-bit nonces.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Counts such messages, and answers how many there were before.
+    pub fn count_messages(&self, more: u64) -> u64 {
+        self.messages.fetch_add(more, Ordering::Relaxed)
     }
 
     /// Whether both hold the same 32 bytes, in constant time.

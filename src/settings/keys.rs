@@ -139,6 +139,10 @@ keys! {
         "How long after the last good sync /readyz fails; 0 for never.");
     KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.").word();
+    CIPHERTEXT_FORMAT = Key::new("keyring_ciphertext_format", Some("native"), "native or transit",
+        "What encrypt writes. transit is for a single writer a key: its nonces allow 2^32 messages by everybody together.").word();
+    KONG_FIELDS = Key::new("keyring_kong_fields", Some("off"), "on or off",
+        "Also read, and on request write, Kong's own encrypted fields, which nothing authenticates.");
     NAME = Key::new("keyring_name", None, "letters, digits and _ . -",
         "The key name in /v1/transit/…/{name}; the last segment of the path unless set.");
     SOCKET_PATH = Key::new("keyring_socket_path", Some("/run/keyringd/keyringd.sock"), "a path",
@@ -147,8 +151,15 @@ keys! {
         "The socket's mode. Who can write to it can connect.");
     SOCKET_GROUP = Key::new("keyring_socket_group", None, "a group, by name or number",
         "The socket's group; the daemon's own unless set.");
+    ACCESS = Key::new("keyring_access", None,
+        "a list of user:, uid:, group: or gid: entries, each with = and operations or all",
+        "Who may do what, by what the kernel says of the peer; the socket's mode alone decides unless set.");
+    METRICS_LISTEN = Key::new("keyring_metrics_listen", None, "a loopback address:port",
+        "Where /metrics, /livez and /readyz are served beside the socket.");
     MAX_REQUEST_SIZE = Key::new("keyring_max_request_size", Some("32m"), "bytes, or with k, m, g; 1k to 1g",
         "The largest body of one request.");
+    MAX_INFLIGHT_SIZE = Key::new("keyring_max_inflight_size", Some("256m"), "bytes, or with k, m, g; 1k to 1g",
+        "The most bytes of requests being handled at once; past it clients are asked to try again.");
     MAX_CONNECTIONS = Key::new("keyring_max_connections", Some("1024"), "1 to 1000000",
         "How many clients may be connected at once; further ones wait.");
     MAX_BATCH = Key::new("keyring_max_batch", Some("10000"), "1 to 1000000",
@@ -157,6 +168,8 @@ keys! {
         "The least severe messages that are logged. Kong does not know trace.").kong().word();
     LOG_FORMAT = Key::new("keyring_log_format", Some("text"), "text or json",
         "The form of the log, on standard error.").word();
+    AUDIT = Key::new("keyring_audit", Some("failures"), "off, failures, or all",
+        "Which requests get a line in the log: who asked for what, and how it went.").word();
 }
 
 /// Keys of Kong's cluster strategy, which a kong.conf may hold and which say nothing to keyringd.

@@ -3,11 +3,11 @@
 //! An error never quotes the text, since a parser does not know whether it is a secret. Which key holds which kind is in
 //! `settings`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use url::Url;
 
-use super::{KvVersion, LogFormat, LogLevel, SecretPath};
+use super::{Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath};
 use crate::keyring::KeyDerivation;
 
 /// What was expected, for people: "expected …" stands before it.
@@ -57,6 +57,22 @@ pub fn log_level(text: &str) -> Parsed<LogLevel> {
 
 pub fn log_format(text: &str) -> Parsed<LogFormat> {
     one_of(text, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+}
+
+pub fn audit(text: &str) -> Parsed<Audit> {
+    one_of(text, &[("off", Audit::Off), ("failures", Audit::Failures), ("all", Audit::All)])
+}
+
+pub fn ciphertext_format(text: &str) -> Parsed<CiphertextFormat> {
+    one_of(text, &[("native", CiphertextFormat::Native), ("transit", CiphertextFormat::Transit)])
+}
+
+/// An address on this machine alone, with a port. Nobody is asked who he is there.
+pub fn loopback_address(text: &str) -> Parsed<SocketAddr> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        _ => expected("an address of this machine alone with a port, such as 127.0.0.1:9187 or [::1]:9187"),
+    }
 }
 
 /// A whole number within a range.
@@ -240,6 +256,17 @@ mod tests {
         );
         for bad in ["", "m", "1023", "2g", "1.5m", "-1m", "+1m", "1mm", "99999999999g", "é"] {
             assert_eq!(size(bad), Err("a size from 1k to 1g, such as 512k or 32m".into()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_is_this_machine_alone() {
+        for good in ["127.0.0.1:9187", "127.9.9.9:1", "[::1]:9187"] {
+            assert!(loopback_address(good).is_ok(), "{good}");
+        }
+        for bad in ["0.0.0.0:9187", "10.0.0.1:9187", "localhost:9187", "127.0.0.1", ":9187", "[::]:9187", ""]
+        {
+            assert!(loopback_address(bad).is_err(), "{bad}");
         }
     }
 

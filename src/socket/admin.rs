@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 
 use super::{Service, Upstream, answer::Answer};
 use crate::{
-    keyring::{KeyId, Keyring, Listing, Published, published::Report},
+    keyring::{
+        HeldKey, KeyId, Keyring, Listing, Published,
+        key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
+        published::Report,
+    },
+    metrics::State,
     secret::Secret,
 };
 
@@ -111,33 +116,67 @@ pub fn status(service: &Service) -> Answer {
         "ready": keyring.is_some(),
         "reason": keyring.is_none().then(|| why_no_keys(&report)),
         "name": service.live().name,
-        "keyring": keyring.map(|keyring| keys(&keyring)),
+        "keyring": keyring.as_deref().map(keys),
+        "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
         "sync": sync_state(&report, SystemTime::now()),
         "source": service.upstream.describe(),
     });
     Answer::json(200, &body)
 }
 
+/// What an operator should see to, beside what the syncs say.
+fn warnings(keyring: &Keyring) -> Vec<String> {
+    let worn = |held: &&&HeldKey| held.key.messages() >= MESSAGES_TO_WARN_FROM;
+    let keys = keyring.newest_first();
+    keys.iter().filter(worn).map(|held| format!("{}: {TOO_MANY_MESSAGES}", held.key.id())).collect()
+}
+
 fn keys(keyring: &Keyring) -> Value {
     let active = keyring.active().key.id();
-    let state = |id, retired| match (id == active, retired) {
+    let one = |held: &&HeldKey| {
+        let mut told = key(held, active);
+        told["version"] = held.version.into();
+        told["messages"] = held.key.messages().into();
+        told
+    };
+    let keys: Vec<_> = keyring.newest_first().iter().map(one).collect();
+    json!({ "active": active.as_str(), "keys": keys })
+}
+
+/// What is told of a key: `id`, `creation_time`, `state`.
+pub fn key(held: &HeldKey, active: &KeyId) -> Value {
+    let id = held.key.id();
+    let state = match (id == active, held.retired) {
         (true, _) => "active",
         (_, true) => "retired",
         _ => "live",
     };
-    let keys: Vec<_> = keyring
-        .newest_first()
-        .iter()
-        .map(|held| {
-            json!({
-                "id": held.key.id().as_str(),
-                "version": held.version,
-                "created": rfc3339(held.created),
-                "state": state(held.key.id(), held.retired),
-            })
-        })
-        .collect();
-    json!({ "active": active.as_str(), "keys": keys })
+    json!({ "id": id.as_str(), "creation_time": rfc3339(held.created), "state": state })
+}
+
+/// The gauges, as they are now.
+pub fn metrics(service: &Service) -> Answer {
+    let (keyring, report) = (service.published.keyring(), service.published.report());
+    let keys = keyring.as_ref().map(|keyring| keyring.newest_first()).unwrap_or_default();
+    let active = keyring.as_ref().map(|keyring| keyring.active());
+    let is_active = |held: &HeldKey| active.is_some_and(|active| active.key.id() == held.key.id());
+    let others = || keys.iter().filter(|held| !is_active(held));
+    let retired = others().filter(|held| held.retired).count();
+    let age = |held: &HeldKey| SystemTime::now().duration_since(held.created).unwrap_or_default();
+    let most_messages = others().map(|held| held.key.messages()).max();
+    Answer::metrics(service.metrics.text(&State {
+        connections: service.connections(),
+        inflight_bytes: service.inflight.bytes(),
+        keys_active: active.is_some(),
+        keys_live: others().count() - retired,
+        keys_retired: retired,
+        records_rejected: report.rejected.len(),
+        active_key_age: active.map(age),
+        messages: [active.map_or(0, |held| held.key.messages()), most_messages.unwrap_or(0)],
+        messages_budget: MESSAGE_BUDGET,
+        last_sync: report.last_success,
+        versions_headroom: report.listing.as_ref().map(Listing::headroom),
+    }))
 }
 
 fn sync_state(report: &Report, now: SystemTime) -> Value {
@@ -183,6 +222,6 @@ pub fn elsewhere(path: &str) -> Answer {
     }
     Answer::errors(
         404,
-        "no such path: see /v1/transit/encrypt/{name}, /v1/transit/decrypt/{name}, /keyring, /status",
+        "no such path: see /v1/transit/encrypt/{name}, /v1/transit/decrypt/{name}, /keyring, /status, /metrics",
     )
 }

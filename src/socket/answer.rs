@@ -9,18 +9,30 @@ use hyper::{
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::metrics;
+use super::{audit::Facts, inflight::Hold};
+use crate::{cipher::Payload, keyring::HeldKey, metrics};
 
 pub type Body = Full<Bytes>;
 
-/// How long a client should wait when there are no keys yet. The first retries towards Vault are as close.
+/// How long a client should wait when there are no keys yet, or too much is asked at once. The first retries towards
+/// Vault are as close.
 const RETRY_AFTER_SECONDS: &str = "2";
+
+/// The headers of an answer that is bytes and nothing else.
+const KEY_ID: HeaderName = HeaderName::from_static("keyring-key-id");
+const KEY_VERSION: HeaderName = HeaderName::from_static("keyring-key-version");
+const NEEDS_REWRAP: HeaderName = HeaderName::from_static("keyring-needs-rewrap");
+
+/// The header that says, without leave to see the status, which name stands in Transit's paths.
+const NAME: HeaderName = HeaderName::from_static("keyring-name");
 
 #[derive(Debug)]
 pub struct Answer {
     status: StatusCode,
     body: Bytes,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// For the audit.
+    facts: Facts,
 }
 
 impl Answer {
@@ -40,6 +52,29 @@ impl Answer {
         Self { headers: vec![(header::CONTENT_TYPE, json)], ..Self::plain(status, body) }
     }
 
+    /// Bytes as they are, sealed or opened with this key.
+    pub fn octets(payload: Payload, held: &HeldKey) -> Self {
+        let text = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+        let mut answer = Self::plain(200, Bytes::from_owner(payload));
+        answer.headers.extend([
+            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (KEY_ID, text(held.key.id().as_str())),
+            (KEY_VERSION, HeaderValue::from(held.version)),
+        ]);
+        answer.about(Facts { key_id: Some(held.key.id().clone()), ..Facts::default() })
+    }
+
+    /// Whether the ciphertext that was opened should be rewrapped.
+    pub fn needs_rewrap(self, needs_rewrap: bool) -> Self {
+        self.with(NEEDS_REWRAP, if needs_rewrap { "true" } else { "false" })
+    }
+
+    /// Says how the keyring is called.
+    pub fn named(mut self, name: &str) -> Self {
+        self.headers.extend(HeaderValue::from_str(name).ok().map(|name| (NAME, name)));
+        self
+    }
+
     /// `{"errors": ["…"]}`, as Vault answers.
     pub fn errors(status: u16, message: impl AsRef<str>) -> Self {
         Self::json(status, &serde_json::json!({ "errors": [message.as_ref()] }))
@@ -52,11 +87,15 @@ impl Answer {
 
     /// Try again soon: there are no keys yet.
     pub fn not_yet(message: impl AsRef<str>) -> Self {
-        Self::errors(503, message).with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+        Self::errors(503, message).try_again()
+    }
+
+    pub fn try_again(self) -> Self {
+        self.with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
     }
 
     pub fn not_allowed(methods: &'static str) -> Self {
-        Self::errors(405, format!("this path takes {methods} alone")).with(header::ALLOW, methods)
+        Self::errors(405, format!("this path takes {methods} and nothing else")).with(header::ALLOW, methods)
     }
 
     pub fn text(status: u16, text: impl Into<String>) -> Self {
@@ -79,6 +118,31 @@ impl Answer {
         self.with(header::CONNECTION, "close")
     }
 
+    /// What the audit says of it.
+    pub fn about(mut self, facts: Facts) -> Self {
+        self.facts = facts;
+        self
+    }
+
+    /// Keeps the request's bytes counted until the answer is sent.
+    pub fn holding(mut self, hold: Hold) -> Self {
+        self.body = hold.keep(self.body);
+        self
+    }
+
+    pub const fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// Bytes of its body.
+    pub const fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    pub fn take_facts(&mut self) -> Facts {
+        std::mem::take(&mut self.facts)
+    }
+
     pub fn into_response(self) -> Response<Body> {
         let mut response = Response::new(Full::new(self.body));
         *response.status_mut() = self.status;
@@ -88,7 +152,7 @@ impl Answer {
 
     fn plain(status: u16, body: Bytes) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, body, headers: Vec::new() }
+        Self { status, body, headers: Vec::new(), facts: Facts::default() }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {

@@ -2,63 +2,111 @@
 
 use http_body_util::BodyExt as _;
 use hyper::{
-    body::{Body as _, Incoming},
+    body::{Body as _, Bytes, Incoming},
     header::{self, HeaderMap},
 };
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{Limits, answer::Answer};
+use super::{Limits, answer::Answer, inflight::Hold};
 
 /// The room that every body has at first.
 const FIRST_ROOM: usize = 64 << 10;
 
-/// The body, or the answer that refuses it: 413 too large, 408 too slow, 400 cut off.
+/// The room behind every body, for the tag of what is sealed where it is.
+const TAIL: usize = 16;
+
+/// What a body is read into.
+pub struct Wanted<'a> {
+    pub limits: &'a Limits,
+    /// Free bytes ahead of it, for what will stand there once it is sealed.
+    pub room: usize,
+}
+
+/// The body behind its room, or the answer that refuses it: 413 too large, 429 too much at once, 408 too slow, 400 cut
+/// off.
 pub async fn read(
     headers: &HeaderMap,
     body: Incoming,
-    limits: &Limits,
+    wanted: Wanted<'_>,
+    hold: &mut Hold,
 ) -> Result<Zeroizing<Vec<u8>>, Answer> {
+    let limits = wanted.limits;
     let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
-    if announced.is_some_and(|len| len > limits.request_size) && headers.contains_key(header::EXPECT) {
-        return Err(too_large(limits)); // the client waits for our word before it sends anything
-    }
-    match tokio::time::timeout(limits.body_time, collect(body, announced, limits)).await {
-        Ok(outcome) => outcome,
-        Err(_) => {
-            let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
-            Err(Answer::errors(408, message).and_close())
+    let refused = match announced {
+        Some(len) if len > limits.request_size => Some(too_large(limits)),
+        Some(len) if !hold.has_room_for(len) => Some(too_much_at_once(limits)),
+        _ => None,
+    };
+    match refused {
+        Some(answer) => {
+            discard(headers, body, limits).await;
+            Err(answer)
         }
+        None => match timeout(limits.body_time, collect(body, announced, wanted, hold)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
+                Err(Answer::errors(408, message).and_close())
+            }
+        },
     }
+}
+
+/// Takes in a body that nobody wants, and keeps none of it: a client that is still sending would not read an answer.
+/// One that waits for our word before it sends anything gets none.
+pub async fn discard(headers: &HeaderMap, body: Incoming, limits: &Limits) {
+    if !headers.contains_key(header::EXPECT) {
+        take_in(body, limits).await;
+    }
+}
+
+async fn take_in(mut body: Incoming, limits: &Limits) {
+    let mut taken = 0;
+    let rest = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, Bytes::len);
+            if taken > limits.request_size {
+                return;
+            }
+        }
+    };
+    let _ = timeout(limits.body_time, rest).await;
 }
 
 async fn collect(
     mut body: Incoming,
     announced: Option<usize>,
-    limits: &Limits,
+    wanted: Wanted<'_>,
+    hold: &mut Hold,
 ) -> Result<Zeroizing<Vec<u8>>, Answer> {
+    let (limits, room) = (wanted.limits, wanted.room);
     // Room as it comes, not as it is announced: a word costs a client nothing, and room is wiped when it is given back.
-    let mut collected = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(FIRST_ROOM).min(FIRST_ROOM)));
-    let mut beyond = 0;
+    let first = announced.unwrap_or(FIRST_ROOM).min(FIRST_ROOM) + room + TAIL;
+    let mut collected = Zeroizing::new(Vec::with_capacity(first));
+    collected.resize(room, 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Answer::errors(400, "the body was cut off").and_close()) };
         let Ok(data) = frame.into_data() else { continue };
-        if beyond == 0 && collected.len() + data.len() <= limits.request_size {
-            make_room(&mut collected, data.len(), announced.unwrap_or(0).min(limits.request_size));
+        let refused = if collected.len() - room + data.len() > limits.request_size {
+            too_large(limits)
+        } else if !hold.grow(data.len()) {
+            too_much_at_once(limits)
+        } else {
+            make_room(&mut collected, data.len(), announced.map_or(0, |len| len + room + TAIL));
             collected.extend_from_slice(&data);
             continue;
-        }
-        // A client that is still sending would not read an answer: take in as much again, and keep none of it.
-        beyond += data.len();
-        if beyond > limits.request_size {
-            break;
-        }
+        };
+        drop(collected);
+        take_in(body, limits).await;
+        return Err(refused);
     }
-    if beyond == 0 { Ok(collected) } else { Err(too_large(limits)) }
+    Ok(collected)
 }
 
 /// Grows the buffer by wiping the old one: by doubling, or at once to the announced size when a quarter of it is there.
 fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) {
-    let needed = collected.len() + more;
+    let needed = collected.len() + more + TAIL;
     if needed <= collected.capacity() {
         return;
     }
@@ -72,4 +120,12 @@ fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) 
 fn too_large(limits: &Limits) -> Answer {
     let message = format!("the body is larger than {} bytes (keyring_max_request_size)", limits.request_size);
     Answer::errors(413, message).and_close()
+}
+
+fn too_much_at_once(limits: &Limits) -> Answer {
+    let message = format!(
+        "more than {} bytes of requests are being handled at once (keyring_max_inflight_size): try again",
+        limits.inflight_size
+    );
+    Answer::errors(429, message).try_again().and_close()
 }

@@ -12,19 +12,18 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
     time::{Instant, Sleep, sleep_until},
 };
 
-pub struct Patient {
-    stream: UnixStream,
+pub struct Patient<S> {
+    stream: S,
     patience: Duration,
     /// Runs while a write makes no progress.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
-    pub const fn new(stream: UnixStream, patience: Duration) -> Self {
+impl<S> Patient<S> {
+    pub const fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, deadline: None }
     }
 
@@ -41,7 +40,7 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -51,7 +50,7 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watched(written, cx)

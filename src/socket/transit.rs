@@ -1,21 +1,22 @@
-//! Encrypt and decrypt in the shapes of Vault's Transit API.
+//! Encrypt, decrypt and rewrap in the shapes of Vault's Transit API, and in files of their own data keys, what is told of
+//! the keys, and bodies that are bytes and nothing else.
 //!
 //! <https://openbao.org/api-docs/secret/transit/>. `request` reads the JSON; here each item goes through the cipher
 //! and its result is written straight into the answer. Pure: bytes and a keyring in, an answer out.
 
+pub mod datakey;
+pub mod keys;
+pub mod octets;
 mod request;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use base64_simd::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
-use super::answer::Answer;
+use super::{answer::Answer, audit::Facts};
 use crate::{
-    cipher::{
-        NoRandomness, OpenError,
-        native::{self, Message, Nonces},
-    },
-    keyring::{HeldKey, Keyring},
+    cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
+    keyring::{HeldKey, Keyring, key},
 };
 use request::{Input, Item, Request};
 
@@ -23,6 +24,16 @@ use request::{Input, Item, Request};
 pub enum Operation {
     Encrypt,
     Decrypt,
+    Rewrap,
+}
+
+/// Which ciphertexts are written and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// What encrypt writes: native or transit.
+    pub write: Format,
+    /// Whether Kong's own fields are read, and written on request.
+    pub kong_fields: bool,
 }
 
 /// The answer, and whether a key that was named is not held: then it is worth looking for newer keys.
@@ -40,90 +51,91 @@ enum ItemError {
     NotBase64(&'static str),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl Operation {
-    /// The operation that `<operation>/<name>` asks for.
-    pub fn of(path: &str, name: &str) -> Result<Self, Answer> {
-        let (operation, named) = path.split_once('/').unwrap_or((path, ""));
-        let operation = match operation {
-            "encrypt" => Self::Encrypt,
-            "decrypt" => Self::Decrypt,
-            _ => {
-                return Err(Answer::errors(
-                    404,
-                    "no such Transit operation here: encrypt and decrypt are served",
-                ));
-            }
-        };
-        if named == name {
-            return Ok(operation);
-        }
-        Err(Answer::errors(
-            404,
-            format!("no such key name here: this keyring is called {name} (keyring_name)"),
-        ))
-    }
-
     /// Runs a request on one keyring from start to end.
-    pub fn run(self, keyring: &Keyring, body: &[u8], max_batch: usize) -> Outcome {
-        let request = match Request::parse(body, max_batch) {
-            Ok(request) => request,
-            Err(message) => return Outcome { answer: Answer::errors(400, message), unknown_key: false },
+    pub fn run(self, keyring: &Keyring, formats: Formats, body: &[u8], max_batch: usize) -> Outcome {
+        let parsed = Request::parse(body, max_batch);
+        let ready = parsed.and_then(|request| Ok((self.format(&request, formats)?, request)));
+        let (format, request) = match ready {
+            Ok(ready) => ready,
+            Err(message) => return Outcome::known(Answer::errors(400, message)),
         };
         let items = match &request.input {
             Input::One(item) => std::slice::from_ref(item),
             Input::Batch(items) => items,
         };
-        let run = match self {
-            Self::Encrypt => {
-                Run::encrypting(items.len()).map(|run| run.over(keyring, &request, items, body.len()))
+        let sealed = if self == Self::Decrypt { 0 } else { items.len() };
+        match Nonces::draw(sealed, format) {
+            Ok(nonces) => {
+                let mut run = Run { operation: self, keyring, formats, format, nonces };
+                run.over(&request, items, body.len())
             }
-            Self::Decrypt => Ok(Run::Decrypting.over(keyring, &request, items, body.len())),
-        };
-        run.unwrap_or_else(|error| Outcome {
-            answer: Answer::errors(500, error.to_string()),
-            unknown_key: false,
-        })
+            Err(error) => Outcome::known(Answer::errors(500, error.to_string())),
+        }
+    }
+
+    /// The format to write: the configured one, or what the request asks for within what the settings allow.
+    fn format(self, request: &Request<'_>, formats: Formats) -> Result<Format, &'static str> {
+        let Some(wanted) = request.format.as_deref() else { return Ok(formats.write) };
+        match wanted {
+            _ if self == Self::Decrypt => Err("format is for encrypt and rewrap: decrypt reads every format"),
+            "native" => Ok(Format::Native),
+            "transit" if formats.write == Format::Transit => Ok(Format::Transit),
+            "transit" => Err("format transit is written only with keyring_ciphertext_format = transit"),
+            "kong" if formats.kong_fields => Ok(Format::Kong),
+            "kong" => Err("format kong is written only with keyring_kong_fields = on"),
+            _ => Err("format must be native, transit or kong"),
+        }
+    }
+}
+
+impl Outcome {
+    /// Nothing that newer keys would change.
+    pub const fn known(answer: Answer) -> Self {
+        Self { answer, unknown_key: false }
     }
 }
 
 /// An operation under way, with the nonces that were drawn for it.
-enum Run {
-    Encrypting(Nonces),
-    Decrypting,
+struct Run<'k> {
+    operation: Operation,
+    keyring: &'k Keyring,
+    formats: Formats,
+    format: Format,
+    nonces: Nonces,
 }
 
-impl Run {
-    fn encrypting(items: usize) -> Result<Self, NoRandomness> {
-        Ok(Self::Encrypting(Nonces::draw(items)?))
-    }
-
-    fn over(
-        mut self,
-        keyring: &Keyring,
-        request: &Request<'_>,
-        items: &[Item<'_>],
-        body_len: usize,
-    ) -> Outcome {
+impl Run<'_> {
+    fn over(&mut self, request: &Request<'_>, items: &[Item<'_>], body_len: usize) -> Outcome {
         // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes an item.
-        let mut out = Zeroizing::new(Vec::with_capacity(body_len + 200 * items.len() + 64));
+        // A field of Kong's takes two digits a byte.
+        let growth = if self.format == Format::Kong { 2 } else { 1 };
+        let mut out = Zeroizing::new(Vec::with_capacity(growth * body_len + 200 * items.len() + 64));
         let mut failed = 0;
         let mut unknown_key = false;
+        let mut facts = Facts::default();
         let batch = matches!(request.input, Input::Batch(_));
         out.extend_from_slice(if batch { br#"{"data":{"batch_results":["# } else { br#"{"data":{"# });
         for (at, item) in items.iter().enumerate() {
             if batch {
                 out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
             }
-            if let Err(error) = self.one(keyring, item, &mut out) {
-                unknown_key |= matches!(error, ItemError::Open(OpenError::UnknownKey(_)));
-                if !batch {
-                    return Outcome { answer: Answer::errors(400, error.to_string()), unknown_key };
+            match self.one(item, &mut out) {
+                Ok(held) if !batch => facts.key_id = Some(held.key.id().clone()),
+                Ok(_) => {}
+                Err(error) => {
+                    unknown_key |= error.is_unknown_key();
+                    if !batch {
+                        return Outcome { answer: Answer::errors(400, error.to_string()), unknown_key };
+                    }
+                    failed += 1;
+                    out.extend_from_slice(br#""error":"#);
+                    write_json(&error.to_string(), &mut out);
                 }
-                failed += 1;
-                out.extend_from_slice(br#""error":"#);
-                write_json(&error.to_string(), &mut out);
             }
             if batch {
                 out.extend_from_slice(br#","reference":"#);
@@ -137,67 +149,119 @@ impl Run {
             _ if failed < items.len() => request.partial_failure_status,
             _ => 400,
         };
-        Outcome { answer: Answer::wiped_json(status, out), unknown_key }
+        if batch {
+            facts = Facts { items: Some(items.len()), failed_items: failed, ..facts };
+        }
+        if self.operation != Operation::Decrypt {
+            count(self.keyring.active(), self.format, items.len() - failed);
+        }
+        Outcome { answer: Answer::wiped_json(status, out).about(facts), unknown_key }
     }
 
-    /// Appends one item's result to `out`, or nothing when it fails.
-    fn one(&mut self, keyring: &Keyring, item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), ItemError> {
-        match self {
-            Self::Encrypting(nonces) => encrypt(keyring, item, nonces, out),
-            Self::Decrypting => decrypt(keyring, item, out),
+    /// Appends one item's result to `out` and answers its key, or appends nothing when it fails.
+    fn one(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&HeldKey, ItemError> {
+        match self.operation {
+            Operation::Encrypt => self.encrypt(item, out),
+            Operation::Decrypt => self.decrypt(item, out),
+            Operation::Rewrap => self.rewrap(item, out),
         }
     }
+
+    /// `ciphertext`, `key_id`, `key_version`. The plaintext is decoded into the buffer that it is sealed in.
+    fn encrypt(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&HeldKey, ItemError> {
+        let plaintext = item.plaintext.as_deref().ok_or(ItemError::Missing("plaintext"))?;
+        let associated_data = associated_data(item)?;
+        let len = BASE64.estimated_decoded_length(plaintext.len());
+        let message = Message::new(self.format, len, |buffer| {
+            BASE64
+                .decode_append(plaintext, buffer)
+                .or_else(|_| BASE64.decode_append(without_line_breaks(plaintext).as_str(), buffer))
+                .map_err(|_| ItemError::NotBase64("plaintext"))
+        })?;
+        self.seal(message, &associated_data, out)
+    }
+
+    /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
+    fn decrypt(&self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&HeldKey, ItemError> {
+        let opened = self.open(item, &associated_data(item)?)?;
+        out.extend_from_slice(br#""plaintext":""#);
+        BASE64.encode_append(opened.plaintext.as_bytes(), out);
+        out.push(b'"');
+        write_key(opened.held, out);
+        let needs_rewrap = needs_rewrap(&opened, self.keyring, self.formats);
+        out.extend_from_slice(br#","needs_rewrap":"#);
+        out.extend_from_slice(if needs_rewrap { b"true" } else { b"false" });
+        Ok(opened.held)
+    }
+
+    /// As encrypt, from whatever can be opened to the format to write, under the active key.
+    fn rewrap(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&HeldKey, ItemError> {
+        let associated_data = associated_data(item)?;
+        let opened = self.open(item, &associated_data)?;
+        let plaintext = opened.plaintext.as_bytes();
+        let message = Message::new(self.format, plaintext.len(), |buffer| {
+            buffer.extend_from_slice(plaintext);
+            Ok::<_, ItemError>(())
+        })?;
+        self.seal(message, &associated_data, out)
+    }
+
+    fn seal(
+        &mut self,
+        message: Message,
+        associated_data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<&HeldKey, ItemError> {
+        let (active, before) = (self.keyring.active(), out.len());
+        out.extend_from_slice(br#""ciphertext":""#);
+        if let Err(error) = message.seal_text(active, &mut self.nonces, associated_data, out) {
+            out.truncate(before);
+            return Err(error.into());
+        }
+        out.push(b'"');
+        write_key(active, out);
+        Ok(active)
+    }
+
+    fn open(&self, item: &Item<'_>, associated_data: &[u8]) -> Result<Opened<'_>, ItemError> {
+        let ciphertext = item.ciphertext.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
+        Ok(cipher::open_text(self.keyring, ciphertext, associated_data, self.formats.kong_fields)?)
+    }
 }
 
-/// `ciphertext`, `key_id`, `key_version`. The plaintext is decoded into the buffer that it is sealed in.
-fn encrypt(
-    keyring: &Keyring,
-    item: &Item<'_>,
-    nonces: &mut Nonces,
-    out: &mut Vec<u8>,
-) -> Result<(), ItemError> {
-    let plaintext = item.plaintext.as_deref().ok_or(ItemError::Missing("plaintext"))?;
-    let associated_data = associated_data(item)?;
-    let message = Message::new(BASE64.estimated_decoded_length(plaintext.len()), |buffer| {
-        BASE64
-            .decode_append(plaintext, buffer)
-            .or_else(|_| BASE64.decode_append(without_line_breaks(plaintext).as_str(), buffer))
-            .map_err(|_| ItemError::NotBase64("plaintext"))
-    })?;
-    let active = keyring.active();
-    out.extend_from_slice(br#""ciphertext":""#);
-    message.seal_text(&active.key, nonces.take(), &associated_data, out);
-    out.push(b'"');
-    write_key(active, out);
-    Ok(())
+impl ItemError {
+    const fn is_unknown_key(&self) -> bool {
+        matches!(self, Self::Open(error) if error.is_unknown_key())
+    }
 }
 
-/// `plaintext`, `key_id`, `key_version`, `needs_rewrap`: whether it was sealed under a key that is no longer active.
-fn decrypt(keyring: &Keyring, item: &Item<'_>, out: &mut Vec<u8>) -> Result<(), ItemError> {
-    let ciphertext = item.ciphertext.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
-    let associated_data = associated_data(item)?;
-    let (held, plaintext) = native::open_text(keyring, ciphertext, &associated_data)?;
-    out.extend_from_slice(br#""plaintext":""#);
-    BASE64.encode_append(plaintext.as_bytes(), out);
-    out.push(b'"');
-    write_key(held, out);
-    let needs_rewrap = held.key.id() != keyring.active().key.id();
-    out.extend_from_slice(if needs_rewrap {
-        br#","needs_rewrap":true"#
-    } else {
-        br#","needs_rewrap":false"#
-    });
-    Ok(())
+/// Whether a rewrap would change more than the nonce: another key is active by now, or another format configured.
+fn needs_rewrap(opened: &Opened<'_>, keyring: &Keyring, formats: Formats) -> bool {
+    opened.held.key.id() != keyring.active().key.id() || opened.format != formats.write
+}
+
+/// Counts what was sealed with short nonces, and says so when it becomes too much.
+fn count(held: &HeldKey, format: Format, sealed: usize) {
+    if !format.counts_messages() {
+        return;
+    }
+    let before = held.key.count_messages(sealed as u64);
+    let after = before.saturating_add(sealed as u64);
+    let crossed = |mark| before < mark && mark <= after;
+    if crossed(key::MESSAGES_TO_WARN_FROM) || crossed(key::MESSAGE_BUDGET) {
+        tracing::warn!(key_id = %held.key.id(), messages = after, "{}", key::TOO_MANY_MESSAGES);
+    }
 }
 
 fn associated_data(item: &Item<'_>) -> Result<Vec<u8>, ItemError> {
-    match item.associated_data.as_deref() {
-        None => Ok(Vec::new()),
-        Some(text) => BASE64_STANDARD
-            .decode(text)
-            .or_else(|_| BASE64_STANDARD.decode(without_line_breaks(text).as_str()))
-            .map_err(|_| ItemError::NotBase64("associated_data")),
-    }
+    item.associated_data.as_deref().map_or_else(|| Ok(Vec::new()), decode_associated_data)
+}
+
+fn decode_associated_data(text: &str) -> Result<Vec<u8>, ItemError> {
+    BASE64_STANDARD
+        .decode(text)
+        .or_else(|_| BASE64_STANDARD.decode(without_line_breaks(text).as_str()))
+        .map_err(|_| ItemError::NotBase64("associated_data"))
 }
 
 /// Transit passes over line breaks in base64, which base64(1) puts there.
@@ -216,4 +280,28 @@ fn write_key(held: &HeldKey, out: &mut Vec<u8>) {
 fn write_json(text: &str, out: &mut Vec<u8>) {
     // Writing a string into memory cannot fail.
     let _ = serde_json::to_writer(out, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use super::*;
+    use crate::{
+        keyring::{Key, KeyId},
+        secret::Secret,
+    };
+
+    #[test]
+    fn messages_with_short_nonces_are_counted_and_no_others() {
+        let id = KeyId::parse("a").unwrap();
+        let key = Arc::new(Key::new(id.clone(), Secret::new([7; 32])));
+        let keyring = Keyring::new([HeldKey::new(Arc::clone(&key), 1, SystemTime::now())], &id).unwrap();
+        let body = br#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
+        for (write, expected) in [(Format::Native, 0), (Format::Transit, 2)] {
+            let formats = Formats { write, kong_fields: false };
+            drop(Operation::Encrypt.run(&keyring, formats, body, 10));
+            assert_eq!(key.messages(), expected);
+        }
+    }
 }

@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("vault", &["secret", "keyring", "settings", "metrics"]),
     // 3: never each other
     ("sync", &["secret", "keyring", "settings", "vault", "metrics"]),
-    ("socket", &["secret", "keyring", "cipher", "metrics"]),
+    ("socket", &["secret", "keyring", "cipher", "settings", "metrics", "logging"]),
     // leaves
     ("signals", &[]),
     ("logging", &[]),

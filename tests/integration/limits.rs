@@ -7,10 +7,12 @@ use std::{
 };
 
 use keyringd::{
+    cipher::Format,
     keyring::Published,
     metrics::Metrics,
     secret::Secret,
-    socket::{self, Answered, Limits, Live, Service, Upstream},
+    settings::Audit,
+    socket::{self, Answered, Limits, Live, Service, Upstream, transit::Formats},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -228,18 +230,21 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let limits = Limits {
         request_size: 1 << 20,
+        inflight_size: 4 << 20,
         connections: 10,
         batch: 10,
         header_time: Duration::from_millis(200),
         body_time: Duration::from_millis(200),
         write_time: Duration::from_millis(500),
     };
-    let live = Live { name: "keyring".to_owned(), max_stale: None, limits };
+    let formats = Formats { write: Format::Native, kong_fields: false };
+    let name = "keyring".to_owned();
+    let live = Live { name, max_stale: None, formats, access: None, audit: Audit::Off, limits };
     let published = Arc::new(Published::default());
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(NoVault));
     let stop = CancellationToken::new();
     let (listener, _file) = runtime.block_on(socket::listen::bind(&path, 0o600, None)).unwrap();
-    let serving = runtime.spawn(socket::serve(listener, Arc::new(service), stop.clone()));
+    let serving = runtime.spawn(socket::serve(listener, None, Arc::new(service), stop.clone()));
     clients(&path);
     stop.cancel();
     assert_eq!(runtime.block_on(serving).unwrap(), 0);

@@ -9,11 +9,13 @@ mod fields;
 
 use serde::de::DeserializeSeed as _;
 
-use fields::{FieldsOf, OURS, Text};
+use fields::{Fields, FieldsOf, OURS, Text};
 
 /// A request, checked as a whole.
 pub struct Request<'a> {
     pub input: Input<'a>,
+    /// The format to write, where it is not to be the configured one.
+    pub format: Option<Text<'a>>,
     /// The status of a batch of which some items failed.
     pub partial_failure_status: u16,
 }
@@ -34,10 +36,7 @@ pub struct Item<'a> {
 impl<'a> Request<'a> {
     /// The error is for the caller and quotes none of its values.
     pub fn parse(body: &'a [u8], max_batch: usize) -> Result<Self, String> {
-        let mut json = serde_json::Deserializer::from_slice(body);
-        let parsed = FieldsOf::Request { max_batch }.deserialize(&mut json);
-        let fields =
-            parsed.and_then(|fields| json.end().map(|()| fields)).map_err(|error| describe(&error))?;
+        let fields = fields(body, FieldsOf::Request { max_batch })?;
         let partial_failure_status = match fields.partial_failure_status {
             None => 400,
             // A status without a body would drop the results.
@@ -51,8 +50,31 @@ impl<'a> Request<'a> {
             None => Input::One(fields.item.normalised()),
             Some(items) => Input::Batch(checked_batch(&fields.item, items)?),
         };
-        Ok(Self { input, partial_failure_status })
+        let format = fields.format.filter(|text| !text.is_empty());
+        Ok(Self { input, format, partial_failure_status })
     }
+}
+
+/// What is asked of a data key.
+pub struct DataKeyRequest<'a> {
+    pub bits: Option<u16>,
+    pub item: Item<'a>,
+}
+
+impl<'a> DataKeyRequest<'a> {
+    /// The error is for the caller and quotes none of its values.
+    pub fn parse(body: &'a [u8]) -> Result<Self, String> {
+        // What clients send for "nothing to say".
+        let body = if matches!(body.trim_ascii(), b"" | b"null") { b"{}" } else { body };
+        let fields = fields(body, FieldsOf::DataKey)?;
+        Ok(Self { bits: fields.bits, item: fields.item.normalised() })
+    }
+}
+
+fn fields(body: &[u8], of: FieldsOf) -> Result<Fields<'_>, String> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = of.deserialize(&mut json);
+    parsed.and_then(|fields| json.end().map(|()| fields)).map_err(|error| describe(&error))
 }
 
 impl Item<'_> {
@@ -80,6 +102,9 @@ fn checked_batch<'a>(beside: &Item<'a>, items: Vec<Item<'a>>) -> Result<Vec<Item
 /// What is wrong with the JSON, without quoting it: serde's own messages quote values.
 fn describe(error: &serde_json::Error) -> String {
     let place = format!("line {} column {}", error.line(), error.column());
+    if error.to_string().starts_with("recursion limit exceeded") {
+        return format!("the body is nested deeper than any request is: {place}");
+    }
     if !error.is_data() {
         return format!("the body is not JSON: {place}");
     }
@@ -164,7 +189,9 @@ mod tests {
             assert_eq!(error.split(" (line ").next().unwrap(), said, "{body}");
         }
         assert!(error(&"[".repeat(100_000)).starts_with("a value has the wrong type"));
-        assert!(error(&format!(r#"{{"type": {}"#, "[".repeat(100_000))).starts_with("the body is not JSON"));
+        assert!(
+            error(&format!(r#"{{"type": {}"#, "[".repeat(100_000))).starts_with("the body is nested deeper")
+        );
     }
 
     proptest! {

@@ -23,6 +23,8 @@ pub struct Fields<'a> {
     pub item: Item<'a>,
     pub batch: Option<Vec<Item<'a>>>,
     pub partial_failure_status: Option<u16>,
+    pub format: Option<Text<'a>>,
+    pub bits: Option<u16>,
 }
 
 /// Marks a message as one of ours, which quotes no value.
@@ -37,11 +39,12 @@ fn is_name(field: &str) -> bool {
     field.len() <= 64 && field.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Reads the fields of a request, or of an item, which has no batch of its own.
+/// Reads the fields of a request, of an item, which has no batch of its own, or of a request for a data key.
 #[derive(Clone, Copy)]
 pub enum FieldsOf {
     Request { max_batch: usize },
     Item,
+    DataKey,
 }
 
 impl<'de> DeserializeSeed<'de> for FieldsOf {
@@ -63,16 +66,26 @@ impl<'de> Visitor<'de> for FieldsOf {
         let mut fields = Fields::default();
         while let Some(name) = map.next_key::<Text<'de>>()? {
             match (&*name, self) {
-                ("plaintext", _) => once(&mut fields.item.plaintext, map.next_value()?)?,
-                ("ciphertext", _) => once(&mut fields.item.ciphertext, map.next_value()?)?,
                 ("associated_data", _) => once(&mut fields.item.associated_data, map.next_value()?)?,
-                ("reference", _) => once(&mut fields.item.reference, map.next_value()?)?,
-                ("type", _) => drop(map.next_value::<IgnoredAny>()?),
+                ("type", _) => {
+                    map.next_value::<Says>()?; // accepted and ignored
+                }
+                ("bits", Self::DataKey) => once(&mut fields.bits, map.next_value::<Number>()?.0)?,
+                ("plaintext", Self::Request { .. } | Self::Item) => {
+                    once(&mut fields.item.plaintext, map.next_value()?)?;
+                }
+                ("ciphertext", Self::Request { .. } | Self::Item) => {
+                    once(&mut fields.item.ciphertext, map.next_value()?)?;
+                }
+                ("reference", Self::Request { .. } | Self::Item) => {
+                    once(&mut fields.item.reference, map.next_value()?)?;
+                }
+                ("format", Self::Request { .. }) => once(&mut fields.format, map.next_value()?)?,
                 ("batch_input", Self::Request { max_batch }) => {
                     once(&mut fields.batch, map.next_value_seed(Batch { max: max_batch })?)?;
                 }
                 ("partial_failure_response_code", Self::Request { .. }) => {
-                    once(&mut fields.partial_failure_status, map.next_value::<Status>()?.0)?;
+                    once(&mut fields.partial_failure_status, map.next_value::<Number>()?.0)?;
                 }
                 (other, _) => {
                     if map.next_value::<Says>()?.0 {
@@ -133,10 +146,10 @@ impl<'de> Visitor<'de> for Batch {
     }
 }
 
-/// A status as a number, or as the text that command lines make of it.
-struct Status(Option<u16>);
+/// A number as one, or as the text that command lines make of it.
+struct Number(Option<u16>);
 
-impl<'de> Deserialize<'de> for Status {
+impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]

@@ -1,0 +1,120 @@
+//! Kong's format for fields at rest: AES-256-GCM under the record's key with its tag dropped, so nothing authenticates it.
+//!
+//! Text: `$ke$1$-<id>-<nonce, 24 hexadecimal digits>-<ct in hexadecimal>`, without associated data. It is here so that
+//! such fields can be carried into the native format, and given back to Kong. A wrong key gives garbage and no error.
+
+use aes_gcm::aead::AeadInOut as _;
+use hex_simd::AsciiCase;
+use zeroize::Zeroizing;
+
+use super::{Format, OpenError, Opened, Payload, SealError, find, transit::NONCE_LEN};
+use crate::keyring::{Key, Keyring};
+
+pub const TEXT_PREFIX: &str = "$ke$1$-";
+
+/// Seals `nonce ‖ plaintext` and appends the text form to `out`.
+pub fn seal_text(
+    key: &Key,
+    mut buffer: Zeroizing<Vec<u8>>,
+    nonce: [u8; NONCE_LEN],
+    out: &mut Vec<u8>,
+) -> Result<(), SealError> {
+    let id = key.id();
+    if id.as_str().contains('-') {
+        return Err(SealError::KongKeyId(id.clone()));
+    }
+    apply_keystream(key, &nonce, &mut buffer[NONCE_LEN..]);
+    out.extend_from_slice(TEXT_PREFIX.as_bytes());
+    out.extend_from_slice(id.as_str().as_bytes());
+    for part in [nonce.as_slice(), &buffer[NONCE_LEN..]] {
+        out.push(b'-');
+        hex_simd::encode_append(part, out, AsciiCase::Lower);
+    }
+    Ok(())
+}
+
+/// Opens what follows the prefix, read from the right: the ID is what is left of two hexadecimal parts.
+pub fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, OpenError> {
+    let mut parts = text.rsplitn(3, '-');
+    let (Some(sealed), Some(nonce), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(OpenError::NotAuthentic);
+    };
+    let nonce = hex_simd::decode_to_vec(nonce).ok().and_then(|nonce| nonce.try_into().ok());
+    let nonce: [u8; NONCE_LEN] = nonce.ok_or(OpenError::NotAuthentic)?;
+    let mut buffer = Zeroizing::new(hex_simd::decode_to_vec(sealed).map_err(|_| OpenError::NotAuthentic)?);
+    let held = find(keyring, id)?;
+    apply_keystream(&held.key, &nonce, &mut buffer);
+    let plaintext = Payload { start: 0, end: buffer.len(), buffer };
+    Ok(Opened { held, format: Format::Kong, plaintext })
+}
+
+/// The keystream of AES-256-GCM, which is its own inverse: sealing without the tag, and opening.
+fn apply_keystream(key: &Key, nonce: &[u8; NONCE_LEN], text: &mut [u8]) {
+    let tag = key.aes().encrypt_inout_detached(nonce.into(), &[], text.into());
+    tag.unwrap_or_else(|_| unreachable!("a request is far below AES-GCM's limit of 64 GiB"));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::{
+        super::{open_text, testing::*},
+        *,
+    };
+    use crate::{
+        keyring::{KeyDerivation, KeyId},
+        secret::Secret,
+    };
+
+    #[derive(Deserialize)]
+    struct File {
+        vectors: Vec<Vector>,
+    }
+
+    #[derive(Deserialize)]
+    struct Vector {
+        derivation: String,
+        id: String,
+        key: String,
+        field: String,
+        plaintext: String,
+    }
+
+    #[test]
+    fn the_known_answers_two_of_which_kong_publishes() {
+        let file: File = serde_json::from_str(include_str!("../../tests/vectors/kong-fields.json")).unwrap();
+        assert_eq!(file.vectors.len(), 4);
+        for vector in file.vectors {
+            let derivation =
+                if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
+            let id = KeyId::parse(&vector.id).unwrap();
+            let keyring = keyring(Key::derive(id, &Secret::new(vector.key), derivation).unwrap());
+            let opened = open_text(&keyring, &vector.field, b"", true).unwrap();
+            assert_eq!(opened.plaintext.as_bytes(), vector.plaintext.as_bytes());
+            let nonce = unhex(vector.field.rsplit('-').nth(1).unwrap());
+            let sealed = sealed(&keyring, Format::Kong, &nonce, b"", vector.plaintext.as_bytes());
+            assert_eq!(sealed.unwrap(), vector.field);
+        }
+    }
+
+    #[test]
+    fn the_id_is_what_stands_left_of_the_two_hexadecimal_parts() {
+        let keyring = keyring(key("a-b", 7));
+        let field = format!("$ke$1$-a-b-{}-00ff", "00".repeat(12));
+        assert_eq!(open_text(&keyring, &field, b"", true).unwrap().plaintext.as_bytes().len(), 2);
+        for bad in
+            ["$ke$1$-a-b", "$ke$1$-a-b-00-00", "$ke$1$-", &field[..field.len() - 1], &format!("{field}g")]
+        {
+            assert_eq!(open_text(&keyring, bad, b"", true).err(), Some(OpenError::NotAuthentic), "{bad}");
+        }
+        let unknown = open_text(&keyring, &field.replace("a-b", "c"), b"", true).err();
+        assert_eq!(unknown, Some(OpenError::UnknownKey(KeyId::parse("c").unwrap())));
+    }
+
+    #[test]
+    fn an_id_that_kong_would_split_is_not_written() {
+        let refused = sealed(&keyring(key("a-b", 7)), Format::Kong, &[1; 12], b"", b"x");
+        assert_eq!(refused, Err(SealError::KongKeyId(KeyId::parse("a-b").unwrap())));
+    }
+}

@@ -1,0 +1,196 @@
+//! Letting clients in: accepting on the socket and beside it, how many at once, and letting them finish at the stop.
+//!
+//! The caller brings the listeners. What a connected client gets is in `request`.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Service, access::Peer, request::Client, stream::Patient};
+
+/// How long requests in flight may take to finish once the stop was asked for.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// The most bytes of a request's head.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Between two warnings of one kind.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long accepting pauses when the kernel has no descriptor to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many clients may be connected at once where metrics are served.
+const METRICS_CONNECTIONS: usize = 64;
+
+/// Where clients come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The Unix socket, where the kernel says who they are.
+    Socket,
+    /// A loopback address, where nobody can be told who he is.
+    Loopback,
+}
+
+/// The connections that came in by one door.
+#[derive(Default)]
+pub struct Crowd {
+    pub open: AtomicUsize,
+    /// A connection ended, or more may be open than before.
+    pub room: Notify,
+}
+
+/// What clients connect to.
+trait Listener: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    const DOOR: Door;
+
+    /// The next connection, and who it is, if that can be told.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Option<Peer>)>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    const DOOR: Door = Door::Socket;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Option<Peer>)> {
+        let (stream, _) = Self::accept(self).await?;
+        let peer = Peer::of(&stream)?;
+        Ok((stream, Some(peer)))
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    const DOOR: Door = Door::Loopback;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Option<Peer>)> {
+        let (stream, _) = Self::accept(self).await?;
+        Ok((stream, None))
+    }
+}
+
+/// Serves on the socket, and metrics and health on a loopback address if there is one, until `stop`. Then what is in
+/// flight may finish. Answers how many connections were cut because they did not within [`DRAIN`].
+pub async fn serve(
+    listener: UnixListener,
+    metrics: Option<TcpListener>,
+    service: Arc<Service>,
+    stop: CancellationToken,
+) -> usize {
+    let beside = async {
+        match metrics {
+            Some(metrics) => serve_on(metrics, Arc::clone(&service), stop.clone()).await,
+            None => 0,
+        }
+    };
+    let telling = service.audit.tell_until(&stop);
+    let (cut, cut_beside, ()) =
+        tokio::join!(serve_on(listener, Arc::clone(&service), stop.clone()), beside, telling);
+    service.audit.flush(true);
+    cut + cut_beside
+}
+
+async fn serve_on<L: Listener>(listener: L, service: Arc<Service>, stop: CancellationToken) -> usize {
+    let draining = GracefulShutdown::new();
+    let mut last_warning = None;
+    loop {
+        // A place first, a connection then: further clients wait in the kernel's queue.
+        let accepted = async {
+            service.place(L::DOOR).await;
+            listener.accept().await
+        };
+        let (stream, peer) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accepted => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if last_warning.is_none_or(|at: Instant| at.elapsed() > WARNING_INTERVAL) {
+                        tracing::warn!("connections cannot be accepted, and are tried again: {error}");
+                        last_warning = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let limits = service.live().limits;
+        let client = Arc::new(Client::new(Place::take(Arc::clone(&service), L::DOOR), peer));
+        let answering = Arc::clone(&client);
+        let handle = service_fn(move |request| {
+            let client = Arc::clone(&answering);
+            async move { Ok::<_, Infallible>(client.answer(request).await.into_response()) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_time)
+            .max_header_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(Patient::new(stream, limits.write_time)), handle);
+        let connection = draining.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection ended early: {error}");
+            }
+            drop(client);
+        });
+    }
+    drop(listener);
+    match tokio::time::timeout(DRAIN, draining.shutdown()).await {
+        Ok(()) => 0,
+        Err(_) => service.crowd(L::DOOR).open.load(Ordering::Relaxed),
+    }
+}
+
+/// One open connection's place among those that may be open; free again when dropped.
+pub struct Place {
+    pub service: Arc<Service>,
+    pub door: Door,
+}
+
+impl Place {
+    fn take(service: Arc<Service>, door: Door) -> Self {
+        service.crowd(door).open.fetch_add(1, Ordering::Relaxed);
+        Self { service, door }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let crowd = self.service.crowd(self.door);
+        crowd.open.fetch_sub(1, Ordering::Relaxed);
+        crowd.room.notify_one();
+    }
+}
+
+impl Service {
+    /// Waits until a further connection may be open. There is one acceptor a door, so the place is still there afterwards.
+    async fn place(&self, door: Door) {
+        let crowd = self.crowd(door);
+        let most = || match door {
+            Door::Socket => self.live().limits.connections,
+            Door::Loopback => METRICS_CONNECTIONS,
+        };
+        while crowd.open.load(Ordering::Relaxed) >= most() {
+            crowd.room.notified().await;
+        }
+    }
+}

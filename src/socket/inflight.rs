@@ -1,0 +1,97 @@
+//! How many bytes of requests are being handled, over all connections, and the bound on them.
+//!
+//! A request holds what arrived of its body, then what its answer is until the client has taken it, so that slow clients
+//! cannot make the daemon hold more than the bound either.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use hyper::body::Bytes;
+
+/// All bytes that requests hold.
+#[derive(Debug, Default)]
+pub struct InFlight(AtomicUsize);
+
+/// What one request holds; free again when dropped.
+#[derive(Debug)]
+pub struct Hold {
+    all: Arc<InFlight>,
+    most: usize,
+    bytes: usize,
+}
+
+impl InFlight {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A request that holds nothing yet, and may as long as all together hold no more than `most`.
+    pub fn hold(self: &Arc<Self>, most: usize) -> Hold {
+        Hold { all: Arc::clone(self), most, bytes: 0 }
+    }
+}
+
+impl Hold {
+    /// Whether there would be room for that many bytes. They are not reserved: a word costs a client nothing.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.all.bytes().saturating_add(bytes) <= self.most
+    }
+
+    /// Takes so many bytes more, unless that is too much.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.all.0.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before.saturating_add(bytes) <= self.most
+    }
+
+    /// Everything that this request has sent so far.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Goes over to the answer, which is held until it was sent. Being there already, it is not refused any more.
+    pub fn keep(mut self, answer: Bytes) -> Bytes {
+        self.all.0.fetch_add(answer.len(), Ordering::Relaxed);
+        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = answer.len();
+        Bytes::from_owner(Kept { answer, _hold: self })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+struct Kept {
+    answer: Bytes,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_share_the_bound_and_give_back_what_they_held() {
+        let all = Arc::new(InFlight::default());
+        let (mut one, mut two) = (all.hold(100), all.hold(100));
+        assert!(one.grow(60) && two.grow(40) && !two.has_room_for(1) && !one.grow(1));
+        drop(one);
+        assert_eq!(all.bytes(), 40);
+        assert!(two.grow(60));
+        let answer = two.keep(Bytes::from_static(b"0123456789"));
+        assert_eq!((all.bytes(), &answer[..]), (10, b"0123456789".as_slice()));
+        drop(answer);
+        assert_eq!(all.bytes(), 0);
+    }
+}

@@ -1,0 +1,175 @@
+//! Which request goes where: from a method and a path to what is asked for, what leave that needs, and what it is counted
+//! as. How each is answered is in `transit` and `admin`.
+
+use hyper::{Method, Uri};
+
+use super::{answer::Answer, transit};
+use crate::{
+    metrics,
+    settings::access::{Operation, Operations},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    Transit(transit::Operation),
+    DataKey(transit::datakey::Form),
+    Key,
+    KeyNames,
+    Keyring,
+    ActiveKey,
+    Sync,
+    Status,
+    Alive,
+    Ready,
+    Metrics,
+}
+
+impl Route {
+    /// What a request asks of a keyring of this name. `Err` is the 404 or 405.
+    pub fn of(method: &Method, uri: &Uri, name: &str) -> Result<Self, Answer> {
+        let path = uri.path();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let route = match path.strip_prefix("/v1/transit/") {
+            Some(rest) => Self::of_transit(rest, name)?,
+            None => Self::of_admin(path)?,
+        };
+        let allowed = route.methods();
+        // LIST is Vault's own method, which its clients also write as GET with a query.
+        if allowed.split(", ").any(|one| one == method.as_str()) {
+            Ok(route)
+        } else {
+            Err(Answer::not_allowed(allowed))
+        }
+    }
+
+    fn of_transit(rest: &str, name: &str) -> Result<Self, Answer> {
+        if rest == "keys" {
+            return Ok(Self::KeyNames);
+        }
+        let (operation, named) = rest.rsplit_once('/').unwrap_or((rest, ""));
+        let route = match operation {
+            "encrypt" => Self::Transit(transit::Operation::Encrypt),
+            "decrypt" => Self::Transit(transit::Operation::Decrypt),
+            "rewrap" => Self::Transit(transit::Operation::Rewrap),
+            "datakey/plaintext" => Self::DataKey(transit::datakey::Form::Plaintext),
+            "datakey/wrapped" => Self::DataKey(transit::datakey::Form::Wrapped),
+            "keys" => Self::Key,
+            _ => {
+                return Err(Answer::errors(
+                    404,
+                    "no such Transit operation here: encrypt, decrypt, rewrap, datakey/plaintext, datakey/wrapped \
+                     and keys are served",
+                ));
+            }
+        };
+        if named == name {
+            return Ok(route);
+        }
+        let message = format!("no such key name here: this keyring is called {name} (keyring_name)");
+        Err(Answer::errors(404, message))
+    }
+
+    fn of_admin(path: &str) -> Result<Self, Answer> {
+        Ok(match path {
+            "/keyring" => Self::Keyring,
+            "/keyring/active" => Self::ActiveKey,
+            "/keyring/vault/sync" => Self::Sync,
+            "/status" => Self::Status,
+            "/livez" => Self::Alive,
+            "/readyz" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            _ => return Err(super::admin::elsewhere(path)),
+        })
+    }
+
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Transit(_) | Self::DataKey(_) | Self::Sync => "POST, PUT",
+            Self::KeyNames => "GET, LIST",
+            _ => "GET",
+        }
+    }
+
+    /// What a peer must be allowed to do; nothing for asking whether the daemon lives.
+    pub const fn needs(self) -> Operations {
+        let operation = match self {
+            Self::Transit(transit::Operation::Encrypt) => Operation::Encrypt,
+            Self::Transit(transit::Operation::Decrypt) => Operation::Decrypt,
+            Self::Transit(transit::Operation::Rewrap) => {
+                return Operations::of(Operation::Encrypt).and(Operations::of(Operation::Decrypt));
+            }
+            Self::DataKey(_) => Operation::DataKey,
+            Self::Key | Self::KeyNames | Self::Keyring | Self::ActiveKey | Self::Status => Operation::Status,
+            Self::Sync => Operation::Sync,
+            Self::Metrics => Operation::Metrics,
+            Self::Alive | Self::Ready => return Operations::NONE,
+        };
+        Operations::of(operation)
+    }
+
+    pub const fn counted_as(self) -> metrics::Operation {
+        match self {
+            Self::Transit(transit::Operation::Encrypt) => metrics::Operation::Encrypt,
+            Self::Transit(transit::Operation::Decrypt) => metrics::Operation::Decrypt,
+            Self::Transit(transit::Operation::Rewrap) => metrics::Operation::Rewrap,
+            Self::DataKey(_) => metrics::Operation::DataKey,
+            Self::Key | Self::KeyNames | Self::Keyring | Self::ActiveKey | Self::Status => {
+                metrics::Operation::Status
+            }
+            Self::Sync => metrics::Operation::Sync,
+            Self::Metrics => metrics::Operation::Metrics,
+            Self::Alive | Self::Ready => metrics::Operation::Health,
+        }
+    }
+
+    /// Whether it is served where nobody can be told who he is.
+    pub const fn is_public(self) -> bool {
+        matches!(self, Self::Alive | Self::Ready | Self::Metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(method: &str, path: &str) -> Result<Route, u16> {
+        let uri = path.parse().unwrap();
+        let route = Route::of(&method.parse().unwrap(), &uri, "keyring");
+        route.map_err(|answer| answer.into_response().status().as_u16())
+    }
+
+    #[test]
+    fn paths_lead_where_they_should() {
+        use transit::{Operation::*, datakey::Form};
+        for (method, path, expected) in [
+            ("POST", "/v1/transit/encrypt/keyring", Ok(Route::Transit(Encrypt))),
+            ("PUT", "/v1/transit/decrypt/keyring/", Ok(Route::Transit(Decrypt))),
+            ("POST", "/v1/transit/rewrap/keyring", Ok(Route::Transit(Rewrap))),
+            ("POST", "/v1/transit/datakey/plaintext/keyring", Ok(Route::DataKey(Form::Plaintext))),
+            ("POST", "/v1/transit/datakey/wrapped/keyring", Ok(Route::DataKey(Form::Wrapped))),
+            ("GET", "/v1/transit/keys/keyring", Ok(Route::Key)),
+            ("LIST", "/v1/transit/keys", Ok(Route::KeyNames)),
+            ("GET", "/v1/transit/keys/?list=true", Ok(Route::KeyNames)),
+            ("GET", "/keyring/", Ok(Route::Keyring)),
+            ("GET", "/livez", Ok(Route::Alive)),
+            ("GET", "/v1/transit/encrypt/keyring", Err(405)),
+            ("POST", "/v1/transit/keys/keyring", Err(405)),
+            ("DELETE", "/keyring", Err(405)),
+            ("POST", "/v1/transit/encrypt/other", Err(404)),
+            ("POST", "/v1/transit/encrypt", Err(404)),
+            ("POST", "/v1/transit/datakey/keyring", Err(404)),
+            ("POST", "/v1/transit/sign/keyring", Err(404)),
+            ("GET", "/", Err(404)),
+            ("POST", "/keyring/generate", Err(400)),
+        ] {
+            assert_eq!(route(method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_rewrap_needs_both_and_health_needs_nothing() {
+        let rewrap = Route::Transit(transit::Operation::Rewrap).needs();
+        assert_eq!(rewrap.to_string(), "encrypt+decrypt");
+        assert_eq!(Route::Ready.needs(), Operations::NONE);
+    }
+}
