@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keyring::{
-        History, Listing, Published,
+        History, Keyring, Listing, Published,
         history::{Built, NoKeyring, VersionId, VersionState},
         published::Report,
     },
@@ -213,43 +213,46 @@ impl Syncer {
     async fn sync(&mut self) -> Result<(), SyncError> {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
-        let mut outcome = self.read_and_publish(None, now).await;
+        let mut outcome = self.read(None, now).await;
         if let Err(SyncError::Vault(VaultError::Denied { path })) = outcome {
             // The token, or its policy? With a new login it is worth one more try.
             outcome = match self.session.after_denial(path).await {
-                Ok(()) => self.read_and_publish(None, now).await,
+                Ok(()) => self.read(None, now).await,
                 Err(error) => Err(error.into()),
             };
         }
         self.metrics.synced(Outcome::of(&outcome));
-        match &outcome {
-            Ok(()) => {
+        match outcome {
+            Ok(keyring) => {
                 self.session.proved();
                 if self.report.failures > 0 {
                     tracing::info!(failures = self.report.failures, "syncing with Vault again");
                 }
-                (self.report.last_success, self.report.last_error, self.report.failures) =
-                    (Some(now), None, 0);
+                (self.report.last_error, self.report.failures) = (None, 0);
+                self.publish(keyring, now);
+                Ok(())
             }
-            Err(error) => self.report.last_error = Some(error.to_string()),
+            Err(error) => {
+                self.report.last_error = Some(error.to_string());
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// One sync under a token that somebody brought along. How it goes says nothing of our own session.
     async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
-        self.read_and_publish(Some(&token), now).await.map_err(|error| error.to_string())?;
-        self.report.last_success = Some(now);
-        self.published.set_report(self.report.clone());
+        let keyring = self.read(Some(&token), now).await.map_err(|error| error.to_string())?;
+        self.publish(keyring, now);
         Ok(())
     }
 
-    async fn read_and_publish(
+    /// Reads what changed. Answers the keyring that it makes; `None` when the one before stays.
+    async fn read(
         &mut self,
         token: Option<&Secret<String>>,
         now: SystemTime,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Option<Keyring>, SyncError> {
         let access = match token {
             Some(token) => self.session.access_with(token),
             None => self.session.access().await?,
@@ -276,11 +279,11 @@ impl Syncer {
             }
             KvVersion::V1 => (self.history.replace(self.kv.read_v1(&access).await?, now), None),
         };
-        self.publish(built, listing)
+        self.judge(built, listing)
     }
 
-    fn publish(&mut self, built: Built, listing: Option<Listing>) -> Result<(), SyncError> {
-        let before = self.published.keyring();
+    /// Takes into the report what is to be said of what was read.
+    fn judge(&mut self, built: Built, listing: Option<Listing>) -> Result<Option<Keyring>, SyncError> {
         let warnings = warnings::of(&built, &self.history, listing.as_ref());
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!("{warning}");
@@ -288,18 +291,23 @@ impl Syncer {
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (built.rejected, warnings, listing);
         match built.keyring {
-            Ok(keyring) => {
-                let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
-                let keys = keyring.key_count();
-                self.published.publish(keyring);
-                if before.is_none_or(|before| *before.active().key.id() != id) {
-                    tracing::info!(key_id = %id, version, keys, "active key");
-                }
-                Ok(())
-            }
+            Ok(keyring) => Ok(Some(keyring)),
             // The sync went through, and the keyring stays as it was: that is among the warnings.
-            Err(_) if before.is_some() => Ok(()),
+            Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
+        }
+    }
+
+    /// The report first: whoever sees the new keyring finds its sync in the status.
+    fn publish(&mut self, keyring: Option<Keyring>, now: SystemTime) {
+        self.report.last_success = Some(now);
+        self.published.set_report(self.report.clone());
+        let Some(keyring) = keyring else { return };
+        let (before, keys) = (self.published.keyring(), keyring.key_count());
+        let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
+        self.published.publish(keyring);
+        if before.is_none_or(|before| *before.active().key.id() != id) {
+            tracing::info!(key_id = %id, version, keys, "active key");
         }
     }
 }

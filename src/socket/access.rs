@@ -44,7 +44,7 @@ impl Peer {
         Err(Answer::errors(
             403,
             format!(
-                "{self} may not {needed} here: keyring_access would allow it with the entry uid:{}={needed}",
+                "{self} may not use {needed} here: keyring_access would allow it with the entry uid:{}={needed}",
                 self.uid
             ),
         ))

@@ -90,7 +90,7 @@ async fn collect(
         let Ok(data) = frame.into_data() else { continue };
         let refused = if collected.len() - room + data.len() > limits.request_size {
             too_large(limits)
-        } else if !hold.grow(data.len()) {
+        } else if !hold.take_in(data.len(), announced.unwrap_or(0)) {
             too_much_at_once(limits)
         } else {
             make_room(&mut collected, data.len(), announced.map_or(0, |len| len + room + TAIL));

@@ -72,7 +72,7 @@ impl Client {
             outcome: Answered::of(answer.status(), facts.failed_items),
             status: answer.status(),
             facts,
-            received: hold.bytes(),
+            received: hold.received(),
             sent: answer.body_len(),
             took: begun.elapsed(),
         };

@@ -125,6 +125,23 @@ fn clients_over_the_limit_wait_and_are_served_when_others_go() {
 }
 
 #[test]
+fn a_thousand_idle_clients_take_little_memory_and_leave_others_served() {
+    let (_server, daemon) = started(&[]);
+    let before = daemon.peak_memory();
+    let crowd: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut stream = daemon.connect();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    wait_for("all to be connected", || (daemon.metric("keyringd_connections") > 1000).then_some(()));
+    let grown = daemon.peak_memory() - before;
+    assert!(grown < 40_000, "{grown} KiB for {} clients", crowd.len());
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+}
+
+#[test]
 fn out_of_descriptors_accepting_pauses_and_goes_on() {
     let (_server, daemon) = started(&[]);
     let limit = |count: &str| {
@@ -159,11 +176,78 @@ fn a_batch_far_over_the_limit_costs_no_more_than_one_at_the_limit() {
     let body = format!("{{\"batch_input\":[{}{{}}]}}", "{},".repeat(8_000_000));
     let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
     assert_eq!(refused.status, 400);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    assert!(peak.unwrap() < 120_000, "{peak:?} kB");
+    let peak = daemon.peak_memory();
+    assert!(peak < 120_000, "{peak} KiB");
+}
+
+#[test]
+fn deep_json_is_refused_wherever_it_stands_and_takes_no_memory() {
+    let (_server, daemon) = started(&[]);
+    let before = daemon.peak_memory();
+    for field in ["type", "nonce", "plaintext", "batch_input", "unheard_of"] {
+        for (open, depth) in [("[", 10_000_000), ("{\"a\":", 1_000_000)] {
+            let body = format!("{{\"plaintext\":\"YQ==\",\"{field}\":{}", open.repeat(depth));
+            let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
+            assert_eq!(refused.status, 400, "{field}");
+        }
+    }
+    let deep = format!("{{\"type\":{}{}}}", "[".repeat(200), "]".repeat(200));
+    let refused = daemon.request("POST", ENCRYPT, deep.as_bytes());
+    assert!(refused.at("/errors/0").contains("nested deeper"), "{refused:?}");
+    let grown = daemon.peak_memory() - before;
+    assert!(grown < 60_000, "{grown} KiB more for bodies of 10 MB");
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+}
+
+/// Sends a body of which so many bytes come, and then nothing more.
+fn stalled(daemon: &Daemon, bytes: usize) -> std::os::unix::net::UnixStream {
+    let mut stream = daemon.connect();
+    let head = format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", bytes + 1);
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![b'A'; bytes]).unwrap();
+    stream
+}
+
+#[test]
+fn bytes_in_flight_are_bounded_over_all_clients_and_given_back() {
+    let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "16m")];
+    let (_server, daemon) = started(&sizes);
+    let held = || daemon.metric("keyringd_inflight_bytes");
+    let crowd: Vec<_> = (0..5).map(|_| stalled(&daemon, 3 << 20)).collect();
+    wait_for("the bodies to be held", || (held() == 5 * ((3 << 20) + 1)).then_some(()));
+    // Announced, and not: a body that does not fit any more is refused, and one that does is served.
+    let body = json!({ "plaintext": "A".repeat(2 << 20) }).to_string();
+    let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("2")));
+    assert!(refused.at("/errors/0").contains("keyring_max_inflight_size"), "{refused:?}");
+    let mut chunked = daemon.connect();
+    write!(chunked, "POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    write!(chunked, "{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).unwrap();
+    assert_eq!(http::read(chunked).unwrap().status, 429);
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+    drop(crowd);
+    wait_for("the room to be given back", || (held() == 0).then_some(()));
+    assert_eq!(daemon.request("POST", ENCRYPT, body.as_bytes()).status, 200);
+    let peak = daemon.peak_memory();
+    assert!(peak < 80_000, "{peak} KiB");
+}
+
+#[test]
+fn a_flood_of_large_bodies_takes_no_more_memory_than_it_may() {
+    let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "16m")];
+    let (_server, daemon) = started(&sizes);
+    let body = json!({ "plaintext": "A".repeat(3 << 20) }).to_string();
+    let statuses: Vec<_> = std::thread::scope(|scope| {
+        let client = || daemon.request("POST", ENCRYPT, body.as_bytes()).status;
+        let clients: Vec<_> = (0..40).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    // What is in flight, an answer that is a third larger for each, and what a request needs on the way.
+    let peak = daemon.peak_memory();
+    assert!(peak < 150_000, "{peak} KiB");
+    assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
 }
 
 #[test]
@@ -282,5 +366,26 @@ fn a_slow_head_and_a_slow_body_are_cut_off() {
         let mut rest = Vec::new();
         slow_head.read_to_end(&mut rest).unwrap();
         assert_eq!(http::read(slow_body).unwrap().status, 408);
+    });
+}
+
+#[test]
+fn clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
+    with_short_times(|path| {
+        let connect = || std::os::unix::net::UnixStream::connect(path).unwrap();
+        let begun: [&[u8]; 4] = [
+            b"",
+            b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n",
+            b"GET /livez HT",
+            b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+        ];
+        for begun in begun {
+            let mut crowd: Vec<_> = (0..10).map(|_| connect()).collect();
+            for stream in &mut crowd {
+                stream.write_all(begun).unwrap();
+            }
+            assert_eq!(http::exchange(connect(), "GET", "/livez", &[], b"").unwrap().status, 200);
+            drop(crowd);
+        }
     });
 }

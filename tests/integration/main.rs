@@ -13,12 +13,17 @@
 
 mod support;
 
+mod access;
+mod audit;
+mod clients;
 mod commands;
 mod doctor;
+mod formats;
 mod layers;
 mod life;
 mod limits;
 mod login;
+mod metrics;
 mod outage;
 mod readme;
 mod reload;

@@ -6,6 +6,7 @@ pub mod http;
 pub mod jwt;
 pub mod openbao;
 pub mod proxy;
+pub mod python;
 
 use std::{
     net::TcpListener,

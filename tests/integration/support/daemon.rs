@@ -90,7 +90,7 @@ impl Daemon {
         wait_for("the reload", || (self.metric(&name) > before).then_some(()));
     }
 
-    /// A counter or gauge, by its name with labels.
+    /// A counter or gauge of whole numbers, by its name with labels.
     #[track_caller]
     pub fn metric(&self, name: &str) -> i64 {
         let text = self.get("/metrics").text();
@@ -169,7 +169,25 @@ impl Daemon {
 
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> http::Answer {
-        http::exchange(self.connect(), method, path, &[], body).expect("keyringd answers")
+        self.request_with(method, path, &[], body)
+    }
+
+    #[track_caller]
+    pub fn request_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> http::Answer {
+        http::exchange(self.connect(), method, path, headers, body).expect("keyringd answers")
+    }
+
+    /// The most memory that it had so far, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
     #[track_caller]

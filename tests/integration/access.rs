@@ -1,0 +1,197 @@
+//! Who may do what, by clients that really are other users: these tests start them, for which they must be root.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Daemon, OpenBao, success};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+/// Users and groups that need no names: the kernel knows numbers alone.
+const APP: &str = "40001";
+const OTHER: &str = "40002";
+const GROUP: &str = "40100";
+
+/// A daemon behind a socket that every user can connect to.
+struct Open {
+    daemon: Daemon,
+    socket: PathBuf,
+    _server: OpenBao,
+    _folder: TempDir,
+}
+
+fn open(access: &str, more: &[(&str, &str)]) -> Open {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test starts clients under other users, so it must run as root: sudo -E cargo test"
+    );
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("keyringd.sock");
+    let settings = [("KONG_KEYRING_ACCESS", access), ("KONG_KEYRING_SOCKET_MODE", "0666")];
+    let daemon = Daemon::start_at(Some(&socket), &server, &[settings.as_slice(), more].concat());
+    // Readiness is open to whoever can connect.
+    daemon.wait_until_ready();
+    Open { daemon, socket, _server: server, _folder: folder }
+}
+
+/// A request by a user: the status and the answer.
+fn by(user: &str, groups: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
+    let mut command = Command::new("setpriv");
+    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &groups, "--"]);
+    command.args(["curl", "-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
+    command.arg(format!("http://localhost{path}")).env("HOME", "/").current_dir("/");
+    if let Some(body) = body {
+        command.args(["-d", &body.to_string()]);
+    }
+    let output = success(&command.output().unwrap());
+    let (answer, status) = output.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), answer.to_owned())
+}
+
+const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
+const DECRYPT: &str = "/v1/transit/decrypt/keyring";
+const REWRAP: &str = "/v1/transit/rewrap/keyring";
+const DATAKEY: &str = "/v1/transit/datakey/plaintext/keyring";
+
+#[test]
+fn each_user_and_group_may_do_what_its_entries_say_and_nothing_else() {
+    let open = open(&format!("uid:0=all, uid:{APP}=encrypt, gid:{GROUP}=decrypt+status"), &[]);
+    let sealed = open.daemon.encrypt("hello");
+    let (plain, cipher) = (json!({ "plaintext": "YQ==" }), json!({ "ciphertext": sealed }));
+    let asked: [(&str, Option<&Value>); 9] = [
+        (ENCRYPT, Some(&plain)),
+        (DECRYPT, Some(&cipher)),
+        (REWRAP, Some(&cipher)),
+        (DATAKEY, Some(&Value::Null)),
+        ("/status", None),
+        ("/keyring", None),
+        ("/v1/transit/keys/keyring", None),
+        ("/keyring/vault/sync", Some(&Value::Null)),
+        ("/metrics", None),
+    ];
+    let statuses =
+        |user: &str, groups: &str| asked.map(|(path, body)| by(user, groups, &open.socket, path, body).0);
+    assert_eq!(statuses(APP, ""), [200, 403, 403, 403, 403, 403, 403, 403, 403]);
+    assert_eq!(statuses(OTHER, GROUP), [403, 200, 403, 403, 200, 200, 200, 403, 403]);
+    assert_eq!(statuses(APP, &format!("5,{GROUP}")), [200, 200, 200, 403, 200, 200, 200, 403, 403]);
+    assert_eq!(statuses(OTHER, "5,6"), [403; 9]);
+    assert_eq!(statuses("0", "0"), [200, 200, 200, 200, 200, 200, 200, 204, 200]);
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(by(OTHER, "", &open.socket, path, None).0, 200, "{path} is open to whoever can connect");
+    }
+}
+
+#[test]
+fn a_refusal_names_the_operation_and_the_entry_that_would_allow_it() {
+    let open = open("uid:0=all", &[]);
+    let refused = |path: &str, body: &Value| {
+        let (status, answer) = by(APP, GROUP, &open.socket, path, Some(body));
+        assert_eq!(status, 403, "{answer}");
+        serde_json::from_str::<Value>(&answer).unwrap()["errors"][0].as_str().unwrap().to_owned()
+    };
+    let said = refused(REWRAP, &json!({ "ciphertext": "kr1:" }));
+    assert!(
+        said.contains(&format!("uid {APP} (gid {APP}, {GROUP}) may not use encrypt+decrypt here")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("the entry uid:{APP}=encrypt+decrypt")), "{said}");
+    // Whoever may not is told so before anything of what he sends is looked at, however much it is.
+    let said = refused(ENCRYPT, &json!({ "plaintext": "A".repeat(100_000) }));
+    assert!(said.contains("may not use encrypt"), "{said}");
+}
+
+#[test]
+fn the_command_line_needs_no_more_than_its_operation() {
+    let open = open(&format!("uid:0=status, uid:{APP}=encrypt, uid:{OTHER}=decrypt"), &[]);
+    let program = PathBuf::from(crate::support::daemon::PROGRAM);
+    // Others may not be able to enter the folder where the program was built.
+    let copy = open.socket.with_file_name("keyringd");
+    fs::copy(program, &copy).unwrap();
+    let run = |user: &str, command: &str, input: &[u8]| {
+        use std::io::Write as _;
+        let mut child = Command::new("setpriv")
+            .args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--"])
+            .arg(&copy)
+            .args([command, "--socket"])
+            .arg(&open.socket)
+            .env_clear()
+            .current_dir("/")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let sealed = success(&run(APP, "encrypt", b"hello"));
+    assert_eq!(success(&run(OTHER, "decrypt", sealed.as_bytes())), "hello");
+    let refused = run(OTHER, "encrypt", b"hello");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("may not use encrypt") && said.contains(&format!("uid:{OTHER}=encrypt")), "{said}");
+}
+
+#[test]
+fn nobody_and_whoever_a_namespace_hides_match_nothing() {
+    let open = open("uid:0=all, uid:40001=all", &[]);
+    let (status, _) = by("65534", "65534", &open.socket, ENCRYPT, Some(&json!({ "plaintext": "YQ==" })));
+    assert_eq!(status, 403);
+    // A list that names an ID which the daemon's own user namespace hides would protect nothing: it does not start.
+    let command = Command::new("unshare")
+        .args(["--user", "--map-root-user", crate::support::daemon::PROGRAM, "check"])
+        .env_clear()
+        .env("KONG_KEYRING_ACCESS", "uid:40001=all, uid:0=all")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(command.stderr).unwrap();
+    assert_eq!(command.status.code(), Some(78), "{said}");
+    assert!(
+        said.contains("\"uid:40001=all\" is of uid 40001, which the user namespace of this process hides"),
+        "{said}"
+    );
+    assert!(!said.contains("\"uid:0=all\""), "{said}");
+}
+
+#[test]
+fn a_reload_changes_who_may_on_connections_that_are_open() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let token = format!("keyring_vault_token = {}", server.token());
+    let daemon =
+        Daemon::from_conf(&server.address(), &format!("{token}\nkeyring_access = uid:{}=all", uid()));
+    daemon.wait_until_ready();
+    let mut stream = daemon.connect();
+    let mut ask = || {
+        use std::io::{Read as _, Write as _};
+        let body = "{\"plaintext\":\"YQ==\"}";
+        let length = body.len();
+        write!(stream, "POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}")
+            .unwrap();
+        let mut answer = [0; 4096];
+        let len = stream.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[9..len.min(12)]).into_owned()
+    };
+    assert_eq!(ask(), "200");
+    daemon.write_conf(&server.address(), &format!("{token}\nkeyring_access = uid:{}=metrics", uid()));
+    daemon.reload("success");
+    assert_eq!(ask(), "403");
+    daemon.write_conf(&server.address(), &token);
+    daemon.reload("success");
+    assert_eq!(ask(), "200");
+}
+
+fn uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}

@@ -1,0 +1,129 @@
+//! Clients that nobody here wrote, against the running daemon: OpenBao's command line, Python's hvac, curl.
+
+use std::process::Command;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, OpenBao, openbao, python, success};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+/// A daemon with a ciphertext of a key before the active one.
+fn rotated() -> (OpenBao, Daemon, String) {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[]);
+    let old = daemon.encrypt("hello");
+    server.put_record("second", "another key of thirty-two characters");
+    daemon.sync();
+    (server, daemon, old)
+}
+
+#[test]
+fn openbaos_command_line_does_all_of_transit() {
+    let (_server, daemon, old) = rotated();
+    let bao = |arguments: &[&str]| {
+        let output = Command::new(openbao::program())
+            .args(arguments)
+            .env("HOME", daemon.folder())
+            .env("BAO_ADDR", format!("unix://{}", daemon.socket().display()))
+            .env("VAULT_ADDR", format!("unix://{}", daemon.socket().display()))
+            .env("BAO_FORMAT", "json")
+            .env("VAULT_FORMAT", "json")
+            .output()
+            .unwrap();
+        serde_json::from_str::<Value>(&success(&output)).unwrap()
+    };
+    let write = |path: &str, field: &str| bao(&["write", path, field])["data"].clone();
+    let sealed = write("transit/encrypt/keyring", "plaintext=aGVsbG8=");
+    assert_eq!(sealed["key_id"], "second");
+    let rewrapped = write("transit/rewrap/keyring", &format!("ciphertext={old}"));
+    assert_eq!(rewrapped["key_version"], 2);
+    for ciphertext in [&sealed, &rewrapped] {
+        let field = format!("ciphertext={}", ciphertext["ciphertext"].as_str().unwrap());
+        assert_eq!(write("transit/decrypt/keyring", &field)["plaintext"], "aGVsbG8=");
+    }
+    let made = write("transit/datakey/plaintext/keyring", "bits=128");
+    assert_eq!(BASE64_STANDARD.decode(made["plaintext"].as_str().unwrap()).unwrap().len(), 16);
+    let wrapped = bao(&["write", "-f", "transit/datakey/wrapped/keyring"])["data"].clone();
+    assert!(wrapped["plaintext"].is_null() && wrapped["ciphertext"].is_string(), "{wrapped}");
+    let keys = bao(&["read", "transit/keys/keyring"])["data"].clone();
+    assert_eq!((&keys["latest_version"], &keys["keys"]["1"]["id"]), (&json!(2), &json!("first")));
+    assert_eq!(bao(&["list", "transit/keys"]), json!(["keyring"]));
+}
+
+#[test]
+fn pythons_hvac_does_all_of_transit() {
+    const SCRIPT: &str = r#"
+import base64, sys, urllib.parse
+import hvac, requests_unixsocket
+
+socket, old = sys.argv[1:]
+vault = hvac.Client(url="http+unix://" + urllib.parse.quote(socket, safe=""), session=requests_unixsocket.Session())
+transit = vault.secrets.transit
+text = base64.b64encode(b"hello").decode()
+aad = base64.b64encode(b"row 7").decode()
+
+sealed = transit.encrypt_data(name="keyring", plaintext=text, associated_data=aad)["data"]
+assert sealed["key_id"] == "second", sealed
+assert transit.decrypt_data(name="keyring", ciphertext=sealed["ciphertext"], associated_data=aad)["data"]["plaintext"] == text
+try:
+    transit.decrypt_data(name="keyring", ciphertext=sealed["ciphertext"])
+    raise SystemExit("opened without its associated data")
+except hvac.exceptions.InvalidRequest as refused:
+    assert "cannot be opened" in str(refused), refused
+
+rewrapped = transit.rewrap_data(name="keyring", ciphertext=old)["data"]
+assert rewrapped["key_version"] == 2, rewrapped
+batch = transit.decrypt_data(name="keyring", batch_input=[{"ciphertext": old}, {"ciphertext": rewrapped["ciphertext"]}])
+assert [item["plaintext"] for item in batch["data"]["batch_results"]] == [text, text], batch
+batch = transit.encrypt_data(name="keyring", plaintext=None, batch_input=[{"plaintext": text}] * 3)
+assert len(batch["data"]["batch_results"]) == 3, batch
+batch = transit.rewrap_data(name="keyring", ciphertext=None, batch_input=[{"ciphertext": old}])
+assert batch["data"]["batch_results"][0]["key_id"] == "second", batch
+
+for bits in (128, 256, 512):
+    made = transit.generate_data_key(name="keyring", key_type="plaintext", bits=bits)["data"]
+    assert len(base64.b64decode(made["plaintext"])) * 8 == bits, made
+    opened = transit.decrypt_data(name="keyring", ciphertext=made["ciphertext"])["data"]
+    assert opened["plaintext"] == made["plaintext"]
+assert "plaintext" not in transit.generate_data_key(name="keyring", key_type="wrapped")["data"]
+
+key = transit.read_key(name="keyring")["data"]
+assert key["latest_version"] == 2 and key["keys"]["2"]["state"] == "active", key
+assert transit.list_keys()["data"]["keys"] == ["keyring"]
+print("all of it")
+"#;
+    let (_server, daemon, old) = rotated();
+    let output = Command::new("python3")
+        .args(["-c", SCRIPT])
+        .arg(daemon.socket())
+        .arg(old)
+        .env("PYTHONPATH", python::packages("hvac-requirements.txt"))
+        .output();
+    assert_eq!(success(&output.unwrap()), "all of it\n");
+}
+
+#[test]
+fn curl_seals_and_opens_a_file_as_it_is() {
+    let (_server, daemon, _) = rotated();
+    let folder = daemon.folder();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let plaintext: Vec<_> = (0..3_000_000_u32).map(|at| at.to_le_bytes()[0]).collect();
+    std::fs::write(path("plain"), &plaintext).unwrap();
+    let curl = |operation: &str, from: &str, to: &str| {
+        let output = Command::new("curl")
+            .args(["-sS", "--fail-with-body", "--unix-socket"])
+            .arg(daemon.socket())
+            .args(["-H", "Content-Type: application/octet-stream", "-H", "Keyring-Associated-Data: cm93IDc="])
+            .args(["--data-binary", &format!("@{}", path(from)), "-o", &path(to)])
+            .arg(format!("http://localhost/v1/transit/{operation}/keyring"))
+            .output();
+        success(&output.unwrap());
+    };
+    curl("encrypt", "plain", "sealed");
+    curl("decrypt", "sealed", "opened");
+    assert_eq!(std::fs::read(path("opened")).unwrap(), plaintext);
+    assert!(std::fs::read(path("sealed")).unwrap().starts_with(b"KR1\x06second"));
+}

@@ -1,0 +1,148 @@
+//! What Prometheus reads: every series from the start, no more of them whatever happens, on the socket and beside it.
+
+use std::{collections::BTreeSet, net::TcpStream};
+
+use serde_json::json;
+
+use crate::support::{Daemon, OpenBao, free_port, http};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+const DECRYPT: &str = "/v1/transit/decrypt/keyring";
+
+fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, more);
+    (server, daemon)
+}
+
+/// The names with their labels.
+fn series(text: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+}
+
+#[test]
+fn the_number_of_series_stays_the_same_whatever_clients_send() {
+    let (server, daemon) = started(&[]);
+    let before = series(&daemon.get("/metrics").text());
+    // A hundred thousand different errors, in batches.
+    let item = |round: usize, at: usize| json!({ "ciphertext": format!("kr1:key-{round}-{at}:AAAA"), "reference": "x" });
+    for round in 0..10 {
+        let items: Vec<_> = (0..10_000).map(|at| item(round, at)).collect();
+        assert_eq!(daemon.post(DECRYPT, &json!({ "batch_input": items })).status, 400);
+    }
+    for at in 0..100 {
+        daemon.get(&format!("/path-{at}"));
+        daemon.request("POST", &format!("/v1/transit/encrypt/name-{at}"), b"{");
+    }
+    server.put(&json!({ "nothing": "of ours" }));
+    daemon.sync();
+    let after = daemon.get("/metrics").text();
+    assert_eq!(series(&after), before);
+    for text in ["key-", "path-", "name-", "\"first\""] {
+        assert!(!after.contains(text), "{text} is in a label");
+    }
+}
+
+#[test]
+fn every_request_is_counted_by_what_it_asked_and_what_became_of_it() {
+    let (_server, daemon) = started(&[]);
+    let count = |operation: &str, outcome: &str| {
+        let labels = format!("{{operation=\"{operation}\",outcome=\"{outcome}\"}}");
+        daemon.metric(&format!("keyringd_request_seconds_count{labels}"))
+    };
+    let sealed = daemon.encrypt("hello");
+    daemon.encrypt("again");
+    daemon.decrypt(&sealed);
+    daemon.decrypt("kr1:first:AAAA");
+    daemon.post(DECRYPT, &json!({ "batch_input": [{ "ciphertext": sealed }, {}] }));
+    daemon.post("/v1/transit/rewrap/keyring", &json!({ "ciphertext": sealed }));
+    daemon.post("/v1/transit/datakey/plaintext/keyring", &json!({}));
+    daemon.sync();
+    assert_eq!((count("encrypt", "success"), count("decrypt", "success")), (2, 1));
+    assert_eq!((count("decrypt", "invalid"), count("decrypt", "partial")), (1, 1));
+    assert_eq!(
+        (count("rewrap", "success"), count("datakey", "success"), count("sync", "success")),
+        (1, 1, 1)
+    );
+    assert!(daemon.metric("keyringd_received_bytes_total{operation=\"encrypt\"}") > 20);
+    assert!(daemon.metric("keyringd_sent_bytes_total{operation=\"encrypt\"}") > 100);
+    assert_eq!(daemon.metric("keyringd_requests_in_flight"), 1, "the scrape itself");
+    assert_eq!(daemon.metric("keyringd_inflight_bytes"), 0);
+    assert!(daemon.metric("keyringd_connections") >= 1);
+}
+
+#[test]
+fn the_keyring_and_the_session_are_told_as_they_are() {
+    let (server, daemon) = started(&[]);
+    server.put_record("second", "another key of thirty-two characters");
+    server.put(&json!({ "id": "bad id", "key": KEY }));
+    daemon.sync();
+    let keys = |state: &str| daemon.metric(&format!("keyringd_keys{{state=\"{state}\"}}"));
+    assert_eq!((keys("active"), keys("live"), keys("retired"), keys("rejected")), (1, 1, 0, 1));
+    let text = daemon.get("/metrics").text();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    };
+    assert!((0.0..60.0).contains(&value("keyringd_since_last_sync_seconds")));
+    assert!((0.0..60.0).contains(&value("keyringd_active_key_age_seconds")));
+    assert!(value("keyringd_token_remaining_seconds").is_infinite(), "a root token lives for ever");
+    assert!((value("keyringd_versions_headroom") - 7.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn metrics_and_health_are_served_beside_the_socket_and_nothing_else() {
+    let port = free_port();
+    let (_server, daemon) = started(&[
+        ("KONG_KEYRING_METRICS_LISTEN", &format!("127.0.0.1:{port}")),
+        ("KONG_KEYRING_ACCESS", &format!("uid:{}=encrypt", nix::unistd::geteuid().as_raw())),
+    ]);
+    let get = |method: &str, path: &str| {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        http::exchange(stream, method, path, &[], b"").unwrap()
+    };
+    let metrics = get("GET", "/metrics");
+    assert_eq!(
+        metrics.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(metrics.text().ends_with("# EOF\n"));
+    assert_eq!((get("GET", "/livez").status, get("GET", "/readyz").status), (200, 200));
+    for (method, path) in [
+        ("GET", "/status"),
+        ("GET", "/keyring"),
+        ("POST", "/v1/transit/encrypt/keyring"),
+        ("POST", "/keyring/vault/sync"),
+        ("GET", "/v1/transit/keys/keyring"),
+    ] {
+        let refused = get(method, path);
+        assert_eq!(refused.status, 404, "{path}");
+        assert!(refused.at("/errors/0").contains("on the Unix socket"), "{refused:?}");
+    }
+    // On the socket the list says who may read them.
+    assert_eq!(daemon.get("/metrics").status, 403);
+}
+
+#[test]
+fn an_address_that_is_taken_or_not_loopback_is_refused_by_name() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = OpenBao::dev();
+    let run = |address: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s").display().to_string();
+        let mut settings = crate::support::daemon::kongs_settings(&server);
+        settings.push(("KONG_KEYRING_METRICS_LISTEN".to_owned(), address.to_owned()));
+        settings.push(("KONG_KEYRING_SOCKET_PATH".to_owned(), socket));
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let output = crate::support::daemon::run(&["run"], &settings, b"");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = run(&taken.local_addr().unwrap().to_string());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("keyring_metrics_listen: cannot listen on 127.0.0.1:"), "{said}");
+    let (code, said) = run("0.0.0.0:9187");
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("keyring_metrics_listen") && said.contains("127.0.0.1:9187"), "{said}");
+}
