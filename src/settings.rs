@@ -10,6 +10,7 @@ pub mod credential;
 pub mod keys;
 pub mod pem;
 mod reader;
+pub mod reference;
 mod report;
 pub mod source;
 pub mod value;
