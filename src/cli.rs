@@ -165,10 +165,14 @@ impl FromFile {
 
     /// The settings, with warnings said on the way.
     fn settings(&self) -> Result<Settings, Failure> {
-        let loaded = self.load();
-        say_notes("warning", &loaded.warnings);
-        loaded.settings.map_err(Failure::Configuration)
+        usable(self.load())
     }
+}
+
+/// The settings, with warnings said on the way.
+fn usable(loaded: Loaded) -> Result<Settings, Failure> {
+    say_notes("warning", &loaded.warnings);
+    loaded.settings.map_err(Failure::Configuration)
 }
 
 impl Daemon {

@@ -15,11 +15,11 @@ use std::{
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A variable that holds a secret, and the one that names a file with it instead.
+/// A variable that holds a secret, and the one that says where it is once it was moved.
 #[derive(Debug)]
 pub struct Variable<'a> {
     pub name: &'a str,
-    pub file_variable: &'a str,
+    pub moved: &'a str,
     pub value: &'a [u8],
 }
 
@@ -36,7 +36,7 @@ pub fn start_anew_without(variables: &[Variable<'_>]) -> io::Result<Infallible> 
     for variable in variables {
         let file = in_memory(variable.value)?;
         command.env_remove(variable.name);
-        command.env(variable.file_variable, format!("/proc/self/fd/{}", file.as_raw_fd()));
+        command.env(variable.moved, format!("/proc/self/fd/{}", file.as_raw_fd()));
         kept_open.push(file);
     }
     let error = command.exec();

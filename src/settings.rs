@@ -1,17 +1,21 @@
 //! Settings: from kong.conf and `KONG_*` variables to one typed value that cannot hold nonsense.
 //!
-//! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys,
-//! [`value`] parses one value, `reader` says which one won. Here they add up, with every mistake in one report.
+//! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys, `merge`
+//! says which value won, [`resolve`] what a [reference](mod@reference) in it stands for, and `reader` reads it by a parser
+//! of [`value`]. Here they add up, with every mistake in one report.
 
 pub mod access;
 pub mod auth;
 pub mod conf;
 pub mod credential;
 pub mod keys;
+mod merge;
 pub mod pem;
 mod reader;
 pub mod reference;
 mod report;
+pub mod resolve;
+mod shown;
 pub mod source;
 pub mod value;
 
@@ -23,7 +27,7 @@ use url::Url;
 use crate::keyring::KeyDerivation;
 pub use access::Access;
 pub use auth::Auth;
-use reader::{Reader, shortened};
+use reader::Reader;
 pub use report::{Effective, Loaded, Note};
 use source::{Origin, Source};
 
@@ -153,7 +157,7 @@ pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
         Some(settings) if mistakes.is_empty() => Ok(settings),
         _ => Err(mistakes),
     };
-    Loaded { settings, warnings: reader.warnings, effective }
+    Loaded { settings, warnings: reader.warnings, effective, referred: reader.referred }
 }
 
 /// The socket's path alone, for commands that talk to a running daemon and need nothing else to be right.
@@ -256,8 +260,10 @@ fn name_from(reader: &mut Reader, path: &SecretPath) -> Option<String> {
     match value::key_name(last) {
         Ok(name) => Some(name),
         Err(expected) => {
-            let message =
-                format!("is required: the path's last segment, {}, is not {expected}", shortened(last));
+            let quoted = reader.quoted(&keys::VAULT_PATH, last);
+            let last =
+                quoted.map_or_else(|| "last segment".to_owned(), |last| format!("last segment, {last},"));
+            let message = format!("is required: the path's {last} is not {expected}");
             reader.mistake(&keys::NAME, message);
             None
         }

@@ -47,7 +47,7 @@ fn table(effective: &[Effective], terminal: bool) -> String {
 fn shown(one: &Effective, terminal: bool) -> String {
     let text = match &one.value {
         Some(value) => value.replace(['\n', '\r', '\t'], " "),
-        None if one.key.secret && one.origin != Origin::Default => "[set, not shown]".to_owned(),
+        None if one.secret && one.origin != Origin::Default => "[set, not shown]".to_owned(),
         None => "[unset]".to_owned(),
     };
     if terminal && text.chars().count() > SHOWN {
@@ -62,7 +62,7 @@ fn json_report(loaded: &Loaded) -> Value {
             "key": one.key.name,
             "value": one.value,
             "origin": one.origin.to_string(),
-            "secret": one.key.secret,
+            "secret": one.secret,
         })
     };
     let note =

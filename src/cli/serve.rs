@@ -5,24 +5,34 @@ use std::{io, path::PathBuf, process::ExitCode};
 use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
 
-use super::{Failure, FromFile, print, say};
+use super::{Failure, FromFile, print, say, usable};
 use crate::{
     daemon::{self, Outside, StartError, dev},
     hardening::{self, Variable},
     keyring::KeyId,
     logging,
-    settings::{LogFormat, source},
+    settings::{
+        Loaded, LogFormat, Note,
+        source::{
+            Origin,
+            environment::{SecretVariable, secret_variables, user_runtime_dir},
+        },
+    },
     signals,
 };
 
 /// `keyringd run`.
 pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
-    take_secrets_out_of_the_environment(&from);
-    let settings = from.settings()?;
+    let loaded = from.load();
+    // Only with settings that can be used: mistakes are reported as people made them.
+    if loaded.settings.is_ok() {
+        take_out_of_the_environment(&secret_variables(&loaded.referred));
+    }
+    let settings = usable(loaded)?;
     let log = logging::start(daemon::level(settings.log), settings.log.format == LogFormat::Json);
     let outside = Outside {
         signals: signals::watch().map_err(cannot("handle signals"))?,
-        load: Box::new(move || from.load()),
+        load: Box::new(move || reload(&from)),
         log,
     };
     runtime()?.block_on(daemon::run(settings, outside)).map_err(|error| match error {
@@ -31,29 +41,41 @@ pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Before any thread starts, and only with settings that can be used: mistakes are reported as people made them.
-fn take_secrets_out_of_the_environment(from: &FromFile) {
-    let secrets = source::secret_variables();
-    if secrets.is_empty() || from.load().settings.is_err() {
+/// Before any thread starts. The program begins again then, and finds nothing more to take out.
+fn take_out_of_the_environment(secrets: &[SecretVariable]) {
+    if secrets.is_empty() {
         return;
     }
     let variables: Vec<_> = secrets
         .iter()
-        .map(|secret| Variable {
-            name: &secret.name,
-            file_variable: &secret.file_variable,
-            value: secret.value.expose().as_bytes(),
+        .map(|SecretVariable { name, moved, value }| Variable {
+            name,
+            moved,
+            value: value.expose().as_bytes(),
         })
         .collect();
     let Err(error) = hardening::start_anew_without(&variables);
     say(&format!("keyringd: warning: secrets stay in this process's environment: {error}"));
 }
 
+/// Settings that come to refer to another variable find it; its secret leaves the environment at the next start only.
+fn reload(from: &FromFile) -> Loaded {
+    let mut loaded = from.load();
+    let stays = |variable: SecretVariable| Note {
+        origin: Origin::Variable(variable.name),
+        key: None,
+        message: "holds a secret that stays in this process's environment until keyringd is restarted"
+            .to_owned(),
+    };
+    loaded.warnings.extend(secret_variables(&loaded.referred).into_iter().map(stays));
+    loaded
+}
+
 /// `keyringd dev`.
 pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let path = match socket {
         Some(path) => path,
-        None => dev::default_socket(source::user_runtime_dir()).map_err(Failure::operation)?,
+        None => dev::default_socket(user_runtime_dir()).map_err(Failure::operation)?,
     };
     logging::start(LevelFilter::WARN, false);
     let signals = signals::watch().map_err(cannot("handle signals"))?;

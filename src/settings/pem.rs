@@ -17,7 +17,7 @@ use super::{
 /// Kong's list for `lua_ssl_trusted_certificate`: `system`, a path, PEM text, base64 of PEM.
 pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
     let mut trusted = TrustedCertificates::default();
-    for item in list(text) {
+    for (at, item) in list(text).into_iter().enumerate() {
         if item == "system" {
             trusted.system = true;
         } else if is_path(&item) {
@@ -25,7 +25,7 @@ pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
                 Ok(pem) => trusted.certificates.extend(certificate_chain(&pem)?),
                 Err(error) => {
                     let wanted = "system, the path of a PEM file, PEM text or base64 of it";
-                    return expected(format!("{wanted}; and reading {item:?} as a path: {error}"));
+                    return expected(format!("{wanted}; and reading item {} as a path: {error}", at + 1));
                 }
             }
         } else {

@@ -1,5 +1,7 @@
 //! What people are told of the settings: each value with its origin, each mistake and warning with its place.
 
+use std::collections::BTreeSet;
+
 use super::{Settings, keys::Key, source::Origin};
 
 /// The outcome of loading: settings or mistakes, and what people are shown either way.
@@ -9,6 +11,8 @@ pub struct Loaded {
     pub settings: Result<Settings, Vec<Note>>,
     pub warnings: Vec<Note>,
     pub effective: Vec<Effective>,
+    /// The variables that references name, which hold secrets for all we know.
+    pub referred: BTreeSet<String>,
 }
 
 /// A mistake or a warning, and where it is.
@@ -24,6 +28,8 @@ pub struct Note {
 pub struct Effective {
     pub key: &'static Key,
     pub value: Option<String>,
+    /// The key's value always is, or this one came by a reference.
+    pub secret: bool,
     pub origin: Origin,
 }
 

@@ -97,18 +97,106 @@ fn a_server_that_repeats_the_token_is_not_quoted() {
     assert_none_of(&[token], &(daemon.log() + &daemon.get("/status").text()));
 }
 
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+/// The environment that the kernel shows of a daemon.
+fn environment(daemon: &Daemon) -> String {
+    let environment = std::fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
+    String::from_utf8_lossy(&environment).into_owned()
+}
+
 #[test]
 fn a_secret_from_a_variable_does_not_stay_in_the_environment_and_works_all_the_same() {
     let server = OpenBao::dev();
-    server.put_record("first", "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=");
+    server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
-    let environment = std::fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
-    let environment = String::from_utf8_lossy(&environment);
-    assert!(environment.contains("KONG_KEYRING_VAULT_TOKEN_FILE=/proc/self/fd/"), "{environment}");
+    let environment = environment(&daemon);
+    assert!(environment.contains("KEYRINGD_ENV_KONG_KEYRING_VAULT_TOKEN=/proc/self/fd/"), "{environment}");
     assert_none_of(&[server.token()], &environment);
     assert!(!daemon.log().contains("warning"), "{}", daemon.log());
     daemon.sync();
     assert_eq!(daemon.active(), "first");
+    daemon.reload("success");
+}
+
+#[test]
+fn a_secret_variable_wins_over_a_kong_conf_before_and_after_it_was_taken_out_of_the_environment() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let variables = [("KONG_KEYRING_VAULT_TOKEN", server.token())];
+    let daemon = Daemon::from_conf_with(&server.address(), "keyring_vault_token = another", &variables);
+    daemon.wait_until_ready();
+    assert_none_of(&[server.token()], &environment(&daemon));
+}
+
+#[test]
+fn variables_that_a_kong_conf_refers_to_leave_the_environment_and_serve_every_reload() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.enable("approle");
+    server.allow_reading();
+    server.api("POST", "auth/approle/role/app", &json!({ "token_policies": "keyring" }));
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &json!({})).at("/data/role_id");
+    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let (other, later) = ("planted-other-51b0aa", server.token_for(&json!({ "policies": ["root"] })));
+    let both = json!({ "role_id": role_id, "secret_id": secret_id, "other": other }).to_string();
+    let lines = "keyring_vault_auth_method = approle\nlog_level = trace\n\
+        keyring_vault_approle_role_id = {vault://env/app-role/role_id}\n\
+        keyring_vault_approle_secret_id = {vault://env/app-role/secret_id?ttl=60}";
+    let variables = [("APP_ROLE", both.as_str()), ("LATER", &later), ("HOME", "/root")];
+    let daemon = Daemon::from_conf_with(&server.address(), lines, &variables);
+    daemon.wait_until_ready();
+    let environment = environment(&daemon);
+    assert!(environment.contains("KEYRINGD_ENV_APP_ROLE=/proc/self/fd/"), "{environment}");
+    assert!(environment.contains("HOME=/root"), "only what is referred to is moved: {environment}");
+    assert_none_of(&[&role_id, &secret_id, other], &environment);
+    for _ in 0..3 {
+        daemon.reload("success");
+    }
+    wait_for("new logins", || {
+        (daemon.metric("keyringd_logins_total{outcome=\"success\"}") >= 2).then_some(())
+    });
+
+    daemon.write_conf(&server.address(), "log_level = trace\nkeyring_vault_token = {vault://env/later}");
+    daemon.reload("success");
+    server.put_record("second", KEY);
+    wait_for("a sync by the new token", || (daemon.active() == "second").then_some(()));
+    assert!(daemon.log().contains("LATER: holds a secret that stays"), "{}", daemon.log());
+
+    daemon.write_conf(&server.address(), "log_level = trace\nkeyring_vault_token = {vault://env/nowhere}");
+    daemon.reload("failure");
+    assert!(daemon.log().contains("the variable NOWHERE, which is not set"), "{}", daemon.log());
+    assert_eq!(daemon.active(), "second");
+    assert_none_of(&[&role_id, &secret_id, other, &later], &(daemon.log() + &daemon.get("/status").text()));
+}
+
+#[test]
+fn a_variable_that_is_a_reference_stays_and_what_it_refers_to_goes() {
+    let server = OpenBao::dev();
+    let (token, path) = ("planted-token-9e02c4", "planted-path-60d1f7");
+    server.api("POST", "auth/token/create", &json!({ "id": token, "policies": ["root"], "no_parent": true }));
+    server.api("POST", &format!("secret/data/{path}"), &json!({ "data": { "id": "first", "key": KEY } }));
+    let daemon = Daemon::start(
+        &server,
+        &[
+            ("KONG_KEYRING_VAULT_TOKEN", "{vault://env/my-token}"),
+            ("KONG_KEYRING_VAULT_PATH", "{vault://env/a-path}"),
+            ("KONG_KEYRING_NAME", "keyring"),
+            ("KONG_LOG_LEVEL", "trace"),
+            ("MY_TOKEN", token),
+            ("A_PATH", path),
+        ],
+    );
+    let shown = environment(&daemon);
+    assert!(shown.contains("KONG_KEYRING_VAULT_TOKEN={vault://env/my-token}"), "{shown}");
+    assert!(shown.contains("KEYRINGD_ENV_MY_TOKEN=/proc/self/fd/"), "{shown}");
+    assert_none_of(&[token, path], &shown);
+    for _ in 0..2 {
+        daemon.reload("success");
+        daemon.sync();
+    }
+    assert_eq!(daemon.opened(&daemon.encrypt("hello")), "hello");
+    assert_none_of(&[token], &(daemon.log() + &daemon.get("/status").text()));
 }
 
 #[test]

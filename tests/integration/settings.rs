@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Daemon, OpenBao, daemon::run, success};
 
@@ -137,4 +137,164 @@ fn a_kong_conf_of_a_thousand_lines_reports_its_ten_mistakes_with_their_lines() {
     }
     assert_eq!(said.matches(": error: ").count(), 10, "and nothing else: {said}");
     assert!(!said.contains(": warning: ") && !said.contains("planted"), "foreign keys make no noise: {said}");
+}
+
+/// What `check --json` says, its exit code, and the whole of it as text.
+fn check(conf: &str, variables: &[(&str, &str)]) -> (Value, Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kong.conf");
+    fs::write(&path, conf).unwrap();
+    let output = run(&["check", "-c", path.to_str().unwrap(), "--json"], variables, b"");
+    let text = String::from_utf8(output.stdout).unwrap().replace(path.to_str().unwrap(), "kong.conf");
+    let plain = run(&["check", "-c", path.to_str().unwrap()], variables, b"");
+    let all = [text.as_bytes(), &output.stderr, &plain.stdout, &plain.stderr].concat();
+    (serde_json::from_str(&text).unwrap(), output.status.code(), String::from_utf8_lossy(&all).into_owned())
+}
+
+const ENOUGH: &str = "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_vault_host = http://127.0.0.1:8200\n\
+    keyring_vault_mount = secret\nkeyring_vault_path = keyring\nkeyring_vault_token = s.token\n";
+
+#[test]
+fn a_reference_gives_any_setting_its_value_and_check_says_where_from_and_not_what() {
+    let conf = "keyring_enabled = {vault://env/switch}\nkeyring_strategy = vault\n\
+        keyring_vault_host = {vault://env/vault/host?ttl=60}\nkeyring_vault_mount = secret\nkeyring_vault_jwt_role = a{vault://env/x}b\n\
+        keyring_vault_path = {vault://env//vault//path}\nkeyring_vault_token = {vault://env/my-token}\n\
+        keyring_sync_interval = {vault://env/seconds/}\npg_password = {vault://hcv/not/ours}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let variables = [
+        ("SWITCH", "on"),
+        ("VAULT", r#"{"host": "http://planted.localhost", "path": "planted/keyring", "number": 1}"#),
+        ("MY_TOKEN", "planted-token"),
+        ("SECONDS", "86399"),
+        ("KONG_LOG_LEVEL", "{vault://env/level}"),
+        ("LEVEL", "emerg"),
+        ("KONG_KEYRING_NAME_FILE", &file("name", "{vault://env/my-name}\n")),
+        ("MY_NAME", "planted-name"),
+        ("KONG_KEYRING_VAULT_OAUTH2_CLIENT_SECRET_FILE", &file("client", "{vault://env/client}\n")),
+        ("CLIENT", "planted-client"),
+        ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()),
+        ("SECRET_ID", "planted-secret-id"),
+    ];
+    file("keyring_vault_approle_secret_id", "{vault://env/secret-id}");
+    let (report, code, said) = check(conf, &variables);
+    assert_eq!((code, &report["errors"], &report["warnings"]), (Some(0), &json!([]), &json!([])));
+    assert!(!said.contains("planted") && !said.contains("86399") && !said.contains("emerg"), "{said}");
+    let setting = |key: &str| report["settings"].as_array().unwrap().iter().find(|one| one["key"] == key);
+    for (key, origin) in [
+        ("keyring_enabled", "kong.conf:1 via variable SWITCH"),
+        ("keyring_vault_host", "kong.conf:3 via variable VAULT"),
+        ("keyring_vault_path", "kong.conf:6 via variable VAULT"),
+        ("keyring_vault_token", "kong.conf:7 via variable MY_TOKEN"),
+        ("keyring_sync_interval", "kong.conf:8 via variable SECONDS"),
+        ("log_level", "KONG_LOG_LEVEL via variable LEVEL"),
+        ("keyring_name", "KONG_KEYRING_NAME_FILE via variable MY_NAME"),
+        (
+            "keyring_vault_oauth2_client_secret",
+            "KONG_KEYRING_VAULT_OAUTH2_CLIENT_SECRET_FILE via variable CLIENT",
+        ),
+        (
+            "keyring_vault_approle_secret_id",
+            "credential keyring_vault_approle_secret_id via variable SECRET_ID",
+        ),
+    ] {
+        let expected = json!({ "key": key, "value": null, "origin": origin, "secret": true });
+        assert_eq!(setting(key), Some(&expected));
+        assert!(said.contains(&format!("{key}\t[set, not shown]\t")), "{key} in {said}");
+    }
+    assert_eq!(setting("keyring_vault_jwt_role").unwrap()["value"], "a{vault://env/x}b");
+}
+
+#[test]
+fn a_reference_that_gives_nothing_is_a_mistake_that_names_the_setting_and_its_place_and_no_value() {
+    let variables = [("JSON", r#"{"planted": "planted", "n": 7, "o": {}, "yes": true, "null": null}"#)];
+    let variables = [variables.as_slice(), &[("PLAIN", "planted"), ("EMPTY", "")]].concat();
+    for (reference, message) in [
+        ("{vault://env}", "names no variable"),
+        ("{vault://env/}", "names no variable"),
+        ("{vault://}", "is not a well-formed reference: it names no backend"),
+        (
+            "{vault://env/plain?planted=1}",
+            "is not a well-formed reference: after ? it has something else than",
+        ),
+        ("{vault://env/plain?ttl=planted}", "is not a well-formed reference: after ? it gives a time"),
+        ("{vault://hcv/planted/planted}", "only the env backend can give settings"),
+        ("{vault://env/plain#1}", "asks for a version"),
+        ("{vault://env/not-there}", "to the variable NOT_THERE, which is not set"),
+        ("{vault://env/empty}", "to the variable EMPTY, which is empty"),
+        ("{vault://env/plain/field}", "of the variable PLAIN, which does not hold a JSON object"),
+        (
+            "{vault://env/json/field}",
+            "to the field \"field\" of the variable JSON, whose JSON has no such field",
+        ),
+        ("{vault://env/json/n}", "which is a number: only text"),
+        ("{vault://env/json/o}", "which is an object: only text"),
+        ("{vault://env/json/yes}", "which is a boolean: only text"),
+        ("{vault://env/json/null}", "which is null: only text"),
+    ] {
+        for key in ["keyring_vault_token", "keyring_vault_namespace"] {
+            let variable = format!("KONG_{}", key.to_uppercase());
+            let by_variable = [variables.as_slice(), &[(&variable, reference)]].concat();
+            let line = format!("{ENOUGH}{key} = {}\n", reference.replace('#', "\\#"));
+            for (conf, variables, origin) in
+                [(line.as_str(), &variables, "kong.conf:7"), (ENOUGH, &by_variable, variable.as_str())]
+            {
+                let (report, code, said) = check(conf, variables);
+                let errors = report["errors"].as_array().unwrap();
+                assert_eq!((code, errors.len()), (Some(78), 1), "{reference}: {report}");
+                assert_eq!((&errors[0]["origin"], &errors[0]["key"]), (&json!(origin), &json!(key)));
+                assert!(errors[0]["message"].as_str().unwrap().contains(message), "{reference}: {report}");
+                assert!(!said.contains("planted"), "{reference}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_value_that_came_by_a_reference_is_not_quoted() {
+    let wrong = [
+        "keyring_sync_interval",
+        "keyring_vault_host",
+        "keyring_vault_kv",
+        "keyring_vault_auth_method",
+        "keyring_vault_path",
+        "keyring_vault_kube_api_token_file",
+        "lua_ssl_trusted_certificate",
+        "keyring_socket_group",
+    ];
+    for key in wrong {
+        let conf = format!("{ENOUGH}keyring_vault_auth_method = kubernetes\n{key} = {{vault://env/wrong}}\n");
+        let (report, code, said) = check(&conf, &[("WRONG", "/planted planted")]);
+        assert_eq!(code, Some(78), "{key}: {report}");
+        assert!(
+            said.contains("kong.conf:8 via variable WRONG") || key == "keyring_vault_path",
+            "{key}: {said}"
+        );
+        assert!(!said.contains("planted"), "{key}: {said}");
+    }
+}
+
+#[test]
+fn a_file_that_a_setting_names_is_no_setting_and_its_reference_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "{vault://env/planted}").unwrap();
+    let conf = format!(
+        "{ENOUGH}keyring_vault_auth_method = jwt\nkeyring_vault_jwt_file = {}\n",
+        file.path().display()
+    );
+    let (report, code, _) = check(&conf, &[("PLANTED", "planted")]);
+    assert_eq!(code, Some(78));
+    assert!(report["errors"][0]["message"].as_str().unwrap().contains("holds a reference"), "{report}");
+}
+
+#[test]
+fn what_only_begins_like_a_reference_is_taken_as_it_stands_with_a_warning() {
+    let conf = format!("{ENOUGH}keyring_vault_oauth2_client_id = {{vault://env/x#1}}\n");
+    let (report, code, _) = check(&conf, &[]);
+    assert_eq!(code, Some(0), "{report}");
+    let warning = report["warnings"][0]["message"].as_str().unwrap();
+    assert!(warning.starts_with("begins like a reference and does not end with }"), "{warning}");
 }

@@ -68,12 +68,19 @@ impl Daemon {
 
     /// A daemon on `server`'s `secret/keyring` from a kong.conf alone: Kong's settings, and these lines below them.
     pub fn from_conf(address: &str, lines: &str) -> Self {
+        Self::from_conf_with(address, lines, &[])
+    }
+
+    /// The same, with these variables as its environment.
+    pub fn from_conf_with(address: &str, lines: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kong.conf");
         let socket = folder.path().join("keyringd.sock");
         let text = conf(address, &socket, lines);
         fs::write(&path, text).unwrap();
-        Self::start_from_file(&path, folder)
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        command.args(["run", "-c"]).arg(&path).env_clear().envs(variables.iter().copied());
+        Self::spawn(command, folder, socket)
     }
 
     /// Puts another text in the place of the kong.conf of [`Daemon::from_conf`]: its settings and these lines.
