@@ -1,11 +1,14 @@
 //! The command line: its definition, which command goes where, and the exit codes.
 //!
-//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` talks to a running daemon. Exit codes: 0 success, 1 the
-//! operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h). No argument takes a secret.
+//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` talks to a running daemon, `docs` and `man` say
+//! what there is. Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of
+//! sysexits.h). No argument takes a secret.
 
 mod ask;
 mod check;
+mod docs;
 mod doctor;
+mod man;
 mod serve;
 
 use std::{
@@ -16,20 +19,17 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::settings::{self, Loaded, Note, Settings, source};
 
 /// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(version, after_help = docs::after_help(), after_long_help = docs::after_long_help())]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
-
-const AFTER_HELP: &str = "Settings come from the file given with -c, else /etc/kong/kong.conf or /etc/kong.conf if there \
-is one, and from KONG_* variables, which win. `keyringd check` shows them all.\n\nExit codes: 0 success, 1 the operation \
-failed, 2 wrong command line, 78 bad configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -65,6 +65,13 @@ enum Command {
     Encrypt(Payload),
     /// Decrypt what encrypt wrote
     Decrypt(Payload),
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +135,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Sync(daemon) => ask::sync(&daemon),
         Command::Encrypt(payload) => ask::encrypt(&payload),
         Command::Decrypt(payload) => ask::decrypt(&payload),
+        Command::Completions { shell } => docs::completions(shell),
+        Command::Man => man::man(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one table of keys: names, defaults, what is accepted, what it is for.
 //!
-//! Loading, `check`, `--help`, kong.conf.example and the README's table all come from here. How a value is read is in
-//! `value`, what the values add up to in `settings`.
+//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all come from here. How a value is
+//! read is in `value`, what the values add up to in `settings`.
 
 use std::fmt::Write as _;
 
@@ -190,7 +190,8 @@ pub fn example() -> String {
     let mut text = String::from(
         "# The settings of keyringd, in the grammar of kong.conf.\n\
          # A line that is commented out shows the default, or says what is accepted. Every key can also be set by the\n\
-         # variable KONG_<KEY>, which wins. A # inside a value is written \\#.\n",
+         # variable KONG_<KEY>, which wins. A # inside a value is written \\#. The value {vault://env/NAME} stands for that\n\
+         # of the variable NAME, and {vault://env/NAME/FIELD} for a text field of the JSON object in it.\n",
     );
     for key in ALL {
         let value = match (key.name, key.default) {

@@ -73,7 +73,7 @@ pub struct File(pub PathBuf);
 pub struct Credentials;
 
 /// The files that are read when none is named: the first that exists.
-const DEFAULT_FILES: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
+pub const DEFAULT_FILES: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
 
 /// The sources of a run, the weakest first: the file that was named, else a default one if there is one; the variables.
 pub fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {

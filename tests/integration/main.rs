@@ -17,6 +17,7 @@ mod access;
 mod audit;
 mod clients;
 mod commands;
+mod docs;
 mod doctor;
 mod formats;
 mod layers;

@@ -29,7 +29,7 @@ fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
     let programs = [Path::new(PROGRAM), openbao::program()]
         .map(|program| program.parent().unwrap().display().to_string());
     let mut script = format!(
-        "set -euo pipefail\nPATH={}:$PATH\nexport HOME=$PWD\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n\
+        "set -euo pipefail\nPATH={}:$PATH\nexport HOME=$PWD\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n\
          until_it() {{ for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo waited in vain: \"$@\" >&2; return 1; }}\n{prologue}\n",
         programs.join(":")
     );

@@ -1,0 +1,81 @@
+//! What the program says of itself: help, man page and completions name every command and every key there is.
+
+use std::{fs, process::Command};
+
+use clap::CommandFactory as _;
+use keyringd::{cli::Arguments, settings::keys};
+
+use crate::support::{daemon::run, success};
+
+fn commands() -> Vec<String> {
+    Arguments::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
+#[test]
+fn the_long_help_lists_every_key_and_the_short_one_none() {
+    let (long, short) = (success(&run(&["--help"], &[], b"")), success(&run(&["-h"], &[], b"")));
+    for key in keys::ALL {
+        let first = key.about.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        let default = key.default.map_or_else(String::new, |default| format!(" [default: {default}]"));
+        let entry = format!("\n  {}{default}\n          {first}", key.name);
+        assert!(long.contains(&entry), "{entry} in {long}");
+        assert!(!short.contains(key.name), "{} in {short}", key.name);
+    }
+    for text in [&long, &short] {
+        assert!(text.contains("Exit codes: 0 success, 1") && text.contains("/etc/kong/kong.conf"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    }
+}
+
+#[test]
+fn the_man_page_has_its_sections_every_command_and_every_key() {
+    let page = success(&run(&["man"], &[], b""));
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+    let expected = [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "COMMANDS",
+        "SETTINGS",
+        "ENVIRONMENT",
+        "FILES",
+        "SIGNALS",
+        "\"EXIT STATUS\"",
+    ];
+    assert_eq!(sections, expected);
+    assert!(page.is_ascii(), "formatters differ in what else they take");
+    assert!(page.contains("\n.TH keyringd 1 \" \" \"keyringd "), "{page}");
+    assert!(page.contains("\n.SH NAME\nkeyringd \\- "), "{page}");
+    for command in commands() {
+        assert!(page.contains(&format!("\n.SS \"keyringd {command}\"\n")), "{command} in {page}");
+        assert!(
+            page.contains(&format!("\n\\fBkeyringd {command}\\fR")),
+            "{command} in the synopsis of {page}"
+        );
+    }
+    for key in keys::ALL {
+        assert!(page.contains(&format!("\n.TP\n\\fB{}\\fR\n", key.name)), "{} in {page}", key.name);
+    }
+    for one in ["\\-\\-aad <TEXT>", "\\-c, \\-\\-conf <FILE>", "elvish", "SIGHUP", "CREDENTIALS_DIRECTORY"] {
+        assert!(page.contains(one), "{one} in {page}");
+    }
+}
+
+#[test]
+fn every_shell_can_complete_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = success(&run(&["completions", shell], &[], b""));
+        for command in commands() {
+            assert!(script.contains(&command), "{command} for {shell}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keyringd.bash");
+    fs::write(&path, success(&run(&["completions", "bash"], &[], b""))).unwrap();
+    let complete = ". \"$0\"; COMP_WORDS=(keyringd che); COMP_CWORD=1; _keyringd keyringd che keyringd; echo ${COMPREPLY[@]}";
+    success(&Command::new("bash").arg("-n").arg(&path).output().unwrap());
+    let completed = Command::new("bash").args(["-c", complete]).arg(&path).output().unwrap();
+    assert_eq!(success(&completed).trim(), "check");
+    assert_eq!(run(&["completions", "tcsh"], &[], b"").status.code(), Some(2));
+}
