@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
-use crate::support::{daemon::PROGRAM, free_port, openbao, success};
+use crate::support::{daemon::PROGRAM, free_port, openbao, python, success};
 
 fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
@@ -85,7 +85,25 @@ fn the_how_to_of_kongs_documentation_works_as_printed() {
 
 #[test]
 fn the_how_tos_of_applications_work_as_printed() {
-    run_section("Encrypt and decrypt", "SOCKET=$PWD/keyringd.sock", &[]);
+    let packages = python::packages("hvac-requirements.txt");
+    let prologue = format!("SOCKET=$PWD/keyringd.sock\nexport PYTHONPATH={}", packages.display());
+    run_section("Encrypt and decrypt", &prologue, &[]);
+}
+
+#[test]
+fn the_how_to_of_references_works_as_printed() {
+    run_section("Settings by reference", "", &[]);
+}
+
+#[test]
+fn the_how_to_of_moving_works_as_printed() {
+    let port = free_port().to_string();
+    run_section("Move from Transit", "", &[("8200", &port)]);
+}
+
+#[test]
+fn the_how_to_of_access_works_as_printed() {
+    run_section("Who may do what", "", &[]);
 }
 
 #[test]
