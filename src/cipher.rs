@@ -1,10 +1,12 @@
 //! Seal and open: bytes in, bytes out, under the keys of one keyring.
 //!
 //! One file a format; this one holds what they share: payloads that never leave their buffer, nonces, and which format
-//! a ciphertext is of. Which key is active is the keyring's business, JSON and base64 of the payload the socket's.
+//! a ciphertext is of. `stream` holds what no single request can. Which key is active is the keyring's business, JSON and
+//! base64 of the payload the socket's.
 
 mod kong;
 mod native;
+pub mod stream;
 mod transit;
 
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
