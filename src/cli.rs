@@ -1,14 +1,15 @@
 //! The command line: its definition, which command goes where, and the exit codes.
 //!
-//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` talks to a running daemon, `docs` and `man` say
-//! what there is. Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of
-//! sysexits.h). No argument takes a secret.
+//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` and `payload` talk to a running daemon, `docs`
+//! and `man` say what there is. Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration
+//! (`EX_CONFIG` of sysexits.h). No argument takes a secret.
 
 mod ask;
 mod check;
 mod docs;
 mod doctor;
 mod man;
+mod payload;
 mod serve;
 
 use std::{
@@ -21,7 +22,10 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::settings::{self, Loaded, Note, Settings, source};
+use crate::{
+    client::ClientError,
+    settings::{self, Loaded, Note, Settings, source},
+};
 
 /// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
 #[derive(Debug, Parser)]
@@ -61,10 +65,12 @@ enum Command {
     },
     /// Have the running daemon sync with Vault now
     Sync(Daemon),
-    /// Encrypt standard input, or a file, under the active key
+    /// Encrypt standard input, or a file, of any size, under the active key
     Encrypt(Payload),
     /// Decrypt what encrypt wrote
     Decrypt(Payload),
+    /// Bring what encrypt wrote under the active key
+    Rewrap(Payload),
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
@@ -133,8 +139,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Doctor(from) => doctor::doctor(&from),
         Command::Status { daemon, json } => ask::status(&daemon, json),
         Command::Sync(daemon) => ask::sync(&daemon),
-        Command::Encrypt(payload) => ask::encrypt(&payload),
-        Command::Decrypt(payload) => ask::decrypt(&payload),
+        Command::Encrypt(payload) => payload::encrypt(&payload),
+        Command::Decrypt(payload) => payload::decrypt(&payload),
+        Command::Rewrap(payload) => payload::rewrap(&payload),
         Command::Completions { shell } => docs::completions(shell),
         Command::Man => man::man(),
     }
@@ -167,6 +174,12 @@ impl Failure {
     }
 }
 
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::operation(error)
+    }
+}
+
 impl FromFile {
     fn load(&self) -> Loaded {
         settings::load(&source::of_this_process(self.config.as_deref()))
@@ -192,6 +205,13 @@ impl Daemon {
         let sources = source::of_this_process(self.from.config.as_deref());
         settings::socket_path(&sources).map_err(Failure::Configuration)
     }
+}
+
+/// Waits for the daemon on this thread.
+fn wait<T>(asked: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::operation)?;
+    Ok(runtime.block_on(asked))
 }
 
 /// A line on standard error. Where that is closed there is nobody to tell.

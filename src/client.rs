@@ -1,25 +1,19 @@
-//! The command line's side of the socket: one request over HTTP/1.1, one answer.
+//! The command line's side of the socket: what can be asked of a daemon, and what it answers.
 //!
-//! What the commands print is in `cli`; what the daemon answers, in `socket`.
+//! How a request gets there is in `exchange`, what the commands print in `cli`, what the daemon answers in `socket`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod exchange;
+
+use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::net::UnixStream;
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
-
-/// How long an answer may take: longer than a sync with a Vault that is slow in every way.
-const PATIENCE: Duration = Duration::from_secs(60);
+use exchange::PATIENCE;
 
 /// A daemon, by its socket.
 #[derive(Debug)]
@@ -35,14 +29,42 @@ pub enum ClientError {
     NoAnswer { socket: PathBuf, error: hyper::Error },
     #[error("keyringd at {socket} did not answer within {} s: does it hang?", PATIENCE.as_secs())]
     Silent { socket: PathBuf },
+    /// In the daemon's own words: the request is larger than it takes.
+    #[error("{0}")]
+    TooLarge(String),
+    /// In the daemon's own words.
     #[error("{0}")]
     Refused(String),
     #[error("keyringd's answer is not what was expected: {0}")]
     Unexpected(&'static str),
 }
 
-/// An answer: the status and the body.
-type Answer = (u16, Zeroizing<Vec<u8>>);
+/// A data key, as itself and as the keyring wrapped it.
+#[derive(Debug)]
+pub struct DataKey {
+    pub key: Secret<[u8; 32]>,
+    pub wrapped: String,
+}
+
+/// The fields of a Transit request. Those that say nothing are not sent.
+#[derive(Default, Serialize)]
+struct Asked<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ciphertext: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits: Option<u16>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    associated_data: String,
+}
+
+/// The fields of an answer that the command line has a use for.
+#[derive(Deserialize)]
+struct Data {
+    ciphertext: Option<String>,
+    plaintext: Option<Secret<String>>,
+}
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
@@ -54,8 +76,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`], for people.
     pub async fn status(&self) -> Result<Value, ClientError> {
-        let (status, body) = self.request(Method::GET, "/status", Bytes::new()).await?;
-        parsed(refused_unless_success(status, &body)?)
+        parsed(&self.request(Method::GET, "/status", Zeroizing::default()).await?.success()?)
     }
 
     /// `POST /keyring/vault/sync`.
@@ -63,8 +84,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`], for people.
     pub async fn sync(&self) -> Result<(), ClientError> {
-        let (status, body) = self.request(Method::POST, "/keyring/vault/sync", Bytes::new()).await?;
-        refused_unless_success(status, &body).map(|_| ())
+        let answer = self.request(Method::POST, "/keyring/vault/sync", Zeroizing::default()).await?;
+        answer.success().map(|_| ())
     }
 
     /// Seals `plaintext` and answers the ciphertext's text form.
@@ -72,13 +93,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`], for people.
     pub async fn encrypt(&self, plaintext: &[u8], associated_data: &str) -> Result<String, ClientError> {
-        #[derive(Deserialize)]
-        struct Data {
-            ciphertext: String,
-        }
         let plaintext = Zeroizing::new(BASE64_STANDARD.encode(plaintext));
-        let data: Data = self.transit("encrypt", "plaintext", &plaintext, associated_data).await?;
-        Ok(data.ciphertext)
+        let asked = Asked { plaintext: Some(&plaintext), ..Asked::bound_to(associated_data) };
+        self.transit("encrypt", &asked).await?.ciphertext()
     }
 
     /// Opens a ciphertext in its text form.
@@ -90,81 +107,97 @@ impl Client {
         ciphertext: &str,
         associated_data: &str,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        #[derive(Deserialize)]
-        struct Data {
-            plaintext: Secret<String>,
-        }
-        let data: Data = self.transit("decrypt", "ciphertext", ciphertext, associated_data).await?;
-        let plaintext = BASE64_STANDARD.decode(data.plaintext.expose());
-        plaintext.map(Zeroizing::new).map_err(|_| ClientError::Unexpected("the plaintext is not base64"))
+        let asked = Asked { ciphertext: Some(ciphertext), ..Asked::bound_to(associated_data) };
+        self.transit("decrypt", &asked).await?.plaintext()
+    }
+
+    /// Seals anew under the active key what a ciphertext in its text form holds, and answers that one's text form.
+    ///
+    /// # Errors
+    /// [`ClientError`], for people.
+    pub async fn rewrap(&self, ciphertext: &str, associated_data: &str) -> Result<String, ClientError> {
+        let asked = Asked { ciphertext: Some(ciphertext), ..Asked::bound_to(associated_data) };
+        self.transit("rewrap", &asked).await?.ciphertext()
+    }
+
+    /// A new data key of 256 bits.
+    ///
+    /// # Errors
+    /// [`ClientError`], for people.
+    pub async fn data_key(&self, associated_data: &str) -> Result<DataKey, ClientError> {
+        let asked = Asked { bits: Some(256), ..Asked::bound_to(associated_data) };
+        let data = self.transit("datakey/plaintext", &asked).await?;
+        Ok(DataKey { key: data.plaintext().and_then(|bytes| key(&bytes))?, wrapped: data.ciphertext()? })
+    }
+
+    /// The data key that the keyring wrapped.
+    ///
+    /// # Errors
+    /// [`ClientError`], for people.
+    pub async fn unwrap_data_key(
+        &self,
+        wrapped: &str,
+        associated_data: &str,
+    ) -> Result<Secret<[u8; 32]>, ClientError> {
+        self.decrypt(wrapped, associated_data).await.and_then(|bytes| key(&bytes))
     }
 
     /// One Transit operation under whatever name the daemon goes by.
-    async fn transit<T: for<'de> Deserialize<'de>>(
-        &self,
-        operation: &str,
-        field: &str,
-        value: &str,
-        associated_data: &str,
-    ) -> Result<T, ClientError> {
+    async fn transit(&self, operation: &str, asked: &Asked<'_>) -> Result<Data, ClientError> {
         #[derive(Deserialize)]
-        struct Envelope<T> {
-            data: T,
+        struct Envelope {
+            data: Data,
         }
-        let status = self.status().await?;
-        let name = status
-            .get("name")
-            .and_then(Value::as_str)
-            .ok_or(ClientError::Unexpected("no name in its status"))?;
-        let body = json!({ field: value, "associated_data": BASE64_STANDARD.encode(associated_data) });
-        let path = format!("/v1/transit/{operation}/{name}");
-        let (status, answer) = self.request(Method::POST, &path, Bytes::from_owner(wiped(&body))).await?;
-        parsed::<Envelope<T>>(refused_unless_success(status, &answer)?).map(|envelope| envelope.data)
+        let path = format!("/v1/transit/{operation}/{}", self.name().await?);
+        let answer = self.request(Method::POST, &path, asked.to_json()).await?;
+        parsed::<Envelope>(&answer.success()?).map(|envelope| envelope.data)
     }
 
-    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
-        answered.unwrap_or_else(|_| Err(ClientError::Silent { socket: self.socket.clone() }))
-    }
-
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream =
-            stream.map_err(|error| ClientError::Unreachable { socket: self.socket.clone(), error })?;
-        let no_answer = |error| ClientError::NoAnswer { socket: self.socket.clone(), error };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .body(Full::new(body))
-            .map_err(|_| ClientError::Unexpected("its name does not fit into a path"))?;
-        let response = sender.send_request(request).await.map_err(no_answer)?;
-        let status = response.status().as_u16();
-        let collected = response.into_body().collect().await.map_err(no_answer)?;
-        connection.abort();
-        Ok((status, Zeroizing::new(collected.to_bytes().to_vec())))
+    /// What the daemon calls its keyring. `/livez` says it to whoever may connect, `/status` not to everybody.
+    async fn name(&self) -> Result<String, ClientError> {
+        let answer = self.request(Method::GET, "/livez", Zeroizing::default()).await?;
+        answer.name.ok_or(ClientError::Unexpected("no Keyring-Name on /livez; what listens there?"))
     }
 }
 
-fn wiped(body: &Value) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(body.to_string().into_bytes())
+impl Asked<'_> {
+    fn bound_to(associated_data: &str) -> Self {
+        Self { associated_data: BASE64_STANDARD.encode(associated_data), ..Self::default() }
+    }
+
+    /// Written into a buffer that is wiped, and has the room from the start: base64 and ciphertexts need no escaping.
+    fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        let texts = [self.plaintext, self.ciphertext, Some(&self.associated_data)];
+        let room: usize = texts.into_iter().flatten().map(str::len).sum();
+        let mut json = Zeroizing::new(Vec::with_capacity(room + 128));
+        // Writing texts and numbers into memory cannot fail.
+        let _ = serde_json::to_writer(&mut *json, self);
+        json
+    }
+}
+
+impl Data {
+    fn ciphertext(self) -> Result<String, ClientError> {
+        self.ciphertext.ok_or(ClientError::Unexpected("no ciphertext"))
+    }
+
+    fn plaintext(&self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let text = self.plaintext.as_ref().ok_or(ClientError::Unexpected("no plaintext"))?;
+        let bytes = BASE64_STANDARD.decode(text.expose());
+        bytes.map(Zeroizing::new).map_err(|_| ClientError::Unexpected("the plaintext is not base64"))
+    }
+}
+
+fn key(bytes: &[u8]) -> Result<Secret<[u8; 32]>, ClientError> {
+    let mut key = Secret::new([0; 32]);
+    if bytes.len() != key.expose().len() {
+        return Err(ClientError::Unexpected("the data key is not 32 bytes long"));
+    }
+    key.expose_mut().copy_from_slice(bytes);
+    Ok(key)
 }
 
 fn parsed<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError> {
     serde_json::from_slice(body)
         .map_err(|_| ClientError::Unexpected("not the JSON of keyringd; what listens there?"))
-}
-
-/// The body of a success, or the daemon's own words.
-fn refused_unless_success(status: u16, body: &[u8]) -> Result<&[u8], ClientError> {
-    if (200..300).contains(&status) {
-        return Ok(body);
-    }
-    let said = serde_json::from_slice::<Value>(body).ok().and_then(|body| {
-        let one = body.get("error").or_else(|| body.get("errors")?.get(0))?;
-        one.as_str().map(str::to_owned)
-    });
-    Err(ClientError::Refused(said.unwrap_or_else(|| format!("keyringd answered with status {status}"))))
 }

@@ -1,7 +1,10 @@
-//! Signals as values on a channel. A second request to stop ends the process at once, whatever it is doing.
+//! Signals: to the daemon, values on a channel; to a command, its end, once what it leaves unfinished is removed.
+//!
+//! A second request to stop ends the daemon at once, whatever it is doing.
 
 use std::{
-    io,
+    fs, io,
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -9,6 +12,7 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     flag,
     iterator::Signals,
+    low_level::emulate_default_handler,
 };
 use tokio::sync::mpsc;
 
@@ -48,4 +52,20 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
         }
     })?;
     Ok(receiver)
+}
+
+/// From here on SIGTERM and SIGINT remove this file before they end the process, which drops nothing then.
+///
+/// # Errors
+/// When the kernel refuses a handler or a thread.
+pub fn remove_when_ended(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let _ = fs::remove_file(&path);
+            let _ = emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
 }
