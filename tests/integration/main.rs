@@ -31,6 +31,7 @@ mod reload;
 mod secrets;
 mod session;
 mod settings;
+mod streams;
 mod sync;
 mod tls;
 mod transit;
