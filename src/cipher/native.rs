@@ -16,7 +16,7 @@ pub const TAG_LEN: usize = 16;
 
 const BINARY_PREFIX: &[u8; 3] = b"KR1";
 
-/// What must be free ahead of a plaintext that [`seal_binary`] seals where it is: room for the longest head.
+/// What must be free ahead of a plaintext that is sealed into the binary form where it is: room for the longest head.
 pub const ROOM: usize = BINARY_PREFIX.len() + 1 + KeyId::MAX_LEN + NONCE_LEN;
 
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
@@ -36,7 +36,7 @@ pub fn seal_text(
     BASE64.encode_append(&*buffer, out);
 }
 
-/// Seals the plaintext that stands behind [`ROOM`] free bytes into the binary form, where it is.
+/// Seals the plaintext that stands behind `ROOM` free bytes into the binary form, where it is.
 pub fn seal_binary(
     key: &Key,
     mut buffer: Zeroizing<Vec<u8>>,
