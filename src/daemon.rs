@@ -10,7 +10,11 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::mpsc::UnboundedReceiver, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::mpsc::UnboundedReceiver,
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
@@ -23,11 +27,12 @@ use crate::{
     settings::{self, CiphertextFormat, Loaded, LogLevel, Settings},
     signals::Signal,
     socket::{
-        self, Answered, Limits, Live, Service, Upstream,
-        listen::{self, ListenError},
+        self, Answered, Heartbeat, Limits, Listeners, Live, Service, Upstream,
+        listen::{self, ListenError, SocketFile},
         transit::Formats,
     },
     sync::{SyncHandle, Syncer},
+    systemd,
     vault::{Session, transport::TransportError},
 };
 use reload::Reload;
@@ -48,6 +53,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("keyring_metrics_listen: cannot listen on {0}: {1}: choose an address that is free")]
     Metrics(SocketAddr, std::io::Error),
+    #[error("the socket that systemd passed cannot be used: {0}")]
+    Passed(std::io::Error),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -60,6 +67,8 @@ pub struct Outside {
     /// Loads the settings anew.
     pub load: Box<dyn Fn() -> Loaded + Send>,
     pub log: Log,
+    /// A socket that somebody listens on for us.
+    pub listener: Option<std::os::unix::net::UnixListener>,
 }
 
 /// The daemon, from its settings to its exit code. It serves from the start; until the first keyring is there, with 503.
@@ -69,10 +78,9 @@ pub struct Outside {
 pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let described = ArcSwap::from_pointee(describe(&settings));
-    let Settings { vault, keyring, socket, log: _ } = settings;
+    let Settings { vault, keyring, socket, .. } = settings;
     let session = Session::new(vault, Arc::clone(&metrics))?;
-    let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
-    tracing::info!(socket = %socket.path.display(), version = env!("CARGO_PKG_VERSION"), "keyringd starts");
+    let (listener, file) = listen(outside.listener, &socket).await?;
     let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
@@ -80,41 +88,83 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
     };
     let live = live(&keyring, &socket);
     let upstream = Arc::new(FromVault { sync: sync.clone(), described, mistakes: ArcSwap::default() });
-    let service = Arc::new(Service::new(live, published, Arc::clone(&metrics), Arc::clone(&upstream) as _));
-    let stop = CancellationToken::new();
+    let service =
+        Service::new(live, Arc::clone(&published), Arc::clone(&metrics), Arc::clone(&upstream) as _);
+    let (service, stop) = (Arc::new(service), CancellationToken::new());
+    let listeners = Listeners { socket: listener, metrics: metrics_listener };
+    let heartbeat = systemd::sign_of_life_interval().map(|every| Heartbeat { every, beat: systemd::alive });
     let life = Life {
-        serving: tokio::spawn(socket::serve(listener, metrics_listener, Arc::clone(&service), stop.clone())),
+        serving: tokio::spawn(socket::serve(listeners, Arc::clone(&service), heartbeat, stop.clone())),
         syncing: tokio::spawn(syncer.run(stop.clone())),
+        telling: tokio::spawn(tell_systemd(sync.clone(), Arc::clone(&published))),
         stop,
-        reload: Reload { service, upstream, metrics, sync, socket, load: outside.load, log: outside.log },
     };
-    let code = life.until_its_end(outside.signals).await;
+    let reload = Reload { service, upstream, metrics, sync, socket, load: outside.load, log: outside.log };
+    let code = life.until_its_end(outside.signals, move |signal| reload.act_on(signal)).await;
     drop(file);
     Ok(code)
+}
+
+/// The socket that was passed to us, or one of our own making, whose file goes when it is dropped.
+async fn listen(
+    passed: Option<std::os::unix::net::UnixListener>,
+    socket: &settings::Socket,
+) -> Result<(UnixListener, Option<SocketFile>), StartError> {
+    let version = env!("CARGO_PKG_VERSION");
+    let Some(passed) = passed else {
+        let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
+        tracing::info!(socket = %socket.path.display(), version, "keyringd starts");
+        return Ok((listener, Some(file)));
+    };
+    tracing::info!(version, "keyringd starts on the socket that systemd listens on");
+    Ok((UnixListener::from_std(passed).map_err(StartError::Passed)?, None))
+}
+
+/// Ready once there are keys; how it goes in words, whenever that changes.
+async fn tell_systemd(mut sync: SyncHandle, published: Arc<Published>) {
+    let mut told = false;
+    loop {
+        let report = published.report();
+        let words = match (published.keyring(), &report.last_error) {
+            (None, None) => "waiting for the first keys".to_owned(),
+            (None, Some(error)) => format!("no keys yet: {error}"),
+            (Some(keyring), None) => format!("serving, active key {}", keyring.active().key.id()),
+            (Some(keyring), Some(error)) => {
+                format!("serving, active key {}; syncs fail: {error}", keyring.active().key.id())
+            }
+        };
+        systemd::status(&words);
+        if !told && published.keyring().is_some() {
+            systemd::ready();
+            told = true;
+        }
+        sync.changed().await;
+    }
 }
 
 /// The tasks of a daemon.
 struct Life {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
+    telling: JoinHandle<()>,
     stop: CancellationToken,
-    reload: Reload,
 }
 
 impl Life {
     /// Until it is asked to stop, which is a success, or a task dies, which is a failure.
-    async fn until_its_end(mut self, mut signals: UnboundedReceiver<Signal>) -> ExitCode {
+    async fn until_its_end(
+        mut self,
+        mut signals: UnboundedReceiver<Signal>,
+        mut act: impl FnMut(Signal),
+    ) -> ExitCode {
         let asked = loop {
             tokio::select! {
                 _ = &mut self.serving => break false,
                 _ = &mut self.syncing => break false,
+                _ = &mut self.telling => break false,
                 signal = signals.recv() => match signal {
-                    Some(Signal::Sync) => {
-                        let sync = self.reload.sync.clone();
-                        tokio::spawn(async move { sync.sync(None).await });
-                    }
-                    Some(Signal::Reload) => self.reload.now(),
                     Some(Signal::Stop) | None => break true,
+                    Some(signal) => act(signal),
                 },
             }
         };
@@ -125,6 +175,8 @@ impl Life {
             return ExitCode::FAILURE;
         }
         tracing::info!("stopping: what is in flight may finish");
+        self.telling.abort();
+        systemd::stopping();
         self.stop.cancel();
         match self.serving.await {
             Ok(0) => tracing::info!("stopped"),
@@ -213,4 +265,36 @@ fn describe(settings: &Settings) -> Value {
         "interval": settings.keyring.sync_interval.as_secs(),
         "plain_http": settings.vault.sends_in_the_clear(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A daemon whose tasks go on, but for the one that `dies` is put into.
+    async fn end_of(dies: usize) -> ExitCode {
+        let task = |at: usize| {
+            tokio::spawn(async move {
+                assert_ne!(at, dies, "planted");
+                std::future::pending::<()>().await;
+            })
+        };
+        let serving = task(0);
+        let serving = tokio::spawn(async move {
+            serving.await.unwrap();
+            0
+        });
+        let life = Life { serving, syncing: task(1), telling: task(2), stop: CancellationToken::new() };
+        let (_signals, received) = mpsc::unbounded_channel();
+        life.until_its_end(received, |_| ()).await
+    }
+
+    #[tokio::test]
+    async fn a_task_that_dies_ends_the_daemon_with_a_failure() {
+        for dies in 0..3 {
+            assert_eq!(end_of(dies).await, ExitCode::FAILURE, "{dies}");
+        }
+    }
 }

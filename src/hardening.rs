@@ -1,4 +1,4 @@
-//! What keeps secrets from where others can look: for now, the environment.
+//! What keeps secrets from where others can look: the environment, core dumps, other processes, and the swap.
 //!
 //! Nothing of ours is imported here. Secrets' types are in `secret`; which variables hold secrets, `settings` knows.
 
@@ -14,6 +14,47 @@ use std::{
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+
+/// Why memory is not locked: it may be written to the swap.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLocked {
+    #[error(
+        "memory is not locked, and may be written to the swap: the limit on locked memory is {0} bytes; set \
+         LimitMEMLOCK=infinity, or ulimit -l unlimited, or give the capability CAP_IPC_LOCK"
+    )]
+    Limit(u64),
+    #[error("memory is not locked, and may be written to the swap: {0}")]
+    Refused(io::Error),
+}
+
+/// Keeps this process out of core dumps, and from being looked into by other processes of its user (`prctl(2)`,
+/// `PR_SET_DUMPABLE`).
+///
+/// # Errors
+/// What the kernel refused.
+pub fn keep_out_of_dumps() -> io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Keeps all of this process's memory out of the swap, what it takes later included.
+///
+/// # Errors
+/// [`NotLocked`]. Under a limit nothing is locked: what is taken beyond it would end the process.
+pub fn lock_memory() -> Result<(), NotLocked> {
+    let may_lock = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) if !may_lock => Err(NotLocked::Limit(limit)),
+        // What is taken and not used yet is locked when it is used: so locking costs no memory.
+        _ => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+            .map_err(|error| NotLocked::Refused(error.into())),
+    }
+}
 
 /// A variable that holds a secret, and the one that says where it is once it was moved.
 #[derive(Debug)]

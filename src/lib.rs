@@ -11,7 +11,7 @@
 //! - [`keyring`]: the immutable snapshot of keys, and the rules of records and versions.
 //! - [`cipher`]: seal and open, and the bytes of the formats.
 //! - [`socket`]: HTTP on a Unix listener, in the shapes of Vault's Transit API and Kong's keyring API.
-//! - [`daemon`]: the life of it all; [`signals`], [`logging`], [`metrics`] and [`hardening`] serve it.
+//! - [`daemon`]: the life of it all; [`signals`], [`systemd`], [`logging`], [`metrics`] and [`hardening`] serve it.
 //! - [`doctor`]: goes the same way step by step, and says what to do.
 //! - [`cli`] and [`client`]: the command line, and its side of the socket.
 //! - [`secret`]: the type of whatever must be wiped and never printed.
@@ -32,4 +32,5 @@ pub mod settings;
 pub mod signals;
 pub mod socket;
 pub mod sync;
+pub mod systemd;
 pub mod vault;

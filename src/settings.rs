@@ -38,6 +38,8 @@ pub struct Settings {
     pub keyring: Keyring,
     pub socket: Socket,
     pub log: Log,
+    /// Whether to refuse to start where memory cannot be locked.
+    pub require_memory_lock: bool,
 }
 
 /// Where the records are, and how to get at them.
@@ -184,6 +186,7 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
     let max_stale = reader.required(&keys::MAX_STALE, |text| value::seconds(text, 0..=31_536_000));
     let socket = read_socket(reader);
+    let require_memory_lock = reader.required(&keys::REQUIRE_MEMORY_LOCK, value::boolean);
     let level = reader.required(&keys::LOG_LEVEL, value::log_level);
     let format = reader.required(&keys::LOG_FORMAT, value::log_format);
     Some(Settings {
@@ -198,6 +201,7 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
         },
         socket: socket?,
         log: Log { level: level?, format: format? },
+        require_memory_lock: require_memory_lock?,
     })
 }
 

@@ -33,8 +33,8 @@ use crate::{
     secret::Secret,
     settings::{self, Access},
 };
-pub use accept::serve;
 use accept::{Crowd, Door};
+pub use accept::{Heartbeat, Listeners, serve};
 use audit::Audit;
 use inflight::InFlight;
 

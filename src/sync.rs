@@ -183,7 +183,7 @@ impl Syncer {
             Ok(()) => 0,
             Err(_) => self.report.failures.saturating_add(1),
         };
-        self.published.set_report(self.report.clone()); // first, so that the status knows what the log says
+        self.publish_report(); // first, so that the status knows what the log says
         match outcome {
             Ok(()) => schedule::after_success(self.interval, random),
             Err(error) => {
@@ -199,7 +199,7 @@ impl Syncer {
     /// A sync that somebody asked for. A failure changes nothing about when the next is due.
     async fn asked_sync(&mut self, next: &mut Instant) -> Result<(), String> {
         let outcome = self.sync().await;
-        self.published.set_report(self.report.clone());
+        self.publish_report();
         match &outcome {
             Ok(()) => *next = Instant::now() + schedule::after_success(self.interval, backoff::random()),
             Err(error) => {
@@ -298,14 +298,20 @@ impl Syncer {
         }
     }
 
+    fn publish_report(&self) {
+        self.published.set_report(self.report.clone());
+        self.queue.tell_of_change();
+    }
+
     /// The report first: whoever sees the new keyring finds its sync in the status.
     fn publish(&mut self, keyring: Option<Keyring>, now: SystemTime) {
         self.report.last_success = Some(now);
-        self.published.set_report(self.report.clone());
+        self.publish_report();
         let Some(keyring) = keyring else { return };
         let (before, keys) = (self.published.keyring(), keyring.key_count());
         let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
         self.published.publish(keyring);
+        self.queue.tell_of_change();
         if before.is_none_or(|before| *before.active().key.id() != id) {
             tracing::info!(key_id = %id, version, keys, "active key");
         }

@@ -18,7 +18,7 @@ use crate::{
             environment::{SecretVariable, secret_variables, user_runtime_dir},
         },
     },
-    signals,
+    signals, systemd,
 };
 
 /// `keyringd run`.
@@ -29,16 +29,31 @@ pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
         take_out_of_the_environment(&secret_variables(&loaded.referred));
     }
     let settings = usable(loaded)?;
+    keep_out_of_dumps();
+    if let Err(error) = hardening::lock_memory() {
+        if settings.require_memory_lock {
+            return Err(Failure::Unusable(format!("keyring_require_memory_lock: {error}")));
+        }
+        say(&format!("keyringd: warning: {error}"));
+    }
+    let listener = systemd::listener().map_err(cannot("take the socket that systemd passed"))?;
     let log = logging::start(daemon::level(settings.log), settings.log.format == LogFormat::Json);
     let outside = Outside {
         signals: signals::watch().map_err(cannot("handle signals"))?,
         load: Box::new(move || reload(&from)),
         log,
+        listener,
     };
     runtime()?.block_on(daemon::run(settings, outside)).map_err(|error| match error {
         StartError::Transport(error) => Failure::Unusable(error.to_string()),
         other => Failure::operation(other),
     })
+}
+
+fn keep_out_of_dumps() {
+    if let Err(error) = hardening::keep_out_of_dumps() {
+        say(&format!("keyringd: warning: a core dump of this process could hold keys: {error}"));
+    }
 }
 
 /// Before any thread starts. The program begins again then, and finds nothing more to take out.
@@ -77,6 +92,7 @@ pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         Some(path) => path,
         None => dev::default_socket(user_runtime_dir()).map_err(Failure::operation)?,
     };
+    keep_out_of_dumps();
     logging::start(LevelFilter::WARN, false);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
     // Clients may stand elsewhere.

@@ -23,7 +23,7 @@ use crate::{
     secret::Secret,
     settings::Audit,
     signals::Signal,
-    socket::{self, Answered, Limits, Live, Service, Upstream, listen, transit::Formats},
+    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, listen, transit::Formats},
 };
 
 /// The key name in Transit's paths.
@@ -60,7 +60,8 @@ pub async fn run(
     let published = Arc::new(Published::with(keyring));
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(Nowhere));
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(socket::serve(listener, None, Arc::new(service), stop.clone()));
+    let listeners = Listeners { socket: listener, metrics: None };
+    let serving = tokio::spawn(socket::serve(listeners, Arc::new(service), None, stop.clone()));
     started(&id);
     while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
     stop.cancel();

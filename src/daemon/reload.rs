@@ -10,8 +10,10 @@ use crate::{
     logging::Log,
     metrics::{Metrics, Outcome},
     settings::{self, Loaded, LogFormat, Settings},
+    signals::Signal,
     socket::Service,
     sync::SyncHandle,
+    systemd,
     vault::Session,
 };
 
@@ -28,8 +30,30 @@ pub struct Reload {
 }
 
 impl Reload {
+    /// Does what a signal asks for, unless it is the end.
+    pub fn act_on(&self, signal: Signal) {
+        match signal {
+            Signal::Sync => {
+                let sync = self.sync.clone();
+                tokio::spawn(async move { sync.sync(None).await });
+            }
+            Signal::Reload => {
+                // Before there are keys the daemon is not ready, and must not say so afterwards.
+                let ready = self.service.published.keyring().is_some();
+                if ready {
+                    systemd::reloading();
+                }
+                self.now();
+                if ready {
+                    systemd::ready();
+                }
+            }
+            Signal::Stop => {}
+        }
+    }
+
     /// Reloads. The sync takes up the new settings in its own time.
-    pub fn now(&self) {
+    fn now(&self) {
         let loaded = (self.load)();
         for warning in &loaded.warnings {
             tracing::warn!("settings: {warning}");
@@ -53,7 +77,7 @@ impl Reload {
     /// What can fail comes first; from then on everything is swapped.
     fn swap_in(&self, settings: Settings) -> Result<(), String> {
         let described = describe(&settings);
-        let Settings { vault, keyring, socket, log } = settings;
+        let Settings { vault, keyring, socket, log, require_memory_lock: _ } = settings;
         let session = Session::new(vault, Arc::clone(&self.metrics)).map_err(|error| error.to_string())?;
         let made = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)

@@ -156,6 +156,8 @@ keys! {
         "Who may do what, by what the kernel says of the peer; the socket's mode alone decides unless set.");
     METRICS_LISTEN = Key::new("keyring_metrics_listen", None, "a loopback address:port",
         "Where /metrics, /livez and /readyz are served beside the socket.");
+    REQUIRE_MEMORY_LOCK = Key::new("keyring_require_memory_lock", Some("off"), "on or off",
+        "Refuse to start where memory cannot be locked, and might be written to the swap.");
     MAX_REQUEST_SIZE = Key::new("keyring_max_request_size", Some("32m"), "bytes, or with k, m, g; 1k to 1g",
         "The largest body of one request.");
     MAX_INFLIGHT_SIZE = Key::new("keyring_max_inflight_size", Some("256m"), "bytes, or with k, m, g; 1k to 1g",

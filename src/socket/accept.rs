@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,21 +15,23 @@ use std::{
 };
 
 use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Notify,
+    time::{Interval, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Service, access::Peer, request::Client, stream::Patient};
 
 /// How long requests in flight may take to finish once the stop was asked for.
 pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a client that has connected may take to begin its first request once the stop was asked for. It came in time,
+/// and would take an end without an answer for a failure.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// The most bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
@@ -89,29 +92,53 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves on the socket, and metrics and health on a loopback address if there is one, until `stop`. Then what is in
-/// flight may finish. Answers how many connections were cut because they did not within [`DRAIN`].
+/// Where clients may connect.
+#[derive(Debug)]
+pub struct Listeners {
+    pub socket: UnixListener,
+    /// A loopback address for metrics and health.
+    pub metrics: Option<TcpListener>,
+}
+
+/// A sign that the loop which serves goes round.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    pub every: Duration,
+    pub beat: fn(),
+}
+
+/// Serves until `stop`; then what is in flight may finish. Answers how many connections were cut because they did not
+/// within [`DRAIN`].
 pub async fn serve(
-    listener: UnixListener,
-    metrics: Option<TcpListener>,
+    listeners: Listeners,
     service: Arc<Service>,
+    heartbeat: Option<Heartbeat>,
     stop: CancellationToken,
 ) -> usize {
     let beside = async {
-        match metrics {
-            Some(metrics) => serve_on(metrics, Arc::clone(&service), stop.clone()).await,
+        match listeners.metrics {
+            Some(metrics) => serve_on(metrics, Arc::clone(&service), None, stop.clone()).await,
             None => 0,
         }
     };
     let telling = service.audit.tell_until(&stop);
-    let (cut, cut_beside, ()) =
-        tokio::join!(serve_on(listener, Arc::clone(&service), stop.clone()), beside, telling);
+    let (cut, cut_beside, ()) = tokio::join!(
+        serve_on(listeners.socket, Arc::clone(&service), heartbeat, stop.clone()),
+        beside,
+        telling
+    );
     service.audit.flush(true);
     cut + cut_beside
 }
 
-async fn serve_on<L: Listener>(listener: L, service: Arc<Service>, stop: CancellationToken) -> usize {
-    let draining = GracefulShutdown::new();
+async fn serve_on<L: Listener>(
+    listener: L,
+    service: Arc<Service>,
+    heartbeat: Option<Heartbeat>,
+    stop: CancellationToken,
+) -> usize {
+    let connections = TaskTracker::new();
+    let mut pulse = heartbeat.map(|heartbeat| interval(heartbeat.every));
     let mut last_warning = None;
     loop {
         // A place first, a connection then: further clients wait in the kernel's queue.
@@ -121,6 +148,10 @@ async fn serve_on<L: Listener>(listener: L, service: Arc<Service>, stop: Cancell
         };
         let (stream, peer) = tokio::select! {
             () = stop.cancelled() => break,
+            () = next(&mut pulse) => {
+                heartbeat.inspect(|heartbeat| (heartbeat.beat)());
+                continue;
+            }
             accepted = accepted => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -145,18 +176,40 @@ async fn serve_on<L: Listener>(listener: L, service: Arc<Service>, stop: Cancell
             .header_read_timeout(limits.header_time)
             .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(Patient::new(stream, limits.write_time)), handle);
-        let connection = draining.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let mut connection = pin!(connection);
+            let stopping = async {
+                stop.cancelled().await;
+                let _ = timeout(FIRST_REQUEST, client.has_asked()).await;
+            };
+            let ended = tokio::select! {
+                ended = &mut connection => ended,
+                () = stopping => {
+                    // The request at hand is answered; after it, or if there is none, the connection is closed.
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!("a connection ended early: {error}");
             }
             drop(client);
         });
     }
     drop(listener);
-    match tokio::time::timeout(DRAIN, draining.shutdown()).await {
+    connections.close();
+    match timeout(DRAIN, connections.wait()).await {
         Ok(()) => 0,
-        Err(_) => service.crowd(L::DOOR).open.load(Ordering::Relaxed),
+        Err(_) => connections.len(),
+    }
+}
+
+/// The next beat; without a pulse there is none.
+async fn next(pulse: &mut Option<Interval>) {
+    match pulse {
+        Some(pulse) => drop(pulse.tick().await),
+        None => std::future::pending().await,
     }
 }
 

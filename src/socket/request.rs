@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use hyper::{Request, body::Incoming, header::HeaderMap};
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::{
@@ -34,15 +35,23 @@ const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
 pub struct Client {
     place: Place,
     peer: Option<Arc<Peer>>,
+    /// Holds a permit once there was a request.
+    asked: Notify,
 }
 
 impl Client {
     pub fn new(place: Place, peer: Option<Peer>) -> Self {
-        Self { place, peer: peer.map(Arc::new) }
+        Self { place, peer: peer.map(Arc::new), asked: Notify::new() }
+    }
+
+    /// Waits until there was a request.
+    pub async fn has_asked(&self) {
+        self.asked.notified().await;
     }
 
     /// Answers one request, counts it and tells the audit.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+        self.asked.notify_one();
         let (service, begun) = (&self.place.service, Instant::now());
         let (live, handling) = (service.live(), service.metrics.handling());
         let (head, body) = request.into_parts();

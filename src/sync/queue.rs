@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{secret::Secret, settings, vault::Session};
 
@@ -23,6 +23,7 @@ pub type Done = oneshot::Sender<Result<(), String>>;
 pub struct SyncHandle {
     asked: mpsc::Sender<Request>,
     looking: mpsc::Sender<Done>,
+    changes: watch::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -43,13 +44,15 @@ pub struct Queue {
     looking: mpsc::Receiver<Done>,
     /// Taken from the line and not worked off yet.
     put_off: VecDeque<Request>,
+    changes: watch::Sender<()>,
 }
 
 pub fn new() -> (SyncHandle, Queue) {
     let (asked, asked_end) = mpsc::channel(MAX_ASKED);
     let (looking, looking_end) = mpsc::channel(MAX_LOOKING);
-    let queue = Queue { asked: asked_end, looking: looking_end, put_off: VecDeque::new() };
-    (SyncHandle { asked, looking }, queue)
+    let (changes, changes_end) = watch::channel(());
+    let queue = Queue { asked: asked_end, looking: looking_end, put_off: VecDeque::new(), changes };
+    (SyncHandle { asked, looking, changes: changes_end }, queue)
 }
 
 impl SyncHandle {
@@ -65,6 +68,13 @@ impl SyncHandle {
         };
         self.asked.try_send(request).map_err(|_| "too many syncs are waiting already".to_owned())?;
         outcome.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+    }
+
+    /// Waits until something was published that this handle has not waited for yet, or for ever.
+    pub async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Goes on with other settings: syncs with them at once, and ends the session before them.
@@ -85,6 +95,11 @@ impl SyncHandle {
 }
 
 impl Queue {
+    /// Tells whoever waits that something was published.
+    pub fn tell_of_change(&self) {
+        self.changes.send_replace(());
+    }
+
     /// The next request whose asker still waits; `None` when nobody can ask any more.
     pub async fn next(&mut self) -> Option<Request> {
         loop {

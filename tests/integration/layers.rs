@@ -20,13 +20,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("logging", &[]),
     ("metrics", &[]),
     ("hardening", &[]),
+    ("systemd", &[]),
     // 4
     ("client", &["secret"]),
     (
         "daemon",
         &[
             "secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "logging",
-            "signals",
+            "signals", "systemd",
         ],
     ),
     ("doctor", &["keyring", "settings", "vault", "socket", "metrics"]),
@@ -44,6 +45,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "logging",
             "signals",
             "hardening",
+            "systemd",
             "secret",
         ],
     ),

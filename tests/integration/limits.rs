@@ -12,7 +12,7 @@ use keyringd::{
     metrics::Metrics,
     secret::Secret,
     settings::Audit,
-    socket::{self, Answered, Limits, Live, Service, Upstream, transit::Formats},
+    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, transit::Formats},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -334,7 +334,8 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
     let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(NoVault));
     let stop = CancellationToken::new();
     let (listener, _file) = runtime.block_on(socket::listen::bind(&path, 0o600, None)).unwrap();
-    let serving = runtime.spawn(socket::serve(listener, None, Arc::new(service), stop.clone()));
+    let listeners = Listeners { socket: listener, metrics: None };
+    let serving = runtime.spawn(socket::serve(listeners, Arc::new(service), None, stop.clone()));
     clients(&path);
     stop.cancel();
     assert_eq!(runtime.block_on(serving).unwrap(), 0);

@@ -1,0 +1,201 @@
+//! What systemd would see and give: its notifications, the watchdog, and a socket that it listens on.
+
+use std::{
+    io::Write as _,
+    os::unix::net::{UnixDatagram, UnixStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::support::{
+    Daemon, OpenBao,
+    daemon::{PROGRAM, kongs_settings},
+    http, wait_for,
+};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+/// The end of the notification socket that is systemd's.
+struct Told {
+    socket: UnixDatagram,
+    folder: tempfile::TempDir,
+}
+
+impl Told {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self { socket, folder }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().join("notify").display().to_string()
+    }
+
+    /// The next message.
+    fn next(&self) -> String {
+        let mut message = [0; 4096];
+        let len = self.socket.recv(&mut message).expect("keyringd tells systemd");
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    }
+
+    /// Messages up to one that begins like this, which is the last of them.
+    fn up_to(&self, beginning: &str) -> Vec<String> {
+        let mut messages = Vec::new();
+        while !messages.last().is_some_and(|message: &String| message.starts_with(beginning)) {
+            messages.push(self.next());
+        }
+        messages
+    }
+}
+
+#[test]
+fn it_is_ready_with_the_first_keyring_and_says_how_it_goes() {
+    let mut server = OpenBao::durable();
+    server.put_record("first", KEY);
+    server.stop();
+    let told = Told::new();
+    let mut daemon = Daemon::start_unready(&server, &[("NOTIFY_SOCKET", &told.path())]);
+    assert_eq!(told.next().trim(), "STATUS=waiting for the first keys");
+    let waiting = told.up_to("STATUS=no keys yet: ");
+    assert!(waiting.iter().all(|message| !message.starts_with("READY")), "{waiting:?}");
+    // A reload is not what makes it ready.
+    daemon.signal(Signal::SIGHUP);
+    server.start();
+    let started = told.up_to("READY=1");
+    assert!(started.contains(&"STATUS=serving, active key first\n".to_owned()), "{started:?}");
+    assert!(started.iter().all(|message| !message.starts_with("RELOADING")), "{started:?}");
+
+    daemon.signal(Signal::SIGHUP);
+    let reloaded = told.up_to("READY=1").concat();
+    assert!(reloaded.contains("RELOADING=1\nMONOTONIC_USEC="), "{reloaded}");
+    daemon.signal(Signal::SIGTERM);
+    told.up_to("STOPPING=1");
+    assert_eq!(daemon.ended().code(), Some(0));
+}
+
+#[test]
+fn the_watchdog_is_fed_for_as_long_as_the_daemon_goes_round() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let told = Told::new();
+    let daemon = Daemon::start(&server, &[("NOTIFY_SOCKET", &told.path()), ("WATCHDOG_USEC", "200000")]);
+    for _ in 0..5 {
+        told.up_to("WATCHDOG=1");
+    }
+    daemon.signal(Signal::SIGSTOP);
+    told.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut message = [0; 4096];
+    wait_for("the last sign of life", || told.socket.recv(&mut message).is_err().then_some(()));
+    daemon.signal(Signal::SIGCONT);
+    told.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    told.up_to("WATCHDOG=1");
+}
+
+/// Listens like systemd, and runs a daemon on that socket whenever it is told to by a line on standard input.
+const LISTENING: &str = r#"
+import os, socket, subprocess, sys
+path, program = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen(4096)
+os.dup2(listener.fileno(), 3, inheritable=True)
+for _ in sys.stdin:
+    command = ["sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" run", program]
+    print(subprocess.Popen(command, pass_fds=(3,), stdin=subprocess.DEVNULL).pid, flush=True)
+sys.stdin.close()
+"#;
+
+struct Listening {
+    child: Child,
+    daemons: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+}
+
+impl Listening {
+    fn new(server: &OpenBao, socket: &Path) -> Self {
+        use std::io::BufRead as _;
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "python3", "-c", LISTENING])
+            .args([socket, Path::new(PROGRAM)])
+            .envs(kongs_settings(server))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let daemons = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, daemons }
+    }
+
+    /// A further daemon on the same socket.
+    fn start(&mut self) -> Pid {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        Pid::from_raw(self.daemons.next().unwrap().unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_restart_on_a_socket_that_was_passed_refuses_nobody() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let mut listening = Listening::new(&server, &socket);
+    let mut daemon = listening.start();
+    // A client that asks while nobody serves waits. Without keys the answer is 503 for a moment, and never a refusal.
+    let encrypt = || {
+        let stream = UnixStream::connect(&socket).expect("nobody is refused");
+        let path = "/v1/transit/encrypt/keyring";
+        let answer = http::exchange(stream, "POST", path, &[], b"{\"plaintext\":\"YQ==\"}");
+        answer.expect("nobody is cut off").status
+    };
+    wait_for("the keys", || socket.exists().then(encrypt).filter(|status| *status == 200));
+    let (mut served, stop) = (0, std::sync::atomic::AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let clients: [_; 4] = std::array::from_fn(|_| {
+            scope.spawn(|| {
+                let mut statuses = Vec::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    statuses.push(encrypt());
+                }
+                statuses
+            })
+        });
+        for _ in 0..3 {
+            kill(daemon, Signal::SIGTERM).unwrap();
+            wait_for("its end", || ended(daemon).then_some(()));
+            assert!(socket.exists(), "a socket that somebody else made stays");
+            daemon = listening.start();
+            wait_for("the keys", || (encrypt() == 200).then_some(()));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for client in clients {
+            let statuses = client.join().unwrap();
+            assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+            served += statuses.iter().filter(|status| **status == 200).count();
+        }
+    });
+    assert!(served > 0);
+    kill(daemon, Signal::SIGTERM).unwrap();
+    wait_for("its end", || ended(daemon).then_some(()));
+}
+
+/// Whether a process that is not our child is gone, or waits to be buried.
+fn ended(process: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim().starts_with('Z')))
+}
