@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -60,6 +61,26 @@ fn a_request_in_flight_is_answered_before_the_end() {
     let answer = http::read(stream).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(daemon.ended().code(), Some(0));
+}
+
+#[test]
+fn idle_connections_are_closed_at_once_and_what_does_not_finish_is_cut_and_counted() {
+    let (_server, mut daemon) = started();
+    let mut idle = daemon.connect();
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert_eq!(http::read(&idle).unwrap().status, 200);
+    let mut stalled = daemon.connect();
+    stalled
+        .write_all(b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
+        .unwrap();
+    assert_eq!(daemon.get("/livez").status, 200);
+    let asked = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(std::io::Read::read(&mut idle, &mut [0; 1]).unwrap(), 0);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(daemon.ended().code(), Some(0));
+    assert!((10..20).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    assert!(daemon.log().contains("were cut cut=1"), "{}", daemon.log());
 }
 
 #[test]

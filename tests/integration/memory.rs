@@ -29,7 +29,8 @@ fn memory(daemon: &Daemon) -> Vec<u8> {
         maps.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|p| p.starts_with("rw")))
     {
         let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
-        let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16).unwrap());
+        let number = |text| u64::from_str_radix(text, 16).unwrap();
+        let (start, end) = (number(start), number(end));
         let mut part = vec![0; usize::try_from(end - start).unwrap()];
         if memory.read_exact_at(&mut part, start).is_ok() {
             all.extend(part);
