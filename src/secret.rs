@@ -1,4 +1,4 @@
-//! `Secret<T>`: a value that is wiped when dropped and never printed.
+//! `Secret<T>`: a value that is wiped when dropped and never printed; and wiping the stack that secrets went over.
 //!
 //! Every token, key text and key goes from where it is read to where it is used inside this type. There is one door,
 //! [`Secret::expose`], so `grep expose(` lists every use of a secret in the program. Nothing else lives here.
@@ -43,6 +43,17 @@ impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         T::deserialize(deserializer).map(Self)
     }
+}
+
+/// As much of the stack as a call that handles keys may have used, several times over.
+const STACK: usize = 128 << 10;
+
+/// Overwrites what calls that have returned left on this thread's stack: a value that is moved is copied, and nothing
+/// wipes where it was. To be called where those calls were made.
+#[inline(never)]
+pub fn wipe_stack() {
+    let mut stack = [0_u8; STACK];
+    std::hint::black_box(&mut stack);
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::{
 };
 
 use super::key::{Key, KeyDerivation, KeyError, KeyId};
-use crate::secret::Secret;
+use crate::secret::{Secret, wipe_stack};
 
 /// Under this length, in characters, a key text for `sha256` is probably a password rather than a key.
 const SHORT_KEY_TEXT: usize = 32;
@@ -70,11 +70,17 @@ impl Contents {
     /// Reads the JSON object that a KV secret holds. Never fails as a whole: what cannot be used is in `rejected`.
     pub fn parse(json: &[u8], derivation: KeyDerivation) -> Self {
         let mut contents = Self::default();
-        match serde_json::from_slice::<RawRecord>(json) {
-            Ok(raw) => contents.fill(raw, derivation),
-            Err(_) => contents.reject(None, RecordError::NotAnObject),
-        }
+        contents.read(json, derivation);
+        wipe_stack(); // keys went over it on their way to the heap
         contents
+    }
+
+    #[inline(never)]
+    fn read(&mut self, json: &[u8], derivation: KeyDerivation) {
+        match serde_json::from_slice::<RawRecord>(json) {
+            Ok(raw) => self.fill(raw, derivation),
+            Err(_) => self.reject(None, RecordError::NotAnObject),
+        }
     }
 
     /// Whether both make the same keyring: the same form, active ID, keys and mistakes.
