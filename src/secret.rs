@@ -51,6 +51,7 @@ const STACK: usize = 128 << 10;
 /// Overwrites what calls that have returned left on this thread's stack: a value that is moved is copied, and nothing
 /// wipes where it was. To be called where those calls were made.
 #[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "it is the stack that is to be overwritten")]
 pub fn wipe_stack() {
     let mut stack = [0_u8; STACK];
     std::hint::black_box(&mut stack);
