@@ -14,14 +14,18 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{ending_with_us, free_port, http, python, wait_for};
+use super::{
+    http,
+    process::{ending_with_us, free_port, wait_for},
+    python,
+};
 
 pub struct OpenBao {
     port: u16,
     token: String,
     unseal_key: Option<String>,
     arguments: Vec<String>,
-    child: Option<Child>,
+    pub child: Option<Child>,
     folder: TempDir,
 }
 
@@ -50,13 +54,23 @@ impl OpenBao {
     /// In memory like [`OpenBao::dev`], with a second listener that speaks TLS. Answers its port too.
     pub fn dev_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
         let port = free_port();
+        (Self::dev_with(&tls_listener(port, certificate, key)), port)
+    }
+
+    /// In memory like [`OpenBao::dev`], with more in its configuration.
+    pub fn dev_with(more: &str) -> Self {
         let mut server = Self::dev();
-        let config = server.folder.path().join("tls.hcl");
-        fs::write(&config, tls_listener(port, certificate, key)).unwrap();
-        server.stop();
-        server.arguments.push(format!("-config={}", config.display()));
-        server.start();
-        (server, port)
+        server.configure(more);
+        server
+    }
+
+    /// Starts it anew with more in its configuration.
+    fn configure(&mut self, more: &str) {
+        let config = self.folder.path().join("more.hcl");
+        fs::write(&config, more).unwrap();
+        self.stop();
+        self.arguments.push(format!("-config={}", config.display()));
+        self.start();
     }
 
     /// On disk, initialised and unsealed, with KV v2 at `secret`.
@@ -278,16 +292,12 @@ impl OpenBao {
     /// A server that writes down every request.
     pub fn dev_with_audit() -> Self {
         let mut server = Self::dev();
-        let config = server.folder.path().join("audit.hcl");
         let log = server.folder.path().join("audit.log");
         let text = format!(
             "audit \"file\" \"to-a-file\" {{\n options {{\n  file_path = \"{}\"\n }}\n}}\n",
             log.display()
         );
-        fs::write(&config, text).unwrap();
-        server.stop();
-        server.arguments.push(format!("-config={}", config.display()));
-        server.start();
+        server.configure(&text);
         server
     }
 }

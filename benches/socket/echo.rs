@@ -1,0 +1,32 @@
+//! The limit: a bare hyper on a Unix socket, which reads a body and answers as many bytes as it was asked for.
+
+use std::{convert::Infallible, path::Path};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixListener;
+
+/// The header that says how long the answer should be.
+pub const ANSWER: &str = "x-answer-length";
+
+pub fn serve(socket: &Path) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let listener = UnixListener::bind(socket).unwrap();
+        // As long as the longest answer, made once.
+        let answer = Bytes::from(vec![b'a'; 4 << 20]);
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = answer.clone();
+            let handle = service_fn(move |request| respond(request, answer.clone()));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), handle));
+        }
+    });
+}
+
+async fn respond(request: Request<Incoming>, answer: Bytes) -> Result<Response<Full<Bytes>>, Infallible> {
+    let len = request.headers().get(ANSWER).and_then(|len| len.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let mut body = request.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+    Ok(Response::new(Full::new(answer.slice(..len))))
+}

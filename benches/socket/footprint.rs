@@ -1,0 +1,139 @@
+//! What else a daemon costs: memory with few and many keys and idle clients, the time to be ready, decrypt with many keys.
+
+use std::{
+    fs,
+    os::unix::net::UnixStream,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::{Value, json};
+
+use crate::{
+    Effort,
+    load::Target,
+    servers::Server,
+    support::{http, openbao::OpenBao, process::wait_for},
+};
+
+/// A fact, its value and the unit of it.
+pub struct Fact {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+}
+
+pub fn measure(effort: Effort) -> Vec<Fact> {
+    let fact = |name: &str, value: f64, unit| Fact { name: name.to_owned(), value, unit };
+    let mut facts = Vec::new();
+    let openbao = OpenBao::dev();
+    for at in 0..10 {
+        openbao.put_record(&format!("key-{at}"), &format!("key text number {at} of thirty-two"));
+    }
+    let (daemon, to_ready) = ready(&openbao, Path::new("keyring"));
+    facts.push(fact("start to ready, 10 versions", to_ready.as_secs_f64() * 1000.0, "ms"));
+    let idle: Vec<_> = (0..64).map(|_| connected(&daemon)).collect();
+    facts.push(fact("resident, 10 keys and 64 idle connections", resident(daemon.target().pid), "KiB"));
+    let before = resident(daemon.target().pid);
+    let more: Vec<_> = (0..900).map(|_| connected(&daemon)).collect();
+    facts.push(fact(
+        "resident per further idle connection",
+        (resident(daemon.target().pid) - before) / 900.0,
+        "KiB",
+    ));
+    drop((idle, more, daemon));
+    let mut rates = Vec::new();
+    for keys in [1, 100, 1000] {
+        let path = format!("map-{keys}");
+        put_map(&openbao, &path, keys);
+        let (daemon, _) = ready(&openbao, Path::new(&path));
+        if keys == 1000 {
+            facts.push(fact("resident, 1000 keys", resident(daemon.target().pid), "KiB"));
+        }
+        rates.push((keys, daemon));
+    }
+    facts.extend(decrypts(&rates, effort));
+    let binary = fs::metadata(env!("CARGO_BIN_EXE_keyringd")).unwrap().len();
+    #[expect(clippy::cast_precision_loss, reason = "a file's length is far below 2^52")]
+    facts.push(fact("binary", binary as f64 / 1024.0, "KiB"));
+    facts
+}
+
+/// Requests a second of decrypt with so many keys held, in turn.
+fn decrypts(daemons: &[(usize, Server)], effort: Effort) -> Vec<Fact> {
+    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); daemons.len()];
+    for _ in 0..effort.rounds.max(1) * 3 {
+        for (at, (keys, daemon)) in daemons.iter().enumerate() {
+            let target = daemon.target();
+            let request = decrypt_request(&target, &format!("map-{keys}"));
+            rates[at].push(target.load(&request, 16, effort.time).per_second);
+        }
+    }
+    let one = |((keys, _), rates): (&(usize, Server), &mut Vec<f64>)| {
+        rates.sort_by(f64::total_cmp);
+        let name = format!("decrypt, octets, 1 KiB, 16 connections, {keys} keys");
+        Fact { name, value: rates[rates.len() / 2], unit: "requests/s" }
+    };
+    daemons.iter().zip(&mut rates).map(one).collect()
+}
+
+fn decrypt_request(target: &Target<'_>, name: &str) -> Vec<u8> {
+    let request = |operation: &str, body: &[u8]| {
+        let head = format!(
+            "POST /v1/transit/{operation}/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let sealed = target.answer(&request("encrypt", &[b'p'; 1024]));
+    request("decrypt", &sealed)
+}
+
+fn put_map(openbao: &OpenBao, path: &str, keys: usize) {
+    let text = |at: usize| BASE64_STANDARD.encode([u8::try_from(at % 256).unwrap(); 24]) + &at.to_string();
+    let keys: serde_json::Map<_, _> =
+        (0..keys).map(|at| (format!("key-{at}"), Value::from(text(at)))).collect();
+    let data = json!({ "data": { "active": "key-0", "keys": keys } });
+    openbao.api("POST", &format!("secret/data/{path}"), &data);
+}
+
+/// A daemon on that path, and how long it took from its start until it was ready.
+fn ready(openbao: &OpenBao, path: &Path) -> (Server, Duration) {
+    let socket =
+        std::env::temp_dir().join(format!("keyringd-bench-{}-{}", std::process::id(), path.display()));
+    let variables = [
+        ("KONG_KEYRING_ENABLED", "on"),
+        ("KONG_KEYRING_STRATEGY", "vault"),
+        ("KONG_KEYRING_VAULT_HOST", &openbao.address()),
+        ("KONG_KEYRING_VAULT_MOUNT", "secret"),
+        ("KONG_KEYRING_VAULT_PATH", path.to_str().unwrap()),
+        ("KONG_KEYRING_VAULT_TOKEN", openbao.token()),
+        ("KONG_KEYRING_SOCKET_PATH", socket.to_str().unwrap()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let started = Instant::now();
+    let program = Path::new(env!("CARGO_BIN_EXE_keyringd"));
+    let server = Server::start(program, &["run"], &variables, socket);
+    wait_for("the keys", || {
+        let stream = UnixStream::connect(&server.socket).ok()?;
+        (http::exchange(stream, "GET", "/readyz", &[], b"")?.status == 200).then_some(())
+    });
+    (server, started.elapsed())
+}
+
+/// A client that has asked once and is idle since.
+fn connected(server: &Server) -> UnixStream {
+    use std::io::{Read as _, Write as _};
+    let mut stream = UnixStream::connect(&server.socket).unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let _ = stream.read(&mut [0; 1024]).unwrap();
+    stream
+}
+
+fn resident(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}
