@@ -13,7 +13,7 @@ use aes_gcm::aead::{AeadInOut, Nonce, Tag};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::keyring::{HeldKey, KeyId, Keyring};
-pub use native::ROOM;
+pub use native::{ROOM, TAG_LEN, is_binary};
 
 /// The format of a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ impl Message {
         len: usize,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(format.nonce_len() + len + native::TAG_LEN));
+        let mut buffer = Zeroizing::new(Vec::with_capacity(format.nonce_len() + len + TAG_LEN));
         buffer.resize(format.nonce_len(), 0);
         fill(&mut buffer)?;
         Ok(Self { format, buffer })
@@ -224,7 +224,7 @@ pub fn open_bytes<'k>(
     associated_data: &[u8],
     kong_fields: bool,
 ) -> Result<Opened<'k>, OpenError> {
-    if native::is_binary(sealed) {
+    if is_binary(sealed) {
         return native::open_binary(keyring, sealed, associated_data);
     }
     let text = str::from_utf8(sealed).map_err(|_| OpenError::NotAuthentic)?;

@@ -13,14 +13,16 @@ mod payload;
 mod serve;
 
 use std::{
-    fmt,
+    fmt, fs,
     io::{self, Write as _},
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::{
     client::ClientError,
@@ -225,8 +227,25 @@ fn say_notes(kind: &str, notes: &[Note]) {
     }
 }
 
+/// Whether this is no place for bytes: it was closed, and the standard library opened `/dev/null` there at the start, to read
+/// and to write, as nobody who means it does.
+fn was_closed(descriptor: impl AsFd) -> bool {
+    let null = fs::metadata("/dev/null").map(|null| null.rdev());
+    let both_ways = fcntl_getfl(&descriptor).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    let file = descriptor.as_fd().try_clone_to_owned().map(fs::File::from);
+    let here = file.and_then(|file| file.metadata()).map(|here| here.rdev());
+    both_ways && matches!((null, here), (Ok(null), Ok(here)) if null == here)
+}
+
+fn closed(name: &str) -> Failure {
+    Failure::Operation(format!("{name} is closed: give it a file or a pipe, or use -i and -o"))
+}
+
 /// Writes to standard output; a reader that went away is an error like others.
 fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    if was_closed(io::stdout()) {
+        return Err(closed("standard output"));
+    }
     let mut out = io::stdout().lock();
     out.write_all(text.as_ref())
         .and_then(|()| out.flush())

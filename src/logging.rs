@@ -3,13 +3,18 @@
 //! Nothing secret may reach it at any level. That is held by `Secret<T>` and by a test that plants secrets and reads the
 //! whole log at trace level, libraries included.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _},
+    os::fd::AsFd as _,
+};
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
-    fmt,
+    fmt::{self, MakeWriter},
     layer::{Layered, SubscriberExt as _},
     reload::{self, Handle},
     util::SubscriberInitExt as _,
@@ -24,26 +29,31 @@ pub const AUDIT: &str = "audit";
 pub struct Log {
     level: Handle<Targets, Registry>,
     form: Handle<Form, Layered<reload::Layer<Targets, Registry>, Registry>>,
+    sink: Sink,
+    /// Dropped, it waits a moment for what is still to be written.
+    _queue: Option<WorkerGuard>,
 }
 
-/// Starts logging for the whole process. Panics are logged by their place alone: their text could quote anything.
+/// Starts logging for the whole process, until the [`Log`] is dropped. Panics are logged by their place alone: their text
+/// could quote anything.
 pub fn start(level: LevelFilter, json: bool) -> Log {
+    let (sink, queue) = Sink::to_standard_error();
     let (level, level_handle) = reload::Layer::new(filter(level));
-    let (form, form_handle) = reload::Layer::new(form(json));
+    let (form, form_handle) = reload::Layer::new(form(json, sink.clone()));
     // Only the first of several starts in one process can win, as in tests.
     let _ = tracing_subscriber::registry().with(level).with(form).try_init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a panic: this is a defect of keyringd, please report it");
     }));
-    Log { level: level_handle, form: form_handle }
+    Log { level: level_handle, form: form_handle, sink, _queue: queue }
 }
 
 impl Log {
     pub fn change(&self, level: LevelFilter, json: bool) {
         // They fail only when logging has ended.
         let _ = self.level.reload(filter(level));
-        let _ = self.form.reload(form(json));
+        let _ = self.form.reload(form(json, self.sink.clone()));
     }
 }
 
@@ -67,8 +77,37 @@ impl io::Write for Lossy {
     }
 }
 
-fn form(json: bool) -> Form {
-    let text =
-        fmt::layer().with_writer(|| Lossy(io::stderr())).with_ansi(!json && io::stderr().is_terminal());
+/// Where lines go. A pipe, a terminal or a socket may stall, and must not make the daemon stall: a thread writes to it, and
+/// lines that come faster than it takes them are lost. A file does not stall, and has each line at once.
+#[derive(Clone)]
+enum Sink {
+    File,
+    Queue(NonBlocking),
+}
+
+impl Sink {
+    fn to_standard_error() -> (Self, Option<WorkerGuard>) {
+        let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+        if file.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file()) {
+            return (Self::File, None);
+        }
+        let (queue, guard) = NonBlockingBuilder::default().lossy(true).finish(Lossy(io::stderr()));
+        (Self::Queue(queue), Some(guard))
+    }
+}
+
+impl<'a> MakeWriter<'a> for Sink {
+    type Writer = Box<dyn io::Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match self {
+            Self::File => Box::new(Lossy(io::stderr())),
+            Self::Queue(queue) => Box::new(queue.clone()),
+        }
+    }
+}
+
+fn form(json: bool, sink: Sink) -> Form {
+    let text = fmt::layer().with_writer(sink).with_ansi(!json && io::stderr().is_terminal());
     if json { text.json().flatten_event(true).boxed() } else { text.boxed() }
 }

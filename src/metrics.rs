@@ -57,6 +57,8 @@ pub enum Answered {
     Unavailable,
     /// The daemon's own failure, or Vault's.
     Failed,
+    /// The client went away before its answer was there.
+    Aborted,
 }
 
 /// What the gauges say, as it is at the scrape.
@@ -100,6 +102,16 @@ pub struct Metrics {
     reloads: ByOutcome,
     token_expiry: std::sync::Mutex<Option<TokenLife>>,
     gauges: Gauges,
+}
+
+/// A request that is being handled, for as long as this lives.
+#[derive(Debug)]
+pub struct Handling(Gauge);
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// What is known of the token's life.
@@ -165,7 +177,7 @@ impl Operation {
 }
 
 impl Answered {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::Partial,
         Self::Invalid,
@@ -173,12 +185,14 @@ impl Answered {
         Self::Limited,
         Self::Unavailable,
         Self::Failed,
+        Self::Aborted,
     ];
 
-    /// What a status says, of which some items failed or none.
-    pub const fn of(status: u16, failed_items: usize) -> Self {
+    /// What a status says of a request of which some items failed, or none, or all.
+    pub const fn of(status: u16, items: usize, failed_items: usize) -> Self {
         match status {
-            _ if failed_items > 0 => Self::Partial,
+            _ if failed_items > 0 && failed_items < items => Self::Partial,
+            _ if failed_items > 0 => Self::Invalid,
             403 => Self::Denied,
             408 | 413 | 429 => Self::Limited,
             400..=499 => Self::Invalid,
@@ -197,6 +211,7 @@ impl Answered {
             Self::Limited => "limited",
             Self::Unavailable => "unavailable",
             Self::Failed => "failed",
+            Self::Aborted => "aborted",
         }
     }
 }
@@ -286,7 +301,7 @@ impl Gauges {
         registry.register("keys", "Keys by state; those rejected are records that were left out", all.keys);
         registry.register_with_unit(
             "active_key_age",
-            "Since the active key was written to Vault; NaN without one",
+            "Since the active key was written to Vault; NaN where that is not known",
             Unit::Seconds,
             all.active_key_age,
         );
@@ -350,13 +365,7 @@ impl Gauges {
 
 impl Metrics {
     /// A request is being handled for as long as the guard lives.
-    pub fn handling(&self) -> impl Drop + use<> {
-        struct Handling(Gauge);
-        impl Drop for Handling {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
+    pub fn handling(&self) -> Handling {
         self.in_flight.inc();
         Handling(self.in_flight.clone())
     }
@@ -478,11 +487,12 @@ mod tests {
 
     #[test]
     fn a_status_has_one_outcome() {
-        assert_eq!(Answered::of(204, 0), Answered::Success);
-        assert_eq!(Answered::of(207, 1), Answered::Partial);
-        assert_eq!(Answered::of(400, 0), Answered::Invalid);
-        assert_eq!(Answered::of(403, 0), Answered::Denied);
-        assert_eq!(Answered::of(429, 0), Answered::Limited);
-        assert_eq!(Answered::of(500, 0), Answered::Failed);
+        assert_eq!(Answered::of(204, 0, 0), Answered::Success);
+        assert_eq!(Answered::of(207, 2, 1), Answered::Partial);
+        assert_eq!(Answered::of(400, 2, 2), Answered::Invalid);
+        assert_eq!(Answered::of(400, 0, 0), Answered::Invalid);
+        assert_eq!(Answered::of(403, 0, 0), Answered::Denied);
+        assert_eq!(Answered::of(429, 0, 0), Answered::Limited);
+        assert_eq!(Answered::of(500, 0, 0), Answered::Failed);
     }
 }

@@ -183,8 +183,20 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
     let ciphertext_format = reader.required(&keys::CIPHERTEXT_FORMAT, value::ciphertext_format);
     let kong_fields = reader.required(&keys::KONG_FIELDS, value::boolean);
+    if (ciphertext_format, kong_fields) == (Some(CiphertextFormat::Transit), Some(true)) {
+        let message = "cannot be on with keyring_ciphertext_format = transit: both use the record's key and the same \
+                       cipher, so that a Transit ciphertext without its tag would pass for a field of Kong's";
+        reader.mistake(&keys::KONG_FIELDS, message);
+    }
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
     let max_stale = reader.required(&keys::MAX_STALE, |text| value::seconds(text, 0..=31_536_000));
+    if let (Some(CiphertextFormat::Transit), Some(Vault { kv: KvVersion::V1, .. })) =
+        (ciphertext_format, &vault)
+    {
+        let message = "must be native on version 1 of the KV engine: Transit's ciphertexts name a version of the key, and \
+                       there are none";
+        reader.mistake(&keys::CIPHERTEXT_FORMAT, message);
+    }
     let socket = read_socket(reader);
     let require_memory_lock = reader.required(&keys::REQUIRE_MEMORY_LOCK, value::boolean);
     let level = reader.required(&keys::LOG_LEVEL, value::log_level);
@@ -275,6 +287,10 @@ fn name_from(reader: &mut Reader, path: &SecretPath) -> Option<String> {
 }
 
 fn warn_of(reader: &mut Reader, settings: &Settings) {
+    if settings.keyring.max_stale.is_some_and(|stale| stale <= settings.keyring.sync_interval) {
+        let message = "is not longer than keyring_sync_interval: /readyz would fail between two good syncs";
+        reader.warn_of(&keys::MAX_STALE, message);
+    }
     if settings.vault.sends_in_the_clear() {
         let message =
             "plain http to another machine: the token and the keys cross the network unencrypted; use https";

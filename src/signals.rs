@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
+    consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU},
     flag,
     iterator::Signals,
     low_level::emulate_default_handler,
@@ -54,13 +54,16 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     Ok(receiver)
 }
 
-/// From here on SIGTERM and SIGINT remove this file before they end the process, which drops nothing then.
+/// What ends a process that does not handle it, and may come from outside; no signal of its own failing.
+const ENDS: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU];
+
+/// From here on signals that end the process remove this file before they do: it drops nothing then.
 ///
 /// # Errors
 /// When the kernel refuses a handler or a thread.
 pub fn remove_when_ended(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new(ENDS)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             let _ = fs::remove_file(&path);

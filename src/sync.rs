@@ -242,8 +242,9 @@ impl Syncer {
     /// One sync under a token that somebody brought along. How it goes says nothing of our own session.
     async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
-        let keyring = self.read(Some(&token), now).await.map_err(|error| error.to_string())?;
-        self.publish(keyring, now);
+        let outcome = self.read(Some(&token), now).await;
+        self.metrics.synced(Outcome::of(&outcome));
+        self.publish(outcome.map_err(|error| error.to_string())?, now);
         Ok(())
     }
 

@@ -93,7 +93,7 @@ pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         None => dev::default_socket(user_runtime_dir()).map_err(Failure::operation)?,
     };
     keep_out_of_dumps();
-    logging::start(LevelFilter::WARN, false);
+    let _log = logging::start(LevelFilter::WARN, false);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
     // Clients may stand elsewhere.
     let shown = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();

@@ -153,7 +153,7 @@ keys! {
         "The socket's group; the daemon's own unless set.");
     ACCESS = Key::new("keyring_access", None,
         "a list of user:, uid:, group: or gid: entries, each with = and operations or all",
-        "Who may do what, by what the kernel says of the peer; the socket's mode alone decides unless set.");
+        "Who may do what, by what the kernel says of the peer; the socket's mode alone decides unless set.").word();
     METRICS_LISTEN = Key::new("keyring_metrics_listen", None, "a loopback address:port",
         "Where /metrics, /livez and /readyz are served beside the socket.");
     REQUIRE_MEMORY_LOCK = Key::new("keyring_require_memory_lock", Some("off"), "on or off",

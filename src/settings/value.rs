@@ -70,7 +70,7 @@ pub fn ciphertext_format(text: &str) -> Parsed<CiphertextFormat> {
 /// An address on this machine alone, with a port. Nobody is asked who he is there.
 pub fn loopback_address(text: &str) -> Parsed<SocketAddr> {
     match text.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(address) if address.ip().is_loopback() && address.port() != 0 => Ok(address),
         _ => expected("an address of this machine alone with a port, such as 127.0.0.1:9187 or [::1]:9187"),
     }
 }
@@ -264,8 +264,16 @@ mod tests {
         for good in ["127.0.0.1:9187", "127.9.9.9:1", "[::1]:9187"] {
             assert!(loopback_address(good).is_ok(), "{good}");
         }
-        for bad in ["0.0.0.0:9187", "10.0.0.1:9187", "localhost:9187", "127.0.0.1", ":9187", "[::]:9187", ""]
-        {
+        for bad in [
+            "0.0.0.0:9187",
+            "10.0.0.1:9187",
+            "localhost:9187",
+            "127.0.0.1",
+            ":9187",
+            "[::]:9187",
+            "127.0.0.1:0",
+            "",
+        ] {
             assert!(loopback_address(bad).is_err(), "{bad}");
         }
     }

@@ -26,6 +26,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Service, access::Peer, request::Client, stream::Patient};
 
+/// From the end of one request to the head of the next where metrics are served: anybody on this machine may connect there.
+const METRICS_HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// Of so many connections, one may be a client's that may do nothing here but ask whether the daemon lives.
+const STRANGERS: usize = 16;
+
 /// How long requests in flight may take to finish once the stop was asked for.
 pub const DRAIN: Duration = Duration::from_secs(10);
 
@@ -58,6 +64,8 @@ pub enum Door {
 #[derive(Default)]
 pub struct Crowd {
     pub open: AtomicUsize,
+    /// Of these, clients that may do nothing but ask whether the daemon lives.
+    strangers: AtomicUsize,
     /// A connection ended, or more may be open than before.
     pub room: Notify,
 }
@@ -164,8 +172,17 @@ async fn serve_on<L: Listener>(
                 }
             },
         };
-        let limits = service.live().limits;
-        let client = Arc::new(Client::new(Place::take(Arc::clone(&service), L::DOOR), peer));
+        let live = service.live();
+        let stranger = peer.as_ref().is_some_and(|peer| peer.may_do_nothing(live.access.as_ref()));
+        let Some(place) = Place::take(Arc::clone(&service), L::DOOR, stranger) else {
+            tracing::debug!("a client that may do nothing here was not let in: there are too many of them");
+            continue;
+        };
+        let client = Arc::new(Client::new(place, peer));
+        let header_time = match L::DOOR {
+            Door::Socket => live.limits.header_time,
+            Door::Loopback => live.limits.header_time.min(METRICS_HEADER_TIME),
+        };
         let answering = Arc::clone(&client);
         let handle = service_fn(move |request| {
             let client = Arc::clone(&answering);
@@ -173,9 +190,9 @@ async fn serve_on<L: Listener>(
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_time)
+            .header_read_timeout(header_time)
             .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(Patient::new(stream, limits.write_time)), handle);
+            .serve_connection(TokioIo::new(Patient::new(stream, live.limits.write_time)), handle);
         let stop = stop.clone();
         connections.spawn(async move {
             let mut connection = pin!(connection);
@@ -217,12 +234,22 @@ async fn next(pulse: &mut Option<Interval>) {
 pub struct Place {
     pub service: Arc<Service>,
     pub door: Door,
+    stranger: bool,
 }
 
 impl Place {
-    fn take(service: Arc<Service>, door: Door) -> Self {
-        service.crowd(door).open.fetch_add(1, Ordering::Relaxed);
-        Self { service, door }
+    /// `None` when strangers have as many places as they may.
+    fn take(service: Arc<Service>, door: Door, stranger: bool) -> Option<Self> {
+        let crowd = service.crowd(door);
+        if stranger {
+            let most = (service.live().limits.connections / STRANGERS).max(1);
+            if crowd.strangers.fetch_add(1, Ordering::Relaxed) >= most {
+                crowd.strangers.fetch_sub(1, Ordering::Relaxed);
+                return None;
+            }
+        }
+        crowd.open.fetch_add(1, Ordering::Relaxed);
+        Some(Self { service, door, stranger })
     }
 }
 
@@ -230,6 +257,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let crowd = self.service.crowd(self.door);
         crowd.open.fetch_sub(1, Ordering::Relaxed);
+        if self.stranger {
+            crowd.strangers.fetch_sub(1, Ordering::Relaxed);
+        }
         crowd.room.notify_one();
     }
 }

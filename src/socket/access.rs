@@ -35,6 +35,11 @@ impl Peer {
         Ok(Self { uid: who.uid(), gid: who.gid(), pid: who.pid(), groups })
     }
 
+    /// Whether it may do nothing here that needs leave.
+    pub fn may_do_nothing(&self, access: Option<&Access>) -> bool {
+        access.is_some_and(|access| access.of(self.uid, &self.groups) == Operations::NONE)
+    }
+
     /// `Err` is the 403, which names the entry that would allow it.
     pub fn check(&self, access: Option<&Access>, needed: Operations) -> Result<(), Answer> {
         let allowed = access.map_or(Operations::ALL, |access| access.of(self.uid, &self.groups));

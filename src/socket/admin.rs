@@ -171,7 +171,8 @@ pub fn metrics(service: &Service) -> Answer {
         keys_live: others().count() - retired,
         keys_retired: retired,
         records_rejected: report.rejected.len(),
-        active_key_age: active.map(age),
+        // Version 1 of the KV engine does not say when anything was written.
+        active_key_age: active.filter(|_| report.listing.is_some()).map(age),
         messages: [active.map_or(0, |held| held.key.messages()), most_messages.unwrap_or(0)],
         messages_budget: MESSAGE_BUDGET,
         last_sync: report.last_success,

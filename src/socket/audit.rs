@@ -1,7 +1,8 @@
 //! The audit: a line in the log for a request, saying who asked for what and how it went, and nothing of what was in it.
 //!
 //! The fields are the ones written here and no others. Failures of one kind (peer's user, operation, outcome) are folded:
-//! the first is told at once, the rest as one line an interval with their count, so that no client can flood the log.
+//! the first is told at once, the rest as one line an interval with their count and sums, so that no client can flood the
+//! log. Where all is to be told, only requests that gave the client nothing are folded.
 
 use std::{
     collections::HashMap,
@@ -41,6 +42,7 @@ pub struct Record {
     pub peer: Option<Arc<Peer>>,
     pub operation: Operation,
     pub outcome: Answered,
+    /// 0 without an answer.
     pub status: u16,
     pub facts: Facts,
     /// Bytes of the request's body and of the answer's.
@@ -55,7 +57,22 @@ type Kind = (Option<u32>, Operation, Answered);
 struct Folded {
     since: Instant,
     untold: u64,
-    last: Record,
+    /// The last of them, with the items and bytes of all.
+    sum: Record,
+}
+
+impl Folded {
+    fn add(&mut self, mut record: Record) {
+        if self.untold > 0 {
+            record.received += self.sum.received;
+            record.sent += self.sum.sent;
+            record.facts.failed_items += self.sum.facts.failed_items;
+            let items = [record.facts.items, self.sum.facts.items];
+            record.facts.items = items.into_iter().flatten().reduce(|one, other| one + other);
+        }
+        self.untold += 1;
+        self.sum = record;
+    }
 }
 
 /// Writes the lines.
@@ -69,9 +86,15 @@ impl Audit {
         match which {
             Which::Off => {}
             _ if record.operation == Operation::Health => {}
-            Which::Failures | Which::All if failed => self.fold(record, Instant::now()),
-            Which::All => tell(&record, None),
-            Which::Failures => {}
+            Which::Failures if !failed => {}
+            Which::All if matches!(record.outcome, Answered::Success | Answered::Partial) => {
+                tell(&record, None);
+            }
+            Which::Failures | Which::All => {
+                if let Some(first) = self.fold(record, Instant::now()) {
+                    tell(&first, None);
+                }
+            }
         }
     }
 
@@ -89,7 +112,8 @@ impl Audit {
         }
     }
 
-    fn fold(&self, record: Record, now: Instant) {
+    /// Answers the record if it is the first of its kind, to be told at once.
+    fn fold(&self, record: Record, now: Instant) -> Option<Record> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uid = record.peer.as_ref().map(|peer| peer.uid);
         let mut kind = (uid, record.operation, record.outcome);
@@ -97,12 +121,12 @@ impl Audit {
             kind.0 = None;
         }
         if let Some(folded) = kinds.get_mut(&kind) {
-            folded.untold += 1;
-            folded.last = record;
-            return;
+            folded.add(record);
+            return None;
         }
-        tell(&record, None);
-        kinds.insert(kind, Folded { since: now, untold: 0, last: record });
+        kinds.insert(kind, Folded { since: now, untold: 0, sum: record.clone() });
+        drop(kinds);
+        Some(record)
     }
 
     fn due(&self, now: Instant, all: bool) -> Vec<(Record, u64)> {
@@ -115,7 +139,7 @@ impl Audit {
             if folded.untold == 0 {
                 return false; // quiet again: the next one is told at once
             }
-            due.push((folded.last.clone(), folded.untold));
+            due.push((folded.sum.clone(), folded.untold));
             (folded.since, folded.untold) = (now, 0);
             true
         });
@@ -124,7 +148,7 @@ impl Audit {
     }
 }
 
-/// One line. `repeated` counts the failures that it stands for, of which this is the last.
+/// One line. `repeated` counts the failures that it stands for: it has the last one's time, and the sums of their sizes.
 fn tell(record: &Record, repeated: Option<u64>) {
     let (peer, facts) = (record.peer.as_ref(), &record.facts);
     macro_rules! line {
@@ -133,7 +157,7 @@ fn tell(record: &Record, repeated: Option<u64>) {
                 target: AUDIT,
                 operation = record.operation.name(),
                 outcome = record.outcome.name(),
-                status = record.status,
+                status = Some(record.status).filter(|status| *status != 0),
                 uid = peer.map(|peer| peer.uid),
                 gid = peer.map(|peer| peer.gid),
                 pid = peer.and_then(|peer| peer.pid),
@@ -172,13 +196,13 @@ mod tests {
     #[test]
     fn failures_of_one_kind_are_one_line_an_interval_with_a_count() {
         let (audit, start, record) = (Audit::default(), Instant::now(), failure(7));
-        for _ in 0..1000 {
-            audit.fold(record.clone(), start);
-        }
+        let told = (0..1000).filter(|_| audit.fold(record.clone(), start).is_some()).count();
+        assert_eq!(told, 1);
         assert!(audit.due(start, false).is_empty(), "the first was told at once, the rest are to come");
         let later = start + FOLDING;
         let due = audit.due(later, false);
-        assert_eq!(due.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [999]);
+        let told: Vec<_> = due.iter().map(|(sum, count)| (*count, sum.received, sum.sent)).collect();
+        assert_eq!(told, [(999, 999, 2 * 999)]);
         audit.fold(record, later);
         assert!(audit.due(later, false).is_empty());
         assert_eq!(audit.due(later, true)[0].1, 1);

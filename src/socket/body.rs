@@ -56,7 +56,7 @@ pub async fn read(
 /// Takes in a body that nobody wants, and keeps none of it: a client that is still sending would not read an answer.
 /// One that waits for our word before it sends anything gets none.
 pub async fn discard(headers: &HeaderMap, body: Incoming, limits: &Limits) {
-    if !headers.contains_key(header::EXPECT) {
+    if headers.get(header::EXPECT).is_none_or(|word| !word.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         take_in(body, limits).await;
     }
 }
@@ -90,7 +90,7 @@ async fn collect(
         let Ok(data) = frame.into_data() else { continue };
         let refused = if collected.len() - room + data.len() > limits.request_size {
             too_large(limits)
-        } else if !hold.take_in(data.len(), announced.unwrap_or(0)) {
+        } else if !hold.take_in(data.len()) {
             too_much_at_once(limits)
         } else {
             make_room(&mut collected, data.len(), announced.map_or(0, |len| len + room + TAIL));

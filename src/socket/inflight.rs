@@ -1,7 +1,8 @@
 //! How many bytes of requests are being handled, over all connections, and the bound on them.
 //!
-//! A request holds the length of its body from the first byte of it on, so that those which began can finish, then what
-//! its answer is until the client has taken it: slow clients cannot make the daemon hold more than the bound either.
+//! A request holds what arrived of its body, then what its answer is until the client has taken it: slow clients cannot
+//! make the daemon hold more than the bound either. One that is refused gives back at once what it held, so that others
+//! which began can finish.
 
 use std::sync::{
     Arc,
@@ -40,27 +41,30 @@ impl Hold {
         self.all.bytes().saturating_add(bytes) <= self.most
     }
 
-    /// Takes in `more` bytes of a body that was announced to be so long. Answers whether there is room for it.
-    pub fn take_in(&mut self, more: usize, announced: usize) -> bool {
-        let needed = (self.received + more).max(announced);
-        let grow = needed.saturating_sub(self.bytes);
-        if self.all.0.fetch_add(grow, Ordering::Relaxed).saturating_add(grow) > self.most {
-            self.all.0.fetch_sub(grow, Ordering::Relaxed);
-            return false;
+    /// Takes in so many bytes more. Answers whether there was room for them; if not, nothing is held any more.
+    pub fn take_in(&mut self, bytes: usize) -> bool {
+        self.received += bytes;
+        let fits = self.all.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.most;
+        self.bytes += bytes;
+        if !fits {
+            self.give_back();
         }
-        (self.bytes, self.received) = (self.bytes + grow, self.received + more);
-        true
+        fits
     }
 
-    /// How much of the body was taken in.
+    fn give_back(&mut self) {
+        self.all.0.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+    }
+
+    /// How much of the body arrived.
     pub const fn received(&self) -> usize {
         self.received
     }
 
     /// Goes over to the answer, which is held until it was sent. Being there already, it is not refused any more.
     pub fn keep(mut self, answer: Bytes) -> Bytes {
+        self.give_back();
         self.all.0.fetch_add(answer.len(), Ordering::Relaxed);
-        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
         self.bytes = answer.len();
         Bytes::from_owner(Kept { answer, _hold: self })
     }
@@ -68,7 +72,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.give_back();
     }
 }
 
@@ -91,12 +95,12 @@ mod tests {
     fn requests_share_the_bound_and_give_back_what_they_held() {
         let all = Arc::new(InFlight::default());
         let (mut one, mut two) = (all.hold(100), all.hold(100));
-        assert!(one.take_in(1, 60) && two.take_in(40, 0) && !two.has_room_for(1) && !two.take_in(1, 0));
-        assert!(one.take_in(59, 60), "what was announced is held from the first byte on");
-        assert_eq!((all.bytes(), one.received(), two.received()), (100, 60, 40));
+        assert!(one.take_in(60) && two.take_in(40) && !two.has_room_for(1));
+        assert!(!one.take_in(1), "what is refused is given back at once");
+        assert_eq!((all.bytes(), one.received(), two.received()), (40, 61, 40));
         drop(one);
         assert_eq!(all.bytes(), 40);
-        assert!(two.take_in(60, 0));
+        assert!(two.take_in(60));
         let answer = two.keep(Bytes::from_static(b"0123456789"));
         assert_eq!((all.bytes(), &answer[..]), (10, b"0123456789".as_slice()));
         drop(answer);

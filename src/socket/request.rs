@@ -17,7 +17,7 @@ use super::{
     access::Peer,
     admin,
     answer::Answer,
-    audit::Record,
+    audit::{Facts, Record},
     body::{self, Wanted},
     inflight::Hold,
     route::Route,
@@ -25,11 +25,15 @@ use super::{
 };
 use crate::{
     keyring::Keyring,
-    metrics::{Answered, Operation},
+    metrics::{Answered, Handling, Operation},
+    settings,
 };
 
 /// How long a decrypt waits for the sync that looks for its key.
 const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
+
+/// From this size on a body is worth moving everything else to another thread: that costs some microseconds.
+const LONG: usize = 256 << 10;
 
 /// A connected client.
 pub struct Client {
@@ -52,19 +56,20 @@ impl Client {
     /// Answers one request, counts it and tells the audit.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
         self.asked.notify_one();
-        let (service, begun) = (&self.place.service, Instant::now());
-        let (live, handling) = (service.live(), service.metrics.handling());
+        let service = &self.place.service;
+        let live = service.live();
         let (head, body) = request.into_parts();
-        let mut hold = service.inflight.hold(live.limits.inflight_size);
         let (operation, admitted) = match Route::of(&head.method, &head.uri, &live.name) {
             Ok(route) => (route.counted_as(), self.admit(route, &live).map(|()| route)),
             Err(answer) => (Operation::Other, Err(answer)),
         };
+        let mut account = Account::open(self, &live, operation);
         let mut answer = match admitted {
             Ok(route) => {
                 let asked = Asked { service, live: &live, headers: &head.headers };
                 // A panic ends that request and nothing else.
-                let answered = AssertUnwindSafe(asked.answer(route, body, &mut hold)).catch_unwind().await;
+                let answered =
+                    AssertUnwindSafe(asked.answer(route, body, &mut account.hold)).catch_unwind().await;
                 let failed =
                     |_| Answer::errors(500, "the request failed inside keyringd; its log says where");
                 answered.unwrap_or_else(failed)
@@ -74,21 +79,8 @@ impl Client {
                 answer
             }
         };
-        let facts = answer.take_facts();
-        let record = Record {
-            peer: self.peer.clone(),
-            operation,
-            outcome: Answered::of(answer.status(), facts.failed_items),
-            status: answer.status(),
-            facts,
-            received: hold.received(),
-            sent: answer.body_len(),
-            took: begun.elapsed(),
-        };
-        service.metrics.answered(operation, record.outcome, record.took, (record.received, record.sent));
-        service.audit.record(live.audit, record);
-        drop(handling);
-        answer.holding(hold)
+        account.settle(&mut answer);
+        answer.holding(account.close())
     }
 
     /// Whether this client may ask for that here. `Err` is the 403 or 404.
@@ -101,6 +93,71 @@ impl Client {
                 "here are /metrics, /livez and /readyz; all else is on the Unix socket",
             )),
         }
+    }
+}
+
+/// What is counted and told of one request, also if its client goes away before the answer.
+struct Account<'a> {
+    service: &'a Service,
+    audit: settings::Audit,
+    hold: Hold,
+    begun: Instant,
+    record: Option<Record>,
+    _handling: Handling,
+}
+
+impl<'a> Account<'a> {
+    fn open(client: &'a Client, live: &Live, operation: Operation) -> Self {
+        let service = &client.place.service;
+        let record = Record {
+            peer: client.peer.clone(),
+            operation,
+            outcome: Answered::Aborted,
+            status: 0,
+            facts: Facts::default(),
+            received: 0,
+            sent: 0,
+            took: Duration::ZERO,
+        };
+        Self {
+            service,
+            audit: live.audit,
+            hold: service.inflight.hold(live.limits.inflight_size),
+            begun: Instant::now(),
+            record: Some(record),
+            _handling: service.metrics.handling(),
+        }
+    }
+
+    /// There is an answer.
+    fn settle(&mut self, answer: &mut Answer) {
+        if let Some(record) = &mut self.record {
+            record.facts = answer.take_facts();
+            record.status = answer.status();
+            let (items, failed_items) = (record.facts.items.unwrap_or(0), record.facts.failed_items);
+            record.outcome = Answered::of(record.status, items, failed_items);
+            record.sent = answer.body_len();
+        }
+    }
+
+    /// Counts and tells, and gives what is held to the answer.
+    fn close(mut self) -> Hold {
+        self.tell();
+        std::mem::replace(&mut self.hold, self.service.inflight.hold(0))
+    }
+
+    fn tell(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        (record.received, record.took) = (self.hold.received(), self.begun.elapsed());
+        let bytes = (record.received, record.sent);
+        self.service.metrics.answered(record.operation, record.outcome, record.took, bytes);
+        self.service.audit.record(self.audit, record);
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 
@@ -149,13 +206,18 @@ impl Asked<'_> {
         let as_octets = octets::are_meant(self.headers);
         let sealed = as_octets && operation == transit::Operation::Encrypt;
         let mut body = self.read(body, if sealed { octets::ROOM } else { 0 }, hold).await?;
-        let (formats, most) = (self.live.formats, self.live.limits.batch);
+        let (formats, limits) = (self.live.formats, &self.live.limits);
+        let long = body.len() > LONG;
         let mut run = |keyring: &Keyring| {
-            if as_octets {
-                octets::run(operation, keyring, formats, self.headers, &mut body)
-            } else {
-                operation.run(keyring, formats, &body, most)
-            }
+            let mut run = || {
+                if as_octets {
+                    octets::run(operation, keyring, formats, self.headers, &mut body, limits.request_size)
+                } else {
+                    operation.run(keyring, formats, &body, limits)
+                }
+            };
+            // Others go on being served meanwhile, on another thread.
+            if long { tokio::task::block_in_place(run) } else { run() }
         };
         let keyring = self.keyring()?;
         let outcome = run(&keyring);

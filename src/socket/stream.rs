@@ -1,12 +1,12 @@
-//! A connection whose client must take its answers: one that takes nothing for a while is given up.
+//! A connection whose client must take its answers: one that does not have the whole of an answer in time is given up.
 //!
 //! hyper bounds the time of reading; this bounds the time of writing, so that no client holds an answer's memory, and a
-//! place among the connections, for ever.
+//! place among the connections, for ever, however little it takes at a time.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::{
 pub struct Patient<S> {
     stream: S,
     patience: Duration,
-    /// Runs while a write makes no progress.
+    /// Runs from a write that had to wait until all is written.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -27,16 +27,17 @@ impl<S> Patient<S> {
         Self { stream, patience, deadline: None }
     }
 
-    /// A write's outcome, or an error when it has been pending for too long.
+    /// A write's outcome, or an error when all that was to be written has taken too long.
     fn watched<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.deadline = None;
-            return written;
+        if written.is_pending() && self.deadline.is_none() {
+            self.deadline = Some(Box::pin(sleep_until(Instant::now() + self.patience)));
         }
-        let patience = self.patience;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + patience)));
-        ready!(deadline.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+        let over = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if over {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer");
+            return Poll::Ready(Err(error));
+        }
+        written
     }
 }
 
@@ -71,6 +72,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.deadline = None; // hyper flushes when it has nothing more to write
+        }
         self.watched(flushed, cx)
     }
 

@@ -13,7 +13,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use base64_simd::STANDARD as BASE64;
 use zeroize::Zeroizing;
 
-use super::{answer::Answer, audit::Facts};
+use super::{Limits, answer::Answer, audit::Facts};
 use crate::{
     cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
     keyring::{HeldKey, Keyring, key},
@@ -53,12 +53,16 @@ enum ItemError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Seal(#[from] SealError),
+    #[error(
+        "the ciphertext would be too large to be sent back and opened (keyring_max_request_size): send less, or a stream"
+    )]
+    TooLarge,
 }
 
 impl Operation {
     /// Runs a request on one keyring from start to end.
-    pub fn run(self, keyring: &Keyring, formats: Formats, body: &[u8], max_batch: usize) -> Outcome {
-        let parsed = Request::parse(body, max_batch);
+    pub fn run(self, keyring: &Keyring, formats: Formats, body: &[u8], limits: &Limits) -> Outcome {
+        let parsed = Request::parse(body, limits.batch);
         let ready = parsed.and_then(|request| Ok((self.format(&request, formats)?, request)));
         let (format, request) = match ready {
             Ok(ready) => ready,
@@ -71,7 +75,8 @@ impl Operation {
         let sealed = if self == Self::Decrypt { 0 } else { items.len() };
         match Nonces::draw(sealed, format) {
             Ok(nonces) => {
-                let mut run = Run { operation: self, keyring, formats, format, nonces };
+                let most = limits.request_size;
+                let mut run = Run { operation: self, keyring, formats, format, nonces, most };
                 run.over(&request, items, body.len())
             }
             Err(error) => Outcome::known(Answer::errors(500, error.to_string())),
@@ -107,6 +112,8 @@ struct Run<'k> {
     formats: Formats,
     format: Format,
     nonces: Nonces,
+    /// The longest body of a request, in which a ciphertext must fit to be opened.
+    most: usize,
 }
 
 impl Run<'_> {
@@ -130,7 +137,7 @@ impl Run<'_> {
                 Err(error) => {
                     unknown_key |= error.is_unknown_key();
                     if !batch {
-                        return Outcome { answer: Answer::errors(400, error.to_string()), unknown_key };
+                        return Outcome { answer: error.answer(), unknown_key };
                     }
                     failed += 1;
                     out.extend_from_slice(br#""error":"#);
@@ -219,6 +226,10 @@ impl Run<'_> {
             return Err(error.into());
         }
         out.push(b'"');
+        if to_open(out.len() - before, associated_data.len()) > self.most {
+            out.truncate(before);
+            return Err(ItemError::TooLarge);
+        }
         write_key(active, out);
         Ok(active)
     }
@@ -230,9 +241,29 @@ impl Run<'_> {
 }
 
 impl ItemError {
+    /// The answer to a request of one item.
+    fn answer(&self) -> Answer {
+        let key_id = match self {
+            Self::Open(OpenError::UnknownKey(id)) => Some(id.clone()),
+            _ => None,
+        };
+        let status = if matches!(self, Self::TooLarge) { 413 } else { 400 };
+        Answer::errors(status, self.to_string()).about(Facts { key_id, ..Facts::default() })
+    }
+
     const fn is_unknown_key(&self) -> bool {
         matches!(self, Self::Open(error) if error.is_unknown_key())
     }
+}
+
+/// How long a request is that opens one ciphertext: its field, and that of the associated data if there are any.
+const fn to_open(field: usize, associated_data: usize) -> usize {
+    let bound = if associated_data == 0 {
+        0
+    } else {
+        r#","associated_data":"""#.len() + associated_data.div_ceil(3) * 4
+    };
+    "{}".len() + field + bound
 }
 
 /// Whether a rewrap would change more than the nonce: another key is active by now, or another format configured.
@@ -284,7 +315,10 @@ fn write_json(text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
 
     use super::*;
     use crate::{
@@ -297,10 +331,19 @@ mod tests {
         let id = KeyId::parse("a").unwrap();
         let key = Arc::new(Key::new(id.clone(), Secret::new([7; 32])));
         let keyring = Keyring::new([HeldKey::new(Arc::clone(&key), 1, SystemTime::now())], &id).unwrap();
+        let limits = Limits {
+            request_size: 1 << 10,
+            inflight_size: 1 << 10,
+            connections: 1,
+            batch: 10,
+            header_time: Duration::ZERO,
+            body_time: Duration::ZERO,
+            write_time: Duration::ZERO,
+        };
         let body = br#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
         for (write, expected) in [(Format::Native, 0), (Format::Transit, 2)] {
             let formats = Formats { write, kong_fields: false };
-            drop(Operation::Encrypt.run(&keyring, formats, body, 10));
+            drop(Operation::Encrypt.run(&keyring, formats, body, &limits));
             assert_eq!(key.messages(), expected);
         }
     }

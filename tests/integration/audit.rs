@@ -92,6 +92,35 @@ fn with_all_each_request_is_one_line_of_allowed_fields_and_no_payload() {
 }
 
 #[test]
+fn with_all_no_request_that_gave_anything_is_folded_and_none_that_was_given_up_is_missed() {
+    let (_server, mut daemon) = started(&[JSON, ("KONG_KEYRING_AUDIT", "all")]);
+    let sealed = daemon.encrypt("x");
+    let batch =
+        json!({ "batch_input": [{ "ciphertext": sealed }, {}], "partial_failure_response_code": 200 });
+    for _ in 0..20 {
+        assert_eq!(daemon.post(DECRYPT, &batch).status, 200);
+    }
+    let all_bad = json!({ "batch_input": [{}, {}] });
+    assert_eq!(daemon.post(DECRYPT, &all_bad).status, 400);
+    // A client that hangs up while its request is worked on.
+    let mut stream = daemon.connect();
+    let head = format!("POST {DECRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{");
+    std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+    let handled = || daemon.metric("keyringd_requests_in_flight") == 2;
+    wait_for("it to be handled", || handled().then_some(()));
+    drop(stream);
+    let aborted = "keyringd_request_seconds_count{operation=\"decrypt\",outcome=\"aborted\"}";
+    let invalid = "keyringd_request_seconds_count{operation=\"decrypt\",outcome=\"invalid\"}";
+    wait_for("it to be counted", || (daemon.metric(aborted) + daemon.metric(invalid) == 2).then_some(()));
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.ended();
+    let lines = lines(&daemon);
+    let decrypts: Vec<_> = lines.iter().filter(|line| line["operation"] == "decrypt").collect();
+    assert_eq!(decrypts.iter().filter(|line| line["outcome"] == "partial").count(), 20);
+    assert_eq!(decrypts.len(), 22, "{decrypts:?}");
+}
+
+#[test]
 fn without_a_setting_failures_alone_are_told_and_off_tells_nothing() {
     let (_server, daemon) = started(&[JSON]);
     daemon.encrypt("x");

@@ -345,3 +345,16 @@ fn what_is_told_of_the_keys_has_transits_shape_and_no_key() {
     assert_eq!(told.at("/data/keys/3/id"), "b");
     assert_eq!(told.json()["data"]["keys"]["3"]["ids"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn a_text_in_another_format_needs_a_rewrap_however_it_is_sent() {
+    let server = with_transit_key(1);
+    let native = Daemon::start(&server, &[RAW]).encrypt("hello");
+    let daemon = Daemon::start(&server, &[RAW, TRANSIT]);
+    assert_eq!(daemon.decrypt(&native).at("/data/needs_rewrap"), "true");
+    let opened = daemon.request_with("POST", DECRYPT, &[OCTETS], native.as_bytes());
+    assert_eq!(opened.header("keyring-needs-rewrap"), Some("true"));
+    let sealed = daemon.request_with("POST", ENCRYPT, &[OCTETS], b"hello").body;
+    let opened = daemon.request_with("POST", DECRYPT, &[OCTETS], &sealed);
+    assert_eq!(opened.header("keyring-needs-rewrap"), Some("false"), "bytes have no other form");
+}

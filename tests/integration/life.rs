@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 
 use crate::support::{
     Daemon, OpenBao,
@@ -118,6 +121,31 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+    let (server, _) = started();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let mut child = std::process::Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", crate::support::daemon::PROGRAM, "run"])
+        .env_clear()
+        .envs(kongs_settings(&server))
+        .env("KONG_KEYRING_SOCKET_PATH", &socket)
+        .env("KONG_KEYRING_AUDIT", "all")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the socket", || UnixStream::connect(&socket).ok());
+    // Far more lines than a pipe holds.
+    for _ in 0..2000 {
+        let stream = UnixStream::connect(&socket).unwrap();
+        assert!(http::exchange(stream, "GET", "/status", &[], b"").is_some());
+    }
+    signal::kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let status = wait_for("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keyringd::{
@@ -182,6 +182,74 @@ fn a_batch_far_over_the_limit_costs_no_more_than_one_at_the_limit() {
 }
 
 #[test]
+fn a_value_that_is_passed_over_takes_no_memory_and_keeps_nobody_waiting() {
+    let (_server, daemon) = started(&[]);
+    let before = daemon.peak_memory();
+    let many = format!("{{\"plaintext\":\"YQ==\",\"type\":[{}0]}}", "0,".repeat(8_000_000));
+    assert_eq!(daemon.request("POST", ENCRYPT, many.as_bytes()).status, 200);
+    let grown = daemon.peak_memory() - before;
+    assert!(grown < 60_000, "{grown} KiB more for a body of 16 MB");
+    // As many at once as there are threads that serve, and more: health is answered all the while.
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| daemon.request("POST", ENCRYPT, many.as_bytes()));
+        }
+        wait_for("all to be handled", || (daemon.metric("keyringd_requests_in_flight") > 6).then_some(()));
+        let asked = Instant::now();
+        assert_eq!(daemon.get("/livez").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    });
+}
+
+#[test]
+fn what_could_not_be_sent_back_to_be_opened_is_not_sealed() {
+    let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4k"), ("KONG_KEYRING_KONG_FIELDS", "on")];
+    let (_server, daemon) = started(&sizes);
+    let octets = [("content-type", "application/octet-stream")];
+    for len in (3000..4200).step_by(7) {
+        let sealed = daemon.request_with("POST", ENCRYPT, &octets, &vec![b'a'; len]);
+        assert!(matches!(sealed.status, 200 | 413), "{len}");
+        if sealed.status == 200 {
+            let opened = daemon.request_with("POST", "/v1/transit/decrypt/keyring", &octets, &sealed.body);
+            assert_eq!(opened.status, 200, "{len}");
+        }
+        for format in ["native", "kong"] {
+            let plaintext = "A".repeat(len / 4 * 4);
+            let sealed = daemon.post(ENCRYPT, &json!({ "plaintext": plaintext, "format": format }));
+            assert!(matches!(sealed.status, 200 | 413), "{len}");
+            if sealed.status == 200 {
+                assert_eq!(daemon.decrypt(&sealed.at("/data/ciphertext")).status, 200, "{len} {format}");
+            }
+        }
+    }
+}
+
+#[test]
+fn clients_that_may_do_nothing_leave_room_for_those_that_may() {
+    let us = nix::unistd::geteuid().as_raw();
+    let access = format!("uid:{}=all", us + 1);
+    let (server, _) = started(&[]);
+    let token = format!("keyring_vault_token = {}", server.token());
+    let lines = format!("{token}\nkeyring_max_connections = 32\nkeyring_access = {access}");
+    let daemon = Daemon::from_conf(&server.address(), &lines);
+    daemon.wait_until_ready();
+    // Two of 32 places are for strangers, which we are; the rest stays free.
+    let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
+    let open = |stream: &std::os::unix::net::UnixStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        std::io::Read::read(&mut &*stream, &mut [0; 1]).is_err()
+    };
+    wait_for("all but two to be let go", || {
+        (crowd.iter().filter(|stream| open(stream)).count() == 2).then_some(())
+    });
+    drop(crowd);
+    wait_for("room for a stranger's question", || {
+        let answer = http::exchange(daemon.connect(), "GET", "/livez", &[], b"")?;
+        (answer.status == 200).then_some(())
+    });
+}
+
+#[test]
 fn deep_json_is_refused_wherever_it_stands_and_takes_no_memory() {
     let (_server, daemon) = started(&[]);
     let before = daemon.peak_memory();
@@ -215,7 +283,7 @@ fn bytes_in_flight_are_bounded_over_all_clients_and_given_back() {
     let (_server, daemon) = started(&sizes);
     let held = || daemon.metric("keyringd_inflight_bytes");
     let crowd: Vec<_> = (0..5).map(|_| stalled(&daemon, 3 << 20)).collect();
-    wait_for("the bodies to be held", || (held() == 5 * ((3 << 20) + 1)).then_some(()));
+    wait_for("the bodies to be held", || (held() == 15 << 20).then_some(()));
     // Announced, and not: a body that does not fit any more is refused, and one that does is served.
     let body = json!({ "plaintext": "A".repeat(2 << 20) }).to_string();
     let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
@@ -354,6 +422,27 @@ fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
             }
         };
         assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe, "{error}");
+    });
+}
+
+#[test]
+fn a_client_that_takes_its_answer_byte_by_byte_is_given_up() {
+    with_short_times(|path| {
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        let requests = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+        stream.write_all(&requests).unwrap();
+        // Each read makes room for a little more; the whole never comes.
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let (begun, mut taken) = (Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(20) {
+            match stream.read(&mut [0; 512]) {
+                Ok(0) => break,
+                Ok(read) => taken += read,
+                Err(_) => {}
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "{taken} bytes in {:?}", begun.elapsed());
     });
 }
 

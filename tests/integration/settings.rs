@@ -298,3 +298,42 @@ fn what_only_begins_like_a_reference_is_taken_as_it_stands_with_a_warning() {
     let warning = report["warnings"][0]["message"].as_str().unwrap();
     assert!(warning.starts_with("begins like a reference and does not end with }"), "{warning}");
 }
+
+#[test]
+fn settings_that_undo_each_other_are_refused_or_warned_of() {
+    let check = |more: &[(&str, &str)]| {
+        let all = [
+            ("KONG_KEYRING_ENABLED", "on"),
+            ("KONG_KEYRING_STRATEGY", "vault"),
+            ("KONG_KEYRING_VAULT_HOST", "http://127.0.0.1:8200"),
+            ("KONG_KEYRING_VAULT_MOUNT", "secret"),
+            ("KONG_KEYRING_VAULT_PATH", "keyring"),
+            ("KONG_KEYRING_VAULT_TOKEN", "x"),
+        ];
+        let output = run(&["check"], &[all.as_slice(), more].concat(), b"");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check(&[]).0, Some(0));
+    for (more, said) in [
+        (
+            [("KONG_KEYRING_KONG_FIELDS", "on"), ("KONG_KEYRING_CIPHERTEXT_FORMAT", "transit")],
+            "keyring_kong_fields: cannot be on with keyring_ciphertext_format = transit",
+        ),
+        (
+            [("KONG_KEYRING_VAULT_KV", "v1"), ("KONG_KEYRING_CIPHERTEXT_FORMAT", "transit")],
+            "keyring_ciphertext_format: must be native on version 1 of the KV engine",
+        ),
+        (
+            [("KONG_KEYRING_MAX_REQUEST_SIZE", "64m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "32m")],
+            "keyring_max_inflight_size: is less than keyring_max_request_size",
+        ),
+        ([("KONG_KEYRING_ACCESS", ""), ("KONG_KEYRING_AUDIT", "all")], "keyring_access: is set to nothing"),
+    ] {
+        let (code, printed) = check(&more);
+        assert_eq!(code, Some(78), "{printed}");
+        assert!(printed.contains(said), "{said} in {printed}");
+    }
+    let (code, printed) = check(&[("KONG_KEYRING_MAX_STALE", "30")]);
+    assert_eq!(code, Some(0));
+    assert!(printed.contains("keyring_max_stale: is not longer than keyring_sync_interval"), "{printed}");
+}

@@ -213,7 +213,7 @@ fn reading(daemon: &Daemon, arguments: &[&str], input: Stdio, output: Stdio) -> 
 #[test]
 fn an_interrupted_command_leaves_nothing_behind() {
     let (daemon, files) = (Daemon::dev(), Files::new());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1] {
         let arguments = ["encrypt", "-o", &files.path("never")];
         let mut child = reading(&daemon, &arguments, Stdio::piped(), Stdio::null());
         child.stdin.as_mut().unwrap().write_all(&random(2 * MIB)).unwrap();
@@ -222,6 +222,27 @@ fn an_interrupted_command_leaves_nothing_behind() {
         let status = wait_for("the command to end", || child.try_wait().unwrap());
         assert_eq!((status.signal(), files.names()), (Some(signal as i32), Vec::new()));
     }
+}
+
+#[test]
+fn a_closed_standard_input_or_output_is_no_place_for_a_payload() {
+    let (daemon, files) = (Daemon::dev(), Files::new());
+    fs::write(files.path("plain"), "hello").unwrap();
+    let socket = daemon.socket();
+    for (arguments, said) in [
+        (format!("encrypt -i {} >&-", files.path("plain")), "standard output is closed"),
+        ("encrypt <&- ".to_owned(), "standard input is closed"),
+        ("man >&-".to_owned(), "standard output is closed"),
+    ] {
+        let (command, rest) = arguments.split_once(' ').unwrap();
+        let place = if command == "man" { String::new() } else { format!("--socket {}", socket.display()) };
+        let line = format!("{PROGRAM} {command} {place} {rest}");
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{line}: {output:?}");
+    }
+    let to_nowhere = format!("{PROGRAM} encrypt --socket {} < /dev/null > /dev/null", socket.display());
+    assert!(Command::new("sh").args(["-c", &to_nowhere]).status().unwrap().success());
 }
 
 /// The most memory that a process had up to now, in KiB.

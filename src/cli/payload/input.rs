@@ -9,7 +9,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::super::{Failure, named};
+use super::super::{Failure, closed, named, was_closed};
 
 /// More than any daemon takes in one request.
 const MAX_TEXT: u64 = 1 << 30;
@@ -27,6 +27,9 @@ pub struct Input {
 impl Input {
     /// A file, or standard input past its buffer, which nobody wipes.
     pub fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        if path.is_none() && was_closed(io::stdin()) {
+            return Err(closed("standard input"));
+        }
         let (name, opened) = match path {
             Some(path) => (path, File::open(path)),
             None => (Path::new("standard input"), io::stdin().as_fd().try_clone_to_owned().map(File::from)),

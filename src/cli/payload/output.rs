@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::super::{Failure, named};
+use super::super::{Failure, closed, named, was_closed};
 use crate::signals;
 
 pub enum Output<'a> {
@@ -30,6 +30,9 @@ impl<'a> Output<'a> {
     /// Says what is in the way now, not after the work was done.
     pub fn begin(path: Option<&'a Path>, force: bool) -> Result<Self, Failure> {
         let Some(path) = path else {
+            if was_closed(io::stdout()) {
+                return Err(closed("standard output"));
+            }
             let standard = io::stdout().as_fd().try_clone_to_owned().map(File::from);
             return standard.map(Self::Standard).map_err(named(Path::new("standard output"), "write"));
         };

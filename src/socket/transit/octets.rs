@@ -25,19 +25,26 @@ pub fn are_meant(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case(b"application/octet-stream")
 }
 
-/// Runs a request on one keyring. The body stays for another try when its key is not held.
+/// Runs a request on one keyring. The body stays for another try when its key is not held. With its room, one that is to be
+/// sealed may be `most` bytes long.
 pub fn run(
     operation: Operation,
     keyring: &Keyring,
     formats: Formats,
     headers: &HeaderMap,
     body: &mut Zeroizing<Vec<u8>>,
+    most: usize,
 ) -> Outcome {
     let associated_data = match associated_data(headers) {
         Ok(associated_data) => associated_data,
         Err(message) => return Outcome::known(Answer::errors(400, message)),
     };
     match operation {
+        Operation::Encrypt if body.len() + cipher::TAG_LEN > most => {
+            let message =
+                "the envelope would be too large to be sent back and opened (keyring_max_request_size)";
+            Outcome::known(Answer::errors(413, message))
+        }
         Operation::Encrypt => encrypt(keyring, &associated_data, body),
         Operation::Decrypt => decrypt(keyring, formats, &associated_data, body),
         Operation::Rewrap => {
@@ -63,11 +70,11 @@ fn decrypt(
     associated_data: &[u8],
     body: &mut Zeroizing<Vec<u8>>,
 ) -> Outcome {
+    // Bytes have one format, so that only their key can be out of date.
+    let write = if cipher::is_binary(body) { Format::Native } else { formats.write };
     match cipher::open_bytes(keyring, body, associated_data, formats.kong_fields) {
         Ok(opened) => {
-            // Bytes have one format, so that only their key can be out of date.
-            let written = if opened.format == Format::Native { Format::Native } else { formats.write };
-            let needs_rewrap = needs_rewrap(&opened, keyring, Formats { write: written, ..formats });
+            let needs_rewrap = needs_rewrap(&opened, keyring, Formats { write, ..formats });
             Outcome::known(Answer::octets(opened.plaintext, opened.held).needs_rewrap(needs_rewrap))
         }
         Err(error) => {

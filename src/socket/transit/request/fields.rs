@@ -68,7 +68,7 @@ impl<'de> Visitor<'de> for FieldsOf {
             match (&*name, self) {
                 ("associated_data", _) => once(&mut fields.item.associated_data, map.next_value()?)?,
                 ("type", _) => {
-                    map.next_value::<Says>()?; // accepted and ignored
+                    map.next_value_seed(SKIP)?; // accepted and ignored
                 }
                 ("bits", Self::DataKey) => once(&mut fields.bits, map.next_value::<Number>()?.0)?,
                 ("plaintext", Self::Request { .. } | Self::Item) => {
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for FieldsOf {
                     once(&mut fields.partial_failure_status, map.next_value::<Number>()?.0)?;
                 }
                 (other, _) => {
-                    if map.next_value::<Says>()?.0 {
+                    if map.next_value_seed(SKIP)? {
                         let name = if is_name(other) { format!("{other:?}") } else { "a field".to_owned() };
                         return Err(refused(format_args!("{name} is not supported here")));
                     }
@@ -146,43 +146,110 @@ impl<'de> Visitor<'de> for Batch {
     }
 }
 
-/// A number as one, or as the text that command lines make of it.
+/// A number as one, or as the text that command lines make of it; null and an empty text are none.
 struct Number(Option<u16>);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form<'a> {
-            Number(u16),
-            Text(&'a str),
-        }
-        match Option::<Form<'_>>::deserialize(deserializer)? {
-            None | Some(Form::Text("")) => Ok(Self(None)),
-            Some(Form::Number(number)) => Ok(Self(Some(number))),
-            Some(Form::Text(text)) => {
-                text.parse().map(|number| Self(Some(number))).map_err(de::Error::custom)
+        struct NumberVisitor;
+
+        impl Visitor<'_> for NumberVisitor {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Number, E> {
+                Ok(Number(None))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                u16::try_from(number).map(|number| Number(Some(number))).map_err(E::custom)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+                if text.is_empty() {
+                    return Ok(Number(None));
+                }
+                text.parse().map(|number| Number(Some(number))).map_err(E::custom)
             }
         }
+
+        deserializer.deserialize_any(NumberVisitor)
     }
 }
 
-/// Whether a value says anything: null and an empty text do not.
-struct Says(bool);
+/// Reads over a value, keeps nothing of it, and answers whether it says anything: null and an empty text do not.
+#[derive(Clone, Copy)]
+struct Skip {
+    /// How much deeper it may be nested.
+    depth: usize,
+}
 
-impl<'de> Deserialize<'de> for Says {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form<'a> {
-            Text(#[serde(borrow)] std::borrow::Cow<'a, str>),
-            Other(IgnoredAny),
+/// Deeper than anything that a client of Transit sends.
+const SKIP: Skip = Skip { depth: 32 };
+
+impl Skip {
+    fn deeper<E: de::Error>(self) -> Result<Self, E> {
+        let depth = self.depth.checked_sub(1);
+        depth
+            .map(|depth| Self { depth })
+            .ok_or_else(|| refused("a field is nested deeper than any request is"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Skip {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Skip {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_u64<E: de::Error>(self, _: u64) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<bool, E> {
+        Ok(true)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<bool, E> {
+        Ok(!text.is_empty())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
+        let items = self.deeper()?;
+        while seq.next_element_seed(items)?.is_some() {}
+        Ok(true)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        let values = self.deeper()?;
+        while map.next_key::<IgnoredAny>()?.is_some() {
+            map.next_value_seed(values)?;
         }
-        Ok(match Option::<Form<'_>>::deserialize(deserializer)? {
-            None => Self(false),
-            Some(Form::Text(text)) => Self(!text.is_empty()),
-            Some(Form::Other(_)) => Self(true),
-        })
+        Ok(true)
     }
 }
 
