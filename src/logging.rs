@@ -6,16 +6,20 @@
 use std::{
     fs::File,
     io::{self, IsTerminal as _},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
-use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
-    fmt::{self, MakeWriter},
+    fmt::{
+        self, FmtContext, FormatEvent, FormatFields, MakeWriter,
+        format::{Writer, format},
+    },
     layer::{Layered, SubscriberExt as _},
+    registry::LookupSpan,
     reload::{self, Handle},
     util::SubscriberInitExt as _,
 };
@@ -108,6 +112,51 @@ impl<'a> MakeWriter<'a> for Sink {
 }
 
 fn form(json: bool, sink: Sink) -> Form {
+    let journal = is_the_journal();
     let text = fmt::layer().with_writer(sink).with_ansi(!json && io::stderr().is_terminal());
-    if json { text.json().flatten_event(true).boxed() } else { text.boxed() }
+    match (json, journal) {
+        (true, false) => text.json().flatten_event(true).boxed(),
+        (true, true) => {
+            text.event_format(WithPriority(format().json().flatten_event(true).without_time())).boxed()
+        }
+        (false, false) => text.boxed(),
+        (false, true) => text.event_format(WithPriority(format().without_time())).boxed(),
+    }
+}
+
+/// Whether standard error is systemd's journal (`JOURNAL_STREAM` of systemd.exec(5): its device and inode).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this variable says something of a descriptor, and nothing of the settings"
+)]
+fn is_the_journal() -> bool {
+    let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let here = file.and_then(|file| file.metadata()).map(|file| format!("{}:{}", file.dev(), file.ino()));
+    here.is_ok_and(|here| std::env::var_os("JOURNAL_STREAM").is_some_and(|journal| journal == here.as_str()))
+}
+
+/// Lines with the priority that the journal reads off them (sd-daemon(3)); it has the time by itself.
+struct WithPriority<F>(F);
+
+impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut line: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(line, "<{priority}>")?;
+        self.0.format_event(context, line, event)
+    }
 }

@@ -99,6 +99,39 @@ fn the_watchdog_is_fed_for_as_long_as_the_daemon_goes_round() {
     told.up_to("WATCHDOG=1");
 }
 
+#[test]
+fn lines_for_the_journal_have_its_priorities_and_no_time_of_their_own() {
+    use std::os::unix::fs::MetadataExt as _;
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    for format in ["text", "json"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, socket) = (folder.path().join("log"), folder.path().join("s"));
+        let journal = std::fs::File::create(&log).unwrap();
+        let metadata = journal.metadata().unwrap();
+        let mut child = crate::support::ending_with_us(Path::new(PROGRAM))
+            .arg("run")
+            .env_clear()
+            .envs(kongs_settings(&server))
+            .env("KONG_KEYRING_SOCKET_PATH", &socket)
+            .env("KONG_KEYRING_LOG_FORMAT", format)
+            .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+            .stderr(journal)
+            .spawn()
+            .unwrap();
+        let ask = |path: &str| http::exchange(UnixStream::connect(&socket).ok()?, "GET", path, &[], b"");
+        wait_for("the keys", || ask("/readyz").filter(|answer| answer.status == 200));
+        assert_eq!(ask("/nowhere").unwrap().status, 404);
+        let said = std::fs::read_to_string(&log).unwrap();
+        let line = |part: &str| said.lines().find(|line| line.contains(part)).unwrap();
+        assert!(line("logged in to Vault").starts_with("<6>"), "{said}");
+        assert!(line("audit").starts_with("<4>"), "{said}");
+        assert!(!said.contains("timestamp") && !said.contains("Z  INFO"), "{said}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 /// Listens like systemd, and runs a daemon on that socket whenever it is told to by a line on standard input.
 const LISTENING: &str = r#"
 import os, socket, subprocess, sys
