@@ -65,6 +65,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether the running daemon is ready, which every user of its socket may ask
+    Health(Daemon),
     /// Have the running daemon sync with Vault now
     Sync(Daemon),
     /// Encrypt standard input, or a file, of any size, under the active key
@@ -140,6 +142,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Check { from, json } => check::check(&from, json),
         Command::Doctor(from) => doctor::doctor(&from),
         Command::Status { daemon, json } => ask::status(&daemon, json),
+        Command::Health(daemon) => ask::health(&daemon),
         Command::Sync(daemon) => ask::sync(&daemon),
         Command::Encrypt(payload) => payload::encrypt(&payload),
         Command::Decrypt(payload) => payload::decrypt(&payload),

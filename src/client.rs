@@ -79,6 +79,14 @@ impl Client {
         parsed(&self.request(Method::GET, "/status", Zeroizing::default()).await?.success()?)
     }
 
+    /// `GET /readyz`: whether it is ready, and what it says of that.
+    ///
+    /// # Errors
+    /// [`ClientError`], for people.
+    pub async fn health(&self) -> Result<(bool, String), ClientError> {
+        Ok(self.request(Method::GET, "/readyz", Zeroizing::default()).await?.said())
+    }
+
     /// `POST /keyring/vault/sync`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Commands that ask a running daemon how it is: `status`, `sync`.
+//! Commands that ask a running daemon how it is: `status`, `health`, `sync`.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -13,6 +13,14 @@ pub fn status(daemon: &Daemon, as_json: bool) -> Result<ExitCode, Failure> {
     let status = wait(client.status())??;
     let ready = status.get("ready").and_then(Value::as_bool).unwrap_or(false);
     print(if as_json { format!("{status:#}\n") } else { for_people(&status) })?;
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `keyringd health`, for what asks again and again: a container engine, a load balancer.
+pub fn health(daemon: &Daemon) -> Result<ExitCode, Failure> {
+    let client = Client::new(&daemon.socket()?);
+    let (ready, said) = wait(client.health())??;
+    print(said)?;
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -32,6 +32,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Whether it is a success, and its text, where that is for people in any case.
+    pub fn said(&self) -> (bool, String) {
+        ((200..300).contains(&self.status), String::from_utf8_lossy(&self.body).into_owned())
+    }
+
     /// The body of a success, or the daemon's own words.
     pub fn success(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         if (200..300).contains(&self.status) {

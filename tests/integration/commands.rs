@@ -67,6 +67,11 @@ fn status_and_sync_ask_the_running_daemon() {
     assert_eq!(status.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&status.stdout).contains("no keys yet"));
     assert_eq!(unready.command(&["sync"], b"").status.code(), Some(1));
+
+    assert_eq!(success(&daemon.command(&["health"], b"")), "ok\n");
+    let health = unready.command(&["health"], b"");
+    assert_eq!(health.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&health.stdout).contains("no keys yet"));
 }
 
 #[test]
