@@ -10,11 +10,13 @@ RUN apk add --no-cache ca-certificates musl-dev
 WORKDIR /build
 COPY . .
 # Alpine's Rust builds static programs on its own.
-RUN cargo build --release --locked
+RUN cargo build --release --locked && mkdir /empty
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /build/target/release/keyringd /keyringd
+# The socket's folder: a volume that is mounted on it anew belongs to the program's user then.
+COPY --from=build --chown=65532:65532 /empty /run/keyringd
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 # As the image has no kong.conf, it is set by variables KONG_<KEY> and by files KONG_<KEY>_FILE, or by a mounted

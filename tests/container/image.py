@@ -18,9 +18,15 @@ said = {}
 for line in lines[last + 1 :]:
     word, rest = line.split(" ", 1)
     if word == "COPY":
-        _, source, target = rest.split()
+        *flags, source, target = rest.split()
         os.makedirs(os.path.dirname(image + target), exist_ok=True)
-        shutil.copy(built.get(source, source), image + target)
+        if source == "/empty":
+            os.mkdir(image + target)
+        else:
+            shutil.copy(built.get(source, source), image + target)
+        for flag in flags:
+            if flag.startswith("--chown="):
+                os.chown(image + target, *map(int, flag.removeprefix("--chown=").split(":")))
     elif word in ("USER", "VOLUME"):
         said[word] = rest
     elif word in ("ENTRYPOINT", "CMD"):
