@@ -13,7 +13,7 @@ use aes_gcm::aead::{AeadInOut, Nonce, Tag};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::keyring::{HeldKey, KeyId, Keyring};
-pub use native::{ROOM, TAG_LEN, is_binary};
+pub use native::{ROOM, TAG_LEN, is_binary, open_binary_with, overhead};
 
 /// The format of a ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,17 +1,25 @@
 //! The keyring: an immutable snapshot of the keys that are held, and which of them is active.
 //!
-//! Vault's records become keys in [`key`], their rules are kept in [`record`] and [`history`], and [`published`] is
-//! where a finished snapshot meets its readers. No input or output happens here: bytes and the time come in as values.
+//! Vault's records become keys in [`key`], their rules are kept in [`record`] and [`history`], [`name`] says what keys
+//! are called in public, and [`published`] is where a finished snapshot meets its readers. No input or output happens here: bytes and the time come in as values.
 
 pub mod history;
 pub mod key;
+pub mod name;
 pub mod published;
 pub mod record;
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
+use history::VersionId;
 pub use history::{History, Listing};
 pub use key::{Key, KeyDerivation, KeyId};
+pub use name::{Names, Place};
 pub use published::Published;
 
 /// A snapshot of the keys. It never changes: a new state is a new snapshot, swapped in whole, so one request sees one
@@ -22,6 +30,9 @@ pub struct Keyring {
     by_id: HashMap<KeyId, Arc<HeldKey>>,
     /// A version may carry several keys, as one map. The active one stands first, then the newest.
     by_version: HashMap<u64, Vec<Arc<HeldKey>>>,
+    place: Place,
+    /// Made when they are first asked for.
+    names: OnceLock<Names>,
 }
 
 /// A key together with what Vault says of it.
@@ -31,7 +42,7 @@ pub struct HeldKey {
     /// The newest KV version that carries this key; 1 on KV v1, which has no versions.
     pub version: u64,
     /// Older KV versions that carry it too.
-    pub earlier_versions: Vec<u64>,
+    pub earlier_versions: Vec<VersionId>,
     /// When that version was written.
     pub created: SystemTime,
     /// Vault no longer lists any version that carries this key: it is held for as long as the process lives.
@@ -43,6 +54,10 @@ impl HeldKey {
     pub fn new(key: Arc<Key>, version: u64, created: SystemTime) -> Self {
         Self { key, version, earlier_versions: Vec::new(), created, retired: false }
     }
+
+    const fn newest(&self) -> VersionId {
+        VersionId { number: self.version, created: self.created }
+    }
 }
 
 impl Keyring {
@@ -51,15 +66,27 @@ impl Keyring {
         let by_id: HashMap<_, _> =
             keys.into_iter().map(|held| (held.key.id().clone(), Arc::new(held))).collect();
         let active = Arc::clone(by_id.get(active)?);
-        let mut keyring = Self { active, by_id, by_version: HashMap::new() };
+        let (by_version, place, names) = Default::default();
+        let mut keyring = Self { active, by_id, by_version, place, names };
         let mut keys: Vec<_> = keyring.by_id.values().map(Arc::clone).collect();
         keys.sort_by_key(|held| (held.key.id() != keyring.active.key.id(), Reverse(held.version)));
         for held in keys {
-            for version in held.earlier_versions.iter().chain([&held.version]) {
-                keyring.by_version.entry(*version).or_default().push(Arc::clone(&held));
+            for version in held.earlier_versions.iter().map(|id| id.number).chain([held.version]) {
+                keyring.by_version.entry(version).or_default().push(Arc::clone(&held));
             }
         }
         Some(keyring)
+    }
+
+    /// The same, read from this place, which its keys' public names tell.
+    #[must_use]
+    pub fn read_from(self, place: Place) -> Self {
+        Self { place, names: OnceLock::new(), ..self }
+    }
+
+    /// The public names of its keys.
+    pub fn names(&self) -> &Names {
+        self.names.get_or_init(|| Names::new(&self.place, &self.active, self.by_id.values()))
     }
 
     /// The key that seals.

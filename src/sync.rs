@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keyring::{
-        History, Keyring, Listing, Published,
+        History, Keyring, Listing, Place, Published,
         history::{Built, NoKeyring, VersionId, VersionState},
         published::Report,
     },
@@ -292,7 +292,7 @@ impl Syncer {
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (built.rejected, warnings, listing);
         match built.keyring {
-            Ok(keyring) => Ok(Some(keyring)),
+            Ok(keyring) => Ok(Some(keyring.read_from(self.place()))),
             // The sync went through, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
@@ -302,6 +302,16 @@ impl Syncer {
     fn publish_report(&self) {
         self.published.set_report(self.report.clone());
         self.queue.tell_of_change();
+    }
+
+    /// Where the session reads.
+    fn place(&self) -> Place {
+        let vault = self.session.settings();
+        Place {
+            mount: vault.mount.to_string(),
+            path: vault.path.to_string(),
+            versioned: self.version == KvVersion::V2,
+        }
     }
 
     /// The report first: whoever sees the new keyring finds its sync in the status.

@@ -19,6 +19,11 @@ const BINARY_PREFIX: &[u8; 3] = b"KR1";
 /// What must be free ahead of a plaintext that is sealed into the binary form where it is: room for the longest head.
 pub const ROOM: usize = BINARY_PREFIX.len() + 1 + KeyId::MAX_LEN + NONCE_LEN;
 
+/// How much longer than its plaintext the binary form under this key is.
+pub fn overhead(key: &Key) -> usize {
+    BINARY_PREFIX.len() + 1 + key.id().as_str().len() + NONCE_LEN + TAG_LEN
+}
+
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
 pub fn seal_text(
     key: &Key,
@@ -82,14 +87,35 @@ pub fn open_binary<'k>(
     envelope: &mut Zeroizing<Vec<u8>>,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
-    let (id, start) = envelope
+    let (id, start) = head(envelope)?;
+    let held = find(keyring, id)?;
+    open(held, std::mem::take(envelope), start, associated_data)
+}
+
+/// Opens the binary form where it is, if it names this key: no other is looked for.
+///
+/// # Errors
+/// [`OpenError::NotAuthentic`], whatever is wrong with it.
+pub fn open_binary_with<'k>(
+    held: &'k HeldKey,
+    envelope: Zeroizing<Vec<u8>>,
+    associated_data: &[u8],
+) -> Result<Opened<'k>, OpenError> {
+    let (id, start) = head(&envelope)?;
+    if id != held.key.id().as_str() {
+        return Err(OpenError::NotAuthentic);
+    }
+    open(held, envelope, start, associated_data)
+}
+
+/// The key ID that an envelope names, and where its nonce begins.
+fn head(envelope: &[u8]) -> Result<(&str, usize), OpenError> {
+    envelope
         .strip_prefix(BINARY_PREFIX)
         .and_then(<[u8]>::split_first)
         .and_then(|(len, rest)| rest.get(..usize::from(*len)))
         .and_then(|id| Some((str::from_utf8(id).ok()?, BINARY_PREFIX.len() + 1 + id.len())))
-        .ok_or(OpenError::NotAuthentic)?;
-    let held = find(keyring, id)?;
-    open(held, std::mem::take(envelope), start, associated_data)
+        .ok_or(OpenError::NotAuthentic)
 }
 
 /// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`.
@@ -273,6 +299,24 @@ mod tests {
         assert_eq!(open_text(&other, &renamed, b"").err(), Some(OpenError::NotAuthentic));
         let unknown = OpenError::UnknownKey(KeyId::parse("some.id").unwrap());
         assert_eq!(open_text(&other, &sealed, b"").err(), Some(unknown));
+    }
+
+    #[test]
+    fn with_a_given_key_an_envelope_of_another_does_not_open() {
+        let (keyring, other) = (some_keyring(), keyring(key("other", 7)));
+        let sealed = seal_binary(&keyring, [3; NONCE_LEN], b"aad", b"plaintext");
+        assert_eq!(sealed.len(), b"plaintext".len() + overhead(&keyring.active().key));
+        let opened = open_binary_with(keyring.active(), sealed.clone().into(), b"aad").unwrap();
+        assert_eq!(opened.plaintext.as_bytes(), b"plaintext");
+        for (held, envelope, associated_data) in [
+            (other.active(), &sealed[..], &b"aad"[..]),
+            (keyring.active(), &sealed[..], b""),
+            (keyring.active(), &sealed[..20], b"aad"),
+            (keyring.active(), b"", b"aad"),
+        ] {
+            let refused = open_binary_with(held, envelope.to_vec().into(), associated_data);
+            assert_eq!(refused.err(), Some(OpenError::NotAuthentic));
+        }
     }
 
     #[test]

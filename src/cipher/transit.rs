@@ -59,7 +59,7 @@ mod tests {
         super::{open_text, testing::*},
         *,
     };
-    use crate::keyring::KeyId;
+    use crate::keyring::{KeyId, history::VersionId};
 
     fn seal(keyring: &Keyring, plaintext: &[u8]) -> String {
         sealed(keyring, Format::Transit, &[3; NONCE_LEN], b"aad", plaintext).unwrap()
@@ -106,7 +106,8 @@ mod tests {
     fn the_key_is_found_by_each_version_that_carries_it_and_among_several_of_one() {
         let before = Keyring::new([held("a", 1, 1)], &KeyId::parse("a").unwrap()).unwrap();
         let sealed = seal(&before, b"old");
-        let moved = HeldKey { earlier_versions: vec![1], ..held("a", 1, 3) };
+        let first = VersionId { number: 1, created: SystemTime::UNIX_EPOCH };
+        let moved = HeldKey { earlier_versions: vec![first], ..held("a", 1, 3) };
         let keys = [moved, held("b", 2, 3), held("c", 3, 1)];
         let keyring = Keyring::new(keys, &KeyId::parse("b").unwrap()).unwrap();
         let opened = open_text(&keyring, &sealed, b"aad", false).unwrap();

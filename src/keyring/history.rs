@@ -182,7 +182,7 @@ impl History {
                     }
                     Some(older) => {
                         let mut earlier_versions = std::mem::take(&mut older.earlier_versions);
-                        earlier_versions.push(older.version);
+                        earlier_versions.push(older.newest());
                         let retired = older.retired && held.retired;
                         *older = HeldKey { earlier_versions, retired, ..fresh };
                     }
