@@ -40,6 +40,9 @@ use reload::Reload;
 /// From the end of one request to the whole head of the next. Long enough for the connection pools of clients.
 const HEADER_TIME: Duration = Duration::from_secs(75);
 
+/// From the end of one call of Kubernetes' to the next, which asks for the status every minute.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
 /// From a request's head to the end of its body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -239,6 +242,7 @@ const fn limits(limits: settings::Limits) -> Limits {
         connections: limits.connections,
         batch: limits.batch,
         header_time: HEADER_TIME,
+        idle_time: IDLE_TIME,
         body_time: BODY_TIME,
         write_time: WRITE_TIME,
     }

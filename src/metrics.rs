@@ -37,6 +37,9 @@ pub enum Operation {
     Sync,
     Metrics,
     Health,
+    KmsStatus,
+    KmsEncrypt,
+    KmsDecrypt,
     /// No path that is served.
     Other,
 }
@@ -149,7 +152,7 @@ impl Outcome {
 }
 
 impl Operation {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
@@ -158,6 +161,9 @@ impl Operation {
         Self::Sync,
         Self::Metrics,
         Self::Health,
+        Self::KmsStatus,
+        Self::KmsEncrypt,
+        Self::KmsDecrypt,
         Self::Other,
     ];
 
@@ -171,6 +177,9 @@ impl Operation {
             Self::Sync => "sync",
             Self::Metrics => "metrics",
             Self::Health => "health",
+            Self::KmsStatus => "kms_status",
+            Self::KmsEncrypt => "kms_encrypt",
+            Self::KmsDecrypt => "kms_decrypt",
             Self::Other => "other",
         }
     }

@@ -1,9 +1,10 @@
-//! The socket: HTTP/1.1 on a Unix listener, for applications and operators.
+//! The socket: HTTP/1.1 and gRPC on one Unix listener, for applications, operators and Kubernetes.
 //!
-//! [`listen`] makes the socket file, [`accept`] lets clients in, `route` says which request goes where, `access` who may,
-//! `request` goes from a head to an answer, which [`transit`] and [`admin`] give, `body`, `inflight` and [`answer`] carry
-//! bytes in and out, and [`audit`] tells of it. Here: what all of that shares. The caller brings the listener and the stop;
-//! Vault is not known here, and the keyring only as the published snapshot.
+//! [`listen`] makes the socket file, [`accept`] lets clients in, `connection` and `preface` serve each in its protocol,
+//! `route` says which request goes where, `access` who may, `request` goes from a head to an answer, which [`transit`],
+//! [`admin`] and [`kms`] give, `body`, `inflight` and [`answer`] carry bytes in and out, and [`audit`] tells of it. Here:
+//! what all of that shares. The caller brings the listener and the stop; Vault is not known here, and the keyring only as
+//! the published snapshot.
 
 pub mod accept;
 mod access;
@@ -11,8 +12,11 @@ pub mod admin;
 pub mod answer;
 pub mod audit;
 mod body;
+mod connection;
 mod inflight;
+pub mod kms;
 pub mod listen;
+mod preface;
 mod request;
 mod route;
 mod stream;
@@ -28,7 +32,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use crate::{
-    keyring::Published,
+    keyring::{Keyring, Published},
     metrics::Metrics,
     secret::Secret,
     settings::{self, Access},
@@ -37,6 +41,10 @@ use accept::{Crowd, Door};
 pub use accept::{Heartbeat, Listeners, serve};
 use audit::Audit;
 use inflight::InFlight;
+use kms::Promotion;
+
+/// How long a request waits for the sync that looks for its key.
+const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
 
 /// What a request is answered from.
 pub struct Service {
@@ -47,6 +55,7 @@ pub struct Service {
     inflight: Arc<InFlight>,
     audit: Audit,
     doors: [Crowd; 2],
+    promotion: Promotion,
 }
 
 /// What can change while the service runs. A request sees one state of it from its start to its end.
@@ -73,8 +82,10 @@ pub struct Limits {
     pub connections: usize,
     /// Items of one batch.
     pub batch: usize,
-    /// From the end of one request to the whole head of the next.
+    /// From the end of one request to the whole head of the next. Over h2, from connecting to the first call.
     pub header_time: Duration,
+    /// Over h2, from the end of one call to the next.
+    pub idle_time: Duration,
     /// From a request's head to the end of its body.
     pub body_time: Duration,
     /// How long a client may take nothing of its answer.
@@ -103,8 +114,8 @@ impl Service {
         upstream: Arc<dyn Upstream>,
     ) -> Self {
         let live = ArcSwap::from_pointee(live);
-        let (inflight, audit, doors) = Default::default();
-        Self { published, metrics, upstream, live, inflight, audit, doors }
+        let (inflight, audit, doors, promotion) = Default::default();
+        Self { published, metrics, upstream, live, inflight, audit, doors, promotion }
     }
 
     pub fn live(&self) -> Arc<Live> {
@@ -120,6 +131,12 @@ impl Service {
     /// How many clients are connected to the socket.
     pub fn connections(&self) -> usize {
         self.crowd(Door::Socket).open.load(Ordering::Relaxed)
+    }
+
+    /// Looks for newer keys than these, since one is asked for that is not among them. `None` when there are none in time.
+    async fn newer_than(&self, keyring: &Arc<Keyring>) -> Option<Arc<Keyring>> {
+        let looked = tokio::time::timeout(UNKNOWN_KEY_WAIT, self.upstream.look_for_new_keys()).await;
+        self.published.keyring().filter(|newer| looked.is_ok() && !Arc::ptr_eq(newer, keyring))
     }
 
     const fn crowd(&self, door: Door) -> &Crowd {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::{BODY_TIME, HEADER_TIME, StartError, WRITE_TIME};
+use super::{BODY_TIME, HEADER_TIME, IDLE_TIME, StartError, WRITE_TIME};
 use crate::{
     cipher::{Format, NoRandomness},
     keyring::{HeldKey, Key, KeyId, Keyring, Published},
@@ -46,6 +46,7 @@ pub async fn run(
         connections: 1024,
         batch: 10_000,
         header_time: HEADER_TIME,
+        idle_time: IDLE_TIME,
         body_time: BODY_TIME,
         write_time: WRITE_TIME,
     };

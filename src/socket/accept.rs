@@ -1,12 +1,10 @@
 //! Letting clients in: accepting on the socket and beside it, how many at once, and letting them finish at the stop.
 //!
-//! The caller brings the listeners. What a connected client gets is in `request`.
+//! The caller brings the listeners. How a connection is served is in `connection`.
 
 use std::{
-    convert::Infallible,
     future::Future,
     io,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -24,23 +20,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Service, access::Peer, request::Client, stream::Patient};
-
-/// From the end of one request to the head of the next where metrics are served: anybody on this machine may connect there.
-const METRICS_HEADER_TIME: Duration = Duration::from_secs(10);
+use super::{Service, access::Peer, connection, request::Client};
 
 /// Of so many connections, one may be a client's that may do nothing here but ask whether the daemon lives.
 const STRANGERS: usize = 16;
 
 /// How long requests in flight may take to finish once the stop was asked for.
 pub const DRAIN: Duration = Duration::from_secs(10);
-
-/// How long a client that has connected may take to begin its first request once the stop was asked for. It came in time,
-/// and would take an end without an answer for a failure.
-const FIRST_REQUEST: Duration = Duration::from_millis(500);
-
-/// The most bytes of a request's head.
-const MAX_HEAD: usize = 16 << 10;
 
 /// Between two warnings of one kind.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -179,40 +165,7 @@ async fn serve_on<L: Listener>(
             continue;
         };
         let client = Arc::new(Client::new(place, peer));
-        let header_time = match L::DOOR {
-            Door::Socket => live.limits.header_time,
-            Door::Loopback => live.limits.header_time.min(METRICS_HEADER_TIME),
-        };
-        let answering = Arc::clone(&client);
-        let handle = service_fn(move |request| {
-            let client = Arc::clone(&answering);
-            async move { Ok::<_, Infallible>(client.answer(request).await.into_response()) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(header_time)
-            .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(Patient::new(stream, live.limits.write_time)), handle);
-        let stop = stop.clone();
-        connections.spawn(async move {
-            let mut connection = pin!(connection);
-            let stopping = async {
-                stop.cancelled().await;
-                let _ = timeout(FIRST_REQUEST, client.has_asked()).await;
-            };
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                () = stopping => {
-                    // The request at hand is answered; after it, or if there is none, the connection is closed.
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!("a connection ended early: {error}");
-            }
-            drop(client);
-        });
+        connections.spawn(connection::see_through(stream, client, stop.clone()));
     }
     drop(listener);
     connections.close();

@@ -79,20 +79,25 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<Option<Secret<String>>, &'s
 
 /// `GET /readyz`: 200 once there are keys to serve with, unless the last good sync is too long ago.
 pub fn ready(published: &Published, max_stale: Option<Duration>) -> Answer {
+    match health(published, max_stale) {
+        Ok(()) => Answer::text(200, "ok\n"),
+        Err(why) => Answer::text(503, format!("{why}\n")),
+    }
+}
+
+/// Whether there are keys that are fresh enough to serve with; the error says why not, and nothing secret.
+pub fn health(published: &Published, max_stale: Option<Duration>) -> Result<(), String> {
     let report = published.report();
     if published.keyring().is_none() {
-        return Answer::text(503, format!("{}\n", why_no_keys(&report)));
+        return Err(why_no_keys(&report));
     }
     let age = report.last_success.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
     match (age, max_stale) {
         (Some(age), Some(most)) if age > most => {
             let why = report.last_error.as_deref().unwrap_or("the next one is under way");
-            Answer::text(
-                503,
-                format!("the last good sync was {} s ago (keyring_max_stale): {why}\n", age.as_secs()),
-            )
+            Err(format!("the last good sync was {} s ago (keyring_max_stale): {why}", age.as_secs()))
         }
-        _ => Answer::text(200, "ok\n"),
+        _ => Ok(()),
     }
 }
 
@@ -101,7 +106,7 @@ pub fn no_keys(published: &Published) -> Answer {
     Answer::not_yet(why_no_keys(&published.report()))
 }
 
-fn why_no_keys(report: &Report) -> String {
+pub fn why_no_keys(report: &Report) -> String {
     match &report.last_error {
         Some(error) => format!("no keys yet: {error}"),
         None => "no keys yet: the first sync with Vault is under way".to_owned(),

@@ -1,18 +1,22 @@
-//! Answers: a status, a body and the few headers that go with them, in the shapes of Vault's API.
+//! Answers: a status, a body and the few headers that go with them, in the shapes of Vault's API; and as gRPC has them,
+//! where the status stands in headers or behind the body, and HTTP's is always 200.
 
-use http_body_util::Full;
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use hyper::{
     Response, StatusCode,
-    body::Bytes,
-    header::{self, HeaderName, HeaderValue},
+    body::{Bytes, Frame, SizeHint},
+    header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{audit::Facts, inflight::Hold};
 use crate::{cipher::Payload, keyring::HeldKey, metrics};
-
-pub type Body = Full<Bytes>;
 
 /// How long a client should wait when there are no keys yet, or too much is asked at once. The first retries towards
 /// Vault are as close.
@@ -28,11 +32,29 @@ const NAME: HeaderName = HeaderName::from_static("keyring-name");
 
 #[derive(Debug)]
 pub struct Answer {
+    /// What it means, whatever stands on the wire.
     status: StatusCode,
     body: Bytes,
     headers: Vec<(HeaderName, HeaderValue)>,
+    shape: Shape,
     /// For the audit.
     facts: Facts,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Http,
+    /// With what stands behind the body.
+    Grpc {
+        trailers: Option<Box<HeaderMap>>,
+    },
+}
+
+/// What goes over the wire: bytes that are there already, and what gRPC sends behind them.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Bytes,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 impl Answer {
@@ -143,20 +165,69 @@ impl Answer {
         std::mem::take(&mut self.facts)
     }
 
+    /// Headers, body and trailers as gRPC has them; `status` is what they mean.
+    pub fn grpc(status: u16, headers: HeaderMap, body: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let headers = headers.into_iter().filter_map(|(name, value)| Some((name?, value))).collect();
+        let shape = Shape::Grpc { trailers: trailers.map(Box::new) };
+        Self { headers, shape, ..Self::plain(status, body) }
+    }
+
+    /// The reason of a refusal in the shape of [`Answer::errors`], for saying it in another.
+    pub fn refusal(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Errors {
+            errors: [String; 1],
+        }
+        let errors: Errors = match self.shape {
+            Shape::Http => serde_json::from_slice(&self.body).ok()?,
+            Shape::Grpc { .. } => return None,
+        };
+        Some(errors.errors.into_iter().collect())
+    }
+
     pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Full::new(self.body));
-        *response.status_mut() = self.status;
+        let (status, trailers) = match self.shape {
+            Shape::Http => (self.status, None),
+            Shape::Grpc { trailers } => (StatusCode::OK, trailers),
+        };
+        let mut response = Response::new(Body { bytes: self.body, trailers });
+        *response.status_mut() = status;
         response.headers_mut().extend(self.headers);
         response
     }
 
     fn plain(status: u16, body: Bytes) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, body, headers: Vec::new(), facts: Facts::default() }
+        Self { status, body, headers: Vec::new(), shape: Shape::Http, facts: Facts::default() }
     }
 
     fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, HeaderValue::from_static(value)));
         self
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = if self.bytes.is_empty() {
+            self.trailers.take().map(|trailers| Frame::trailers(*trailers))
+        } else {
+            Some(Frame::data(std::mem::take(&mut self.bytes)))
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.len() as u64)
     }
 }

@@ -19,6 +19,8 @@ const TAIL: usize = 16;
 /// What a body is read into.
 pub struct Wanted<'a> {
     pub limits: &'a Limits,
+    /// The most bytes of it: what the limits say, or less.
+    pub size: usize,
     /// Free bytes ahead of it, for what will stand there once it is sealed.
     pub room: usize,
 }
@@ -34,7 +36,7 @@ pub async fn read(
     let limits = wanted.limits;
     let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
     let refused = match announced {
-        Some(len) if len > limits.request_size => Some(too_large(limits)),
+        Some(len) if len > wanted.size => Some(too_large(&wanted)),
         Some(len) if !hold.has_room_for(len) => Some(too_much_at_once(limits)),
         _ => None,
     };
@@ -88,8 +90,8 @@ async fn collect(
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Answer::errors(400, "the body was cut off").and_close()) };
         let Ok(data) = frame.into_data() else { continue };
-        let refused = if collected.len() - room + data.len() > limits.request_size {
-            too_large(limits)
+        let refused = if collected.len() - room + data.len() > wanted.size {
+            too_large(&wanted)
         } else if !hold.take_in(data.len()) {
             too_much_at_once(limits)
         } else {
@@ -117,9 +119,14 @@ fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) 
     *collected = grown;
 }
 
-fn too_large(limits: &Limits) -> Answer {
-    let message = format!("the body is larger than {} bytes (keyring_max_request_size)", limits.request_size);
-    Answer::errors(413, message).and_close()
+fn too_large(wanted: &Wanted<'_>) -> Answer {
+    let size = wanted.size;
+    let why = if size < wanted.limits.request_size {
+        "all that this ever takes"
+    } else {
+        "keyring_max_request_size"
+    };
+    Answer::errors(413, format!("the body is larger than {size} bytes ({why})")).and_close()
 }
 
 fn too_much_at_once(limits: &Limits) -> Answer {

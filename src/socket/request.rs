@@ -7,19 +7,25 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use hyper::{Request, body::Incoming, header::HeaderMap};
+use hyper::{
+    Request,
+    body::Incoming,
+    http::{Version, request::Parts},
+};
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use super::{
-    Live, Service,
+    Limits, Live, Service,
     accept::{Door, Place},
     access::Peer,
     admin,
     answer::Answer,
     audit::{Facts, Record},
     body::{self, Wanted},
+    connection::Activity,
     inflight::Hold,
+    kms,
     route::Route,
     transit::{self, octets},
 };
@@ -29,14 +35,12 @@ use crate::{
     settings,
 };
 
-/// How long a decrypt waits for the sync that looks for its key.
-const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
-
 /// From this size on a body is worth moving everything else to another thread: that costs some microseconds.
 const LONG: usize = 256 << 10;
 
 /// A connected client.
 pub struct Client {
+    pub activity: Activity,
     place: Place,
     peer: Option<Arc<Peer>>,
     /// Holds a permit once there was a request.
@@ -45,7 +49,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(place: Place, peer: Option<Peer>) -> Self {
-        Self { place, peer: peer.map(Arc::new), asked: Notify::new() }
+        Self { activity: Activity::default(), place, peer: peer.map(Arc::new), asked: Notify::new() }
     }
 
     /// Waits until there was a request.
@@ -53,20 +57,40 @@ impl Client {
         self.asked.notified().await;
     }
 
+    /// Where it came in.
+    pub const fn door(&self) -> Door {
+        self.place.door
+    }
+
+    /// What it may take of the daemon, as that is now.
+    pub fn limits(&self) -> Limits {
+        self.place.service.live().limits
+    }
+
     /// Answers one request, counts it and tells the audit.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
         self.asked.notify_one();
         let service = &self.place.service;
         let live = service.live();
+        let _under_way = self.activity.request();
         let (head, body) = request.into_parts();
-        let (operation, admitted) = match Route::of(&head.method, &head.uri, &live.name) {
+        let in_grpc = kms::is_grpc(&head);
+        let routed = match head.version {
+            _ if in_grpc => Route::of_call(&head.uri),
+            // A client of h2 can leave an answer untaken for as long as it likes: long ones are for HTTP/1.1.
+            Version::HTTP_2 => {
+                Err(Answer::errors(404, "over HTTP/2 there is gRPC alone: ask this in HTTP/1.1"))
+            }
+            _ => Route::of(&head.method, &head.uri, &live.name),
+        };
+        let (operation, admitted) = match routed {
             Ok(route) => (route.counted_as(), self.admit(route, &live).map(|()| route)),
             Err(answer) => (Operation::Other, Err(answer)),
         };
         let mut account = Account::open(self, &live, operation);
         let mut answer = match admitted {
             Ok(route) => {
-                let asked = Asked { service, live: &live, headers: &head.headers };
+                let asked = Asked { service, live: &live, head: &head };
                 // A panic ends that request and nothing else.
                 let answered =
                     AssertUnwindSafe(asked.answer(route, body, &mut account.hold)).catch_unwind().await;
@@ -74,11 +98,15 @@ impl Client {
                     |_| Answer::errors(500, "the request failed inside keyringd; its log says where");
                 answered.unwrap_or_else(failed)
             }
+            Err(answer) if head.version == Version::HTTP_2 => answer,
             Err(answer) => {
                 body::discard(&head.headers, body, &live.limits).await;
                 answer
             }
         };
+        if in_grpc {
+            answer = kms::in_grpc(answer);
+        }
         account.settle(&mut answer);
         answer.holding(account.close())
     }
@@ -163,9 +191,9 @@ impl Drop for Account<'_> {
 
 /// A request that may be answered, and what it is answered from.
 struct Asked<'a> {
-    service: &'a Service,
-    live: &'a Live,
-    headers: &'a HeaderMap,
+    service: &'a Arc<Service>,
+    live: &'a Arc<Live>,
+    head: &'a Parts,
 }
 
 impl Asked<'_> {
@@ -185,6 +213,7 @@ impl Asked<'_> {
             Route::Alive => Ok(Answer::text(200, "ok\n").named(&live.name)),
             Route::Ready => Ok(admin::ready(published, live.max_stale)),
             Route::Metrics => Ok(admin::metrics(self.service)),
+            Route::Kms(_) => self.kms(body, hold).await,
         };
         answered.unwrap_or_else(|refusal| refusal)
     }
@@ -194,7 +223,8 @@ impl Asked<'_> {
     }
 
     async fn read(&self, body: Incoming, room: usize, hold: &mut Hold) -> Result<Zeroizing<Vec<u8>>, Answer> {
-        body::read(self.headers, body, Wanted { limits: &self.live.limits, room }, hold).await
+        let limits = &self.live.limits;
+        body::read(&self.head.headers, body, Wanted { limits, size: limits.request_size, room }, hold).await
     }
 
     async fn transit(
@@ -203,7 +233,7 @@ impl Asked<'_> {
         body: Incoming,
         hold: &mut Hold,
     ) -> Result<Answer, Answer> {
-        let as_octets = octets::are_meant(self.headers);
+        let as_octets = octets::are_meant(&self.head.headers);
         let sealed = as_octets && operation == transit::Operation::Encrypt;
         let mut body = self.read(body, if sealed { octets::ROOM } else { 0 }, hold).await?;
         let (formats, limits) = (self.live.formats, &self.live.limits);
@@ -211,7 +241,8 @@ impl Asked<'_> {
         let mut run = |keyring: &Keyring| {
             let mut run = || {
                 if as_octets {
-                    octets::run(operation, keyring, formats, self.headers, &mut body, limits.request_size)
+                    let headers = &self.head.headers;
+                    octets::run(operation, keyring, formats, headers, &mut body, limits.request_size)
                 } else {
                     operation.run(keyring, formats, &body, limits)
                 }
@@ -224,10 +255,9 @@ impl Asked<'_> {
         if !outcome.unknown_key {
             return Ok(outcome.answer);
         }
-        let looked = tokio::time::timeout(UNKNOWN_KEY_WAIT, self.service.upstream.look_for_new_keys()).await;
-        match self.service.published.keyring() {
-            Some(newer) if looked.is_ok() && !Arc::ptr_eq(&newer, &keyring) => Ok(run(&newer).answer),
-            _ => Ok(outcome.answer),
+        match self.service.newer_than(&keyring).await {
+            Some(newer) => Ok(run(&newer).answer),
+            None => Ok(outcome.answer),
         }
     }
 
@@ -243,6 +273,13 @@ impl Asked<'_> {
 
     async fn sync(&self, body: Incoming, hold: &mut Hold) -> Result<Answer, Answer> {
         let body = self.read(body, 0, hold).await?;
-        Ok(admin::sync(self.service.upstream.as_ref(), self.headers, &body).await)
+        Ok(admin::sync(self.service.upstream.as_ref(), &self.head.headers, &body).await)
+    }
+
+    async fn kms(&self, body: Incoming, hold: &mut Hold) -> Result<Answer, Answer> {
+        let limits = &self.live.limits;
+        let wanted = Wanted { limits, size: kms::MAX_MESSAGE.min(limits.request_size), room: 0 };
+        let body = body::read(&self.head.headers, body, wanted, hold).await?;
+        Ok(kms::answer(self.service, self.live, self.head, body).await)
     }
 }

@@ -1,9 +1,9 @@
 //! Which request goes where: from a method and a path to what is asked for, what leave that needs, and what it is counted
-//! as. How each is answered is in `transit` and `admin`.
+//! as. How each is answered is in `transit`, `admin` and `kms`.
 
 use hyper::{Method, Uri};
 
-use super::{answer::Answer, transit};
+use super::{answer::Answer, kms, transit};
 use crate::{
     metrics,
     settings::access::{Operation, Operations},
@@ -22,6 +22,7 @@ pub enum Route {
     Alive,
     Ready,
     Metrics,
+    Kms(kms::Call),
 }
 
 impl Route {
@@ -40,6 +41,19 @@ impl Route {
         } else {
             Err(Answer::not_allowed(allowed))
         }
+    }
+
+    /// The same of a call in gRPC.
+    pub fn of_call(uri: &Uri) -> Result<Self, Answer> {
+        let path = uri.path();
+        let call = path.strip_prefix('/').and_then(|path| path.strip_prefix(kms::SERVICE)?.strip_prefix('/'));
+        call.and_then(kms::Call::parse).map(Self::Kms).ok_or_else(|| {
+            let served = kms::SERVICE;
+            Answer::errors(
+                404,
+                format!("no such call here: Status, Encrypt and Decrypt of {served} are served"),
+            )
+        })
     }
 
     fn of_transit(rest: &str, name: &str) -> Result<Self, Answer> {
@@ -86,6 +100,7 @@ impl Route {
         match self {
             Self::Transit(_) | Self::DataKey(_) | Self::Sync => "POST, PUT",
             Self::KeyNames => "GET, LIST",
+            Self::Kms(_) => "POST",
             _ => "GET",
         }
     }
@@ -102,6 +117,7 @@ impl Route {
             Self::Key | Self::KeyNames | Self::Keyring | Self::ActiveKey | Self::Status => Operation::Status,
             Self::Sync => Operation::Sync,
             Self::Metrics => Operation::Metrics,
+            Self::Kms(_) => Operation::Kms,
             Self::Alive | Self::Ready => return Operations::NONE,
         };
         Operations::of(operation)
@@ -119,6 +135,9 @@ impl Route {
             Self::Sync => metrics::Operation::Sync,
             Self::Metrics => metrics::Operation::Metrics,
             Self::Alive | Self::Ready => metrics::Operation::Health,
+            Self::Kms(kms::Call::Status) => metrics::Operation::KmsStatus,
+            Self::Kms(kms::Call::Encrypt) => metrics::Operation::KmsEncrypt,
+            Self::Kms(kms::Call::Decrypt) => metrics::Operation::KmsDecrypt,
         }
     }
 
@@ -164,6 +183,27 @@ mod tests {
         ] {
             assert_eq!(route(method, path), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn calls_lead_to_kms_and_nowhere_else() {
+        for (path, expected) in [
+            ("/v2.KeyManagementService/Status", Ok(Route::Kms(kms::Call::Status))),
+            ("/v2.KeyManagementService/Decrypt", Ok(Route::Kms(kms::Call::Decrypt))),
+            ("/v2.KeyManagementService/Encrypt", Ok(Route::Kms(kms::Call::Encrypt))),
+            ("/v2.KeyManagementService/", Err(404)),
+            ("/v2.KeyManagementService/status", Err(404)),
+            ("/v1beta1.KeyManagementService/Version", Err(404)),
+            ("/livez", Err(404)),
+        ] {
+            let route = Route::of_call(&path.parse().unwrap());
+            assert_eq!(route.map_err(|answer| answer.status()), expected, "{path}");
+        }
+        assert_eq!(
+            route("POST", "/v2.KeyManagementService/Status"),
+            Err(404),
+            "in HTTP/1.1 there is no gRPC"
+        );
     }
 
     #[test]

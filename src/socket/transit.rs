@@ -337,6 +337,7 @@ mod tests {
             connections: 1,
             batch: 10,
             header_time: Duration::ZERO,
+            idle_time: Duration::ZERO,
             body_time: Duration::ZERO,
             write_time: Duration::ZERO,
         };

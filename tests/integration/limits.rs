@@ -17,7 +17,7 @@ use keyringd::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Daemon, OpenBao, http, wait_for};
+use crate::support::{Daemon, OpenBao, http, kms, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
@@ -69,7 +69,7 @@ fn garbage_on_the_socket_ends_its_connection_and_nothing_else() {
     let garbage: [&[u8]; 8] = [
         b"\0\0\0\0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
@@ -383,6 +383,11 @@ impl Upstream for NoVault {
 
 /// Serves in this process with short times, and runs `clients` against it.
 fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
+    with_times(Duration::from_millis(200), clients);
+}
+
+/// The same with a time for each thing that clients do.
+fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -391,8 +396,9 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
         inflight_size: 4 << 20,
         connections: 10,
         batch: 10,
-        header_time: Duration::from_millis(200),
-        body_time: Duration::from_millis(200),
+        header_time: time,
+        idle_time: time,
+        body_time: time,
         write_time: Duration::from_millis(500),
     };
     let formats = Formats { write: Format::Native, kong_fields: false };
@@ -484,4 +490,91 @@ fn clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
             drop(crowd);
         }
     });
+}
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of h2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const SETTINGS: u8 = 4;
+
+#[test]
+fn h2_clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
+    with_short_times(|path| {
+        let connect = || std::os::unix::net::UnixStream::connect(path).unwrap();
+        let settings = frame(SETTINGS, 0, 0, &[]);
+        for begun in [&PREFACE[..1], &PREFACE[..23], PREFACE, &[&PREFACE[..], &settings].concat()] {
+            let mut crowd: Vec<_> = (0..10).map(|_| connect()).collect();
+            for stream in &mut crowd {
+                stream.write_all(begun).unwrap();
+            }
+            assert_eq!(http::exchange(connect(), "GET", "/livez", &[], b"").unwrap().status, 200);
+            drop(crowd);
+        }
+    });
+}
+
+#[test]
+fn h2_clients_that_have_called_once_lose_their_place_too_and_a_message_that_never_comes_is_given_up() {
+    // Long enough for a call, on a machine that has much else to do.
+    with_times(Duration::from_secs(2), |path| {
+        let crowd: Vec<_> = (0..10)
+            .map(|_| {
+                let kms = kms::Kms::connect(path);
+                assert!(kms.status().is_ok());
+                kms
+            })
+            .collect();
+        let late = std::os::unix::net::UnixStream::connect(path).unwrap();
+        assert_eq!(http::exchange(late, "GET", "/livez", &[], b"").unwrap().status, 200);
+        drop(crowd);
+        assert_eq!(kms::Kms::stalled_call(path), kms::DEADLINE_EXCEEDED);
+    });
+}
+
+#[test]
+fn garbage_and_floods_in_h2_end_their_connection_and_nothing_else() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const PING: u8 = 6;
+    const CONTINUATION: u8 = 9;
+    const END_OF_BOTH: u8 = 5;
+    /// `:method POST`, `:scheme http`, `:path /`, as HPACK's static table numbers them.
+    const HEAD: [u8; 3] = [0x83, 0x86, 0x84];
+    let (_server, daemon) = started(&[]);
+    let before = daemon.peak_memory();
+    let begun = [&PREFACE[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    let streams = (0..200_000).map(|number| 2 * number + 1);
+    let taken_back = |stream| {
+        [frame(HEADERS, END_OF_BOTH, stream, &HEAD), frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())]
+            .concat()
+    };
+    let long_head = [
+        frame(HEADERS, 0, 1, &HEAD),
+        frame(CONTINUATION, 0, 1, &[0x40, 1, b'a', 1, b'b'].repeat(2000)).repeat(2000),
+    ];
+    for (what, flood) in [
+        ("garbage", vec![b'A'; 100_000]),
+        ("a frame that is too large", frame(0, 0, 1, &vec![0; 100_000])),
+        ("calls taken back", streams.flat_map(taken_back).collect()),
+        ("a head without an end", long_head.concat()),
+    ] {
+        let mut stream = daemon.connect();
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(&begun).unwrap();
+        let mut reading = stream.try_clone().unwrap();
+        let reader = std::thread::spawn(move || reading.read_to_end(&mut Vec::new()));
+        let _ = stream.write_all(&flood);
+        reader.join().unwrap().ok();
+        assert!(stream.write_all(&frame(PING, 0, 0, &[0; 8])).is_err(), "{what}: the connection is over");
+        assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
+    }
+    assert_eq!(kms::Kms::connect(&daemon.socket()).status().unwrap().healthz, "ok");
+    let grown = daemon.peak_memory() - before;
+    assert!(grown < 30_000, "{grown} KiB more");
+    assert!(!daemon.log().contains("panic"), "{}", daemon.log());
 }

@@ -20,6 +20,7 @@ mod commands;
 mod docs;
 mod doctor;
 mod formats;
+mod kms;
 mod layers;
 mod life;
 mod limits;

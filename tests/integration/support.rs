@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod daemon;
 pub mod http;
 pub mod jwt;
+pub mod kms;
 pub mod openbao;
 pub mod process;
 pub mod proxy;
