@@ -10,7 +10,8 @@
 //! - [`sync`]: reads what changed, builds a keyring, publishes it; and when to do so again.
 //! - [`keyring`]: the immutable snapshot of keys, and the rules of records and versions.
 //! - [`cipher`]: seal and open, and the bytes of the formats.
-//! - [`socket`]: HTTP on a Unix listener, in the shapes of Vault's Transit API and Kong's keyring API.
+//! - [`socket`]: HTTP on a Unix listener, in the shapes of Vault's Transit API and Kong's keyring API, and beside it
+//!   Kubernetes' KMS v2 in gRPC.
 //! - [`daemon`]: the life of it all; [`signals`], [`systemd`], [`logging`], [`metrics`] and [`hardening`] serve it.
 //! - [`doctor`]: goes the same way step by step, and says what to do.
 //! - [`cli`] and [`client`]: the command line, and its side of the socket.

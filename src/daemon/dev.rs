@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BODY_TIME, HEADER_TIME, IDLE_TIME, StartError, WRITE_TIME};
 use crate::{
     cipher::{Format, NoRandomness},
-    keyring::{HeldKey, Key, KeyId, Keyring, Published},
+    keyring::{HeldKey, Key, KeyId, Keyring, Place, Published},
     metrics::Metrics,
     secret::Secret,
     settings::Audit,
@@ -79,7 +79,9 @@ fn random_keyring() -> Result<(Keyring, KeyId), NoRandomness> {
     let key = Arc::new(Key::new(id.clone(), k));
     let held = HeldKey::new(key, 1, SystemTime::now());
     let keyring = Keyring::new([held], &id).unwrap_or_else(|| unreachable!("the key was just put in"));
-    Ok((keyring, id))
+    // By its time, the key has a public name that no other run's has.
+    let place = Place { versioned: true, ..Place::default() };
+    Ok((keyring.read_from(place), id))
 }
 
 /// The socket that `dev` serves on unless told otherwise: in the user's runtime folder, else in a folder of the user's

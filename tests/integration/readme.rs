@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
+use keyringd::settings::keys::SOCKET_PATH;
+
 use crate::support::{daemon::PROGRAM, free_port, openbao, python, success};
 
 fn readme() -> String {
@@ -99,6 +101,22 @@ fn the_how_to_of_references_works_as_printed() {
 fn the_how_to_of_moving_works_as_printed() {
     let port = free_port().to_string();
     run_section("Move from Transit", "", &[("8200", &port)]);
+}
+
+#[test]
+fn the_how_to_of_kubernetes_works_as_printed() {
+    let packages = python::packages("grpcio-requirements.txt");
+    run_section("Encrypt Kubernetes' storage", &format!("export PYTHONPATH={}", packages.display()), &[]);
+}
+
+#[test]
+fn the_files_for_kubernetes_name_the_socket_that_there_is_without_a_setting() {
+    let text = readme();
+    let default = Path::new(SOCKET_PATH.default.unwrap());
+    assert!(text.contains(&format!("endpoint: unix://{}\n", default.display())));
+    let folder = default.parent().unwrap().display().to_string();
+    assert_eq!(text.matches(&format!("mountPath: {folder}")).count(), 2);
+    assert_eq!(text.matches(&format!("hostPath: {{ path: {folder},")).count(), 2);
 }
 
 #[test]

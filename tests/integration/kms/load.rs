@@ -10,6 +10,7 @@ use keyringd::socket::kms::v2::DecryptResponse;
 use crate::support::{
     Daemon,
     kms::{Connection, Kms, decrypt_request},
+    wait_for,
 };
 
 const CONNECTIONS: usize = 16;
@@ -46,10 +47,11 @@ fn ten_thousand_decrypts_at_once_are_fast_and_curl_is_served_meanwhile() {
         })
         .collect();
     let mut served = 0;
-    while clients.iter().any(|client| !client.is_finished()) {
+    wait_for("the decrypts", || {
         assert_eq!(daemon.get("/readyz").status, 200);
         served += 1;
-    }
+        clients.iter().all(tokio::task::JoinHandle::is_finished).then_some(())
+    });
     let mut took: Vec<_> = clients.into_iter().flat_map(|client| runtime.block_on(client).unwrap()).collect();
     let whole = begun.elapsed();
     took.sort_unstable();
