@@ -575,7 +575,8 @@ fn garbage_and_floods_in_h2_end_their_connection_and_nothing_else() {
         let reader = std::thread::spawn(move || reading.read_to_end(&mut Vec::new()));
         let _ = stream.write_all(&flood);
         reader.join().unwrap().ok();
-        assert!(stream.write_all(&frame(PING, 0, 0, &[0; 8])).is_err(), "{what}: the connection is over");
+        let ping = frame(PING, 0, 0, &[0; 8]);
+        wait_for(&format!("the end of {what}"), || stream.write_all(&ping).is_err().then_some(()));
         assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
     }
     assert_eq!(kms::Kms::connect(&daemon.socket()).status().unwrap().healthz, "ok");
