@@ -65,6 +65,11 @@ pub enum OpenError {
 pub enum SealError {
     #[error("a field of Kong's has no place for associated data")]
     KongAssociatedData,
+    #[error(
+        "Transit's format names a version of one key, and the key {0:?} stands in a map: write one record a version, or set \
+         keyring_ciphertext_format = native"
+    )]
+    TransitMap(KeyId),
     #[error("a field of Kong's cannot name the key {0:?}: Kong splits it at every -")]
     KongKeyId(KeyId),
 }
@@ -169,6 +174,7 @@ impl Message {
         let Self { format, buffer } = self;
         match format {
             Format::Native => native::seal_text(&held.key, buffer, nonces.take(), associated_data, out),
+            Format::Transit if held.mapped => return Err(SealError::TransitMap(held.key.id().clone())),
             Format::Transit => transit::seal_text(held, buffer, nonces.take(), associated_data, out),
             Format::Kong if !associated_data.is_empty() => return Err(SealError::KongAssociatedData),
             Format::Kong => kong::seal_text(&held.key, buffer, nonces.take(), out)?,

@@ -208,6 +208,10 @@ impl Upstream for FromVault {
         Box::pin(self.sync.look_for_new_keys())
     }
 
+    fn first_outcome(&self) -> Answered<'_, ()> {
+        Box::pin(self.sync.first_outcome())
+    }
+
     fn describe(&self) -> Value {
         let mut described = Value::clone(&self.described.load());
         described["reload_mistakes"] = Vec::clone(&self.mistakes.load()).into();

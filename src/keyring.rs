@@ -45,6 +45,8 @@ pub struct HeldKey {
     pub earlier_versions: Vec<VersionId>,
     /// When that version was written.
     pub created: SystemTime,
+    /// Whether the newest of them carries it in a map, among others or alone.
+    pub mapped: bool,
     /// Vault no longer lists any version that carries this key: it is held for as long as the process lives.
     pub retired: bool,
 }
@@ -52,7 +54,7 @@ pub struct HeldKey {
 impl HeldKey {
     /// A key that one live version carries.
     pub fn new(key: Arc<Key>, version: u64, created: SystemTime) -> Self {
-        Self { key, version, earlier_versions: Vec::new(), created, retired: false }
+        Self { key, version, earlier_versions: Vec::new(), created, mapped: false, retired: false }
     }
 
     const fn newest(&self) -> VersionId {

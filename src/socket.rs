@@ -43,6 +43,9 @@ use audit::Audit;
 use inflight::InFlight;
 use kms::Promotion;
 
+/// How long a request waits for the outcome of the first sync. A Vault that is away is known to be sooner.
+const FIRST_SYNC_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a request waits for the sync that looks for its key.
 const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(2);
 
@@ -100,6 +103,9 @@ pub trait Upstream: Send + Sync {
     /// A ciphertext names a key that is not held: look for it, unless that was done a moment ago.
     fn look_for_new_keys(&self) -> Answered<'_, ()>;
 
+    /// Waits until it is known whether there are keys at the start.
+    fn first_outcome(&self) -> Answered<'_, ()>;
+
     /// What `GET /status` says of where the keys come from.
     fn describe(&self) -> serde_json::Value;
 }
@@ -131,6 +137,15 @@ impl Service {
     /// How many clients are connected to the socket.
     pub fn connections(&self) -> usize {
         self.crowd(Door::Socket).open.load(Ordering::Relaxed)
+    }
+
+    /// The keyring; at the start, as soon as the first sync has ended. Somebody who connected while the daemon was starting
+    /// anew should not see that it did. `None` when there is none then.
+    async fn keyring(&self) -> Option<Arc<Keyring>> {
+        if self.published.keyring().is_none() {
+            let _ = tokio::time::timeout(FIRST_SYNC_WAIT, self.upstream.first_outcome()).await;
+        }
+        self.published.keyring()
     }
 
     /// Looks for newer keys than these, since one is asked for that is not among them. `None` when there are none in time.

@@ -28,7 +28,11 @@ pub fn seal_text(
     BASE64.encode_append(&*buffer, out);
 }
 
-/// Opens what follows the prefix. A version that carries several keys does not tell which it was: each is tried.
+/// How many keys of one version are tried. A map may carry any number of them, and nothing was sealed under its version.
+const MOST_TRIED: usize = 8;
+
+/// Opens what follows the prefix. A version that carries several keys does not tell which it was: some are tried, since one
+/// record may have become a map.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
@@ -41,7 +45,7 @@ pub fn open_text<'k>(
     if keys.is_empty() {
         return Err(OpenError::UnknownVersion(version));
     }
-    for held in keys {
+    for held in keys.iter().take(MOST_TRIED) {
         let mut buffer = Zeroizing::new(Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len())));
         BASE64.decode_append(sealed, &mut *buffer).map_err(|_| OpenError::NotAuthentic)?;
         if let Ok(plaintext) = open_in_place(held.key.aes(), buffer, 0, associated_data) {

@@ -125,6 +125,10 @@ impl Upstream for Nowhere {
         Box::pin(async {})
     }
 
+    fn first_outcome(&self) -> Answered<'_, ()> {
+        Box::pin(async {})
+    }
+
     fn describe(&self) -> Value {
         json!({ "dev": true })
     }

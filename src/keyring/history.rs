@@ -169,6 +169,7 @@ impl History {
             for key in &held.contents.keys {
                 let fresh = HeldKey {
                     retired: held.retired,
+                    mapped: held.contents.form == Form::Map,
                     ..HeldKey::new(Arc::clone(key), version.number, version.created)
                 };
                 match keys.get_mut(key.id()) {

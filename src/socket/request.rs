@@ -204,7 +204,8 @@ impl Asked<'_> {
             Route::DataKey(form) => self.data_key(form, body, hold).await,
             Route::Sync => self.sync(body, hold).await,
             Route::Key => {
-                self.keyring().map(|keyring| transit::keys::read(&keyring, &live.name, live.formats))
+                let read = |keyring: Arc<Keyring>| transit::keys::read(&keyring, &live.name, live.formats);
+                self.keyring().await.map(read)
             }
             Route::KeyNames => Ok(transit::keys::names(&live.name)),
             Route::Keyring => Ok(admin::keyring(published)),
@@ -218,8 +219,8 @@ impl Asked<'_> {
         answered.unwrap_or_else(|refusal| refusal)
     }
 
-    fn keyring(&self) -> Result<Arc<Keyring>, Answer> {
-        self.service.published.keyring().ok_or_else(|| admin::no_keys(&self.service.published))
+    async fn keyring(&self) -> Result<Arc<Keyring>, Answer> {
+        self.service.keyring().await.ok_or_else(|| admin::no_keys(&self.service.published))
     }
 
     async fn read(&self, body: Incoming, room: usize, hold: &mut Hold) -> Result<Zeroizing<Vec<u8>>, Answer> {
@@ -250,7 +251,7 @@ impl Asked<'_> {
             // Others go on being served meanwhile, on another thread.
             if long { tokio::task::block_in_place(run) } else { run() }
         };
-        let keyring = self.keyring()?;
+        let keyring = self.keyring().await?;
         let outcome = run(&keyring);
         if !outcome.unknown_key {
             return Ok(outcome.answer);
@@ -268,7 +269,7 @@ impl Asked<'_> {
         hold: &mut Hold,
     ) -> Result<Answer, Answer> {
         let body = self.read(body, 0, hold).await?;
-        Ok(form.run(&*self.keyring()?, self.live.formats, &body))
+        Ok(form.run(&*self.keyring().await?, self.live.formats, &body))
     }
 
     async fn sync(&self, body: Incoming, hold: &mut Hold) -> Result<Answer, Answer> {

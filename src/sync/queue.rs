@@ -23,7 +23,8 @@ pub type Done = oneshot::Sender<Result<(), String>>;
 pub struct SyncHandle {
     asked: mpsc::Sender<Request>,
     looking: mpsc::Sender<Done>,
-    changes: watch::Receiver<()>,
+    /// Whether a sync has ended, well or not; it is told again at each change.
+    ended: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
@@ -44,15 +45,15 @@ pub struct Queue {
     looking: mpsc::Receiver<Done>,
     /// Taken from the line and not worked off yet.
     put_off: VecDeque<Request>,
-    changes: watch::Sender<()>,
+    ended: watch::Sender<bool>,
 }
 
 pub fn new() -> (SyncHandle, Queue) {
     let (asked, asked_end) = mpsc::channel(MAX_ASKED);
     let (looking, looking_end) = mpsc::channel(MAX_LOOKING);
-    let (changes, changes_end) = watch::channel(());
-    let queue = Queue { asked: asked_end, looking: looking_end, put_off: VecDeque::new(), changes };
-    (SyncHandle { asked, looking, changes: changes_end }, queue)
+    let (ended, told) = watch::channel(false);
+    let queue = Queue { asked: asked_end, looking: looking_end, put_off: VecDeque::new(), ended };
+    (SyncHandle { asked, looking, ended: told }, queue)
 }
 
 impl SyncHandle {
@@ -72,9 +73,14 @@ impl SyncHandle {
 
     /// Waits until something was published that this handle has not waited for yet, or for ever.
     pub async fn changed(&mut self) {
-        if self.changes.changed().await.is_err() {
+        if self.ended.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Waits until the first sync has ended, well or not.
+    pub async fn first_outcome(&self) {
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
     /// Goes on with other settings: syncs with them at once, and ends the session before them.
@@ -97,7 +103,7 @@ impl SyncHandle {
 impl Queue {
     /// Tells whoever waits that something was published.
     pub fn tell_of_change(&self) {
-        self.changes.send_replace(());
+        self.ended.send_replace(true);
     }
 
     /// The next request whose asker still waits; `None` when nobody can ask any more.

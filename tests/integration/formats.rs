@@ -358,3 +358,18 @@ fn a_text_in_another_format_needs_a_rewrap_however_it_is_sent() {
     let opened = daemon.request_with("POST", DECRYPT, &[OCTETS], &sealed);
     assert_eq!(opened.header("keyring-needs-rewrap"), Some("false"), "bytes have no other form");
 }
+
+#[test]
+fn a_key_in_a_map_has_no_version_of_its_own_and_is_not_sealed_with_in_transits_format() {
+    let server = with_transit_key(1);
+    let daemon = Daemon::start(&server, &[RAW, TRANSIT]);
+    let sealed = daemon.encrypt("hello");
+    let key = server.api("GET", "transit/export/encryption-key/keyring", &Value::Null).at("/data/keys/1");
+    let other = BASE64_STANDARD.encode([9; 32]);
+    server.put(&json!({ "active": "transit-1", "keys": { "transit-1": key, "other": other } }));
+    daemon.sync();
+    let refused = daemon.post(ENCRYPT, &json!({ "plaintext": "YQ==" }));
+    assert_eq!(refused.status, 400);
+    assert!(refused.at("/errors/0").contains("stands in a map"), "{refused:?}");
+    assert_eq!(daemon.opened(&sealed), "hello", "what was sealed before it became a map still opens");
+}
