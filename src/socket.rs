@@ -2,12 +2,13 @@
 //!
 //! [`listen`] makes the socket file, [`accept`] lets clients in, `connection` and `preface` serve each in its protocol,
 //! `route` says which request goes where, `access` who may, `request` goes from a head to an answer, which [`transit`],
-//! [`admin`] and [`kms`] give, `body`, `inflight` and [`answer`] carry bytes in and out, and [`audit`] tells of it. Here:
+//! [`admin`] and [`kms`] give, `body`, `inflight` and [`answer`] carry bytes in and out, `account` counts it and [`audit`] tells of it. Here:
 //! what all of that shares. The caller brings the listener and the stop; Vault is not known here, and the keyring only as
 //! the published snapshot.
 
 pub mod accept;
 mod access;
+mod account;
 pub mod admin;
 pub mod answer;
 pub mod audit;

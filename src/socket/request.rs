@@ -1,10 +1,6 @@
 //! One request, from its head to its answer: whether the client may, what it gets, and what is counted and told of it.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
 use hyper::{
@@ -19,9 +15,9 @@ use super::{
     Limits, Live, Service,
     accept::{Door, Place},
     access::Peer,
+    account::Account,
     admin,
     answer::Answer,
-    audit::{Facts, Record},
     body::{self, Wanted},
     connection::Activity,
     inflight::Hold,
@@ -29,11 +25,7 @@ use super::{
     route::Route,
     transit::{self, octets},
 };
-use crate::{
-    keyring::Keyring,
-    metrics::{Answered, Handling, Operation},
-    settings,
-};
+use crate::{keyring::Keyring, metrics::Operation};
 
 /// From this size on a body is worth moving everything else to another thread: that costs some microseconds.
 const LONG: usize = 256 << 10;
@@ -87,7 +79,7 @@ impl Client {
             Ok(route) => (route.counted_as(), self.admit(route, &live).map(|()| route)),
             Err(answer) => (Operation::Other, Err(answer)),
         };
-        let mut account = Account::open(self, &live, operation);
+        let mut account = Account::open(service, self.peer.clone(), &live, operation);
         let mut answer = match admitted {
             Ok(route) => {
                 let asked = Asked { service, live: &live, head: &head };
@@ -121,71 +113,6 @@ impl Client {
                 "here are /metrics, /livez and /readyz; all else is on the Unix socket",
             )),
         }
-    }
-}
-
-/// What is counted and told of one request, also if its client goes away before the answer.
-struct Account<'a> {
-    service: &'a Service,
-    audit: settings::Audit,
-    hold: Hold,
-    begun: Instant,
-    record: Option<Record>,
-    _handling: Handling,
-}
-
-impl<'a> Account<'a> {
-    fn open(client: &'a Client, live: &Live, operation: Operation) -> Self {
-        let service = &client.place.service;
-        let record = Record {
-            peer: client.peer.clone(),
-            operation,
-            outcome: Answered::Aborted,
-            status: 0,
-            facts: Facts::default(),
-            received: 0,
-            sent: 0,
-            took: Duration::ZERO,
-        };
-        Self {
-            service,
-            audit: live.audit,
-            hold: service.inflight.hold(live.limits.inflight_size),
-            begun: Instant::now(),
-            record: Some(record),
-            _handling: service.metrics.handling(),
-        }
-    }
-
-    /// There is an answer.
-    fn settle(&mut self, answer: &mut Answer) {
-        if let Some(record) = &mut self.record {
-            record.facts = answer.take_facts();
-            record.status = answer.status();
-            let (items, failed_items) = (record.facts.items.unwrap_or(0), record.facts.failed_items);
-            record.outcome = Answered::of(record.status, items, failed_items);
-            record.sent = answer.body_len();
-        }
-    }
-
-    /// Counts and tells, and gives what is held to the answer.
-    fn close(mut self) -> Hold {
-        self.tell();
-        std::mem::replace(&mut self.hold, self.service.inflight.hold(0))
-    }
-
-    fn tell(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
-        (record.received, record.took) = (self.hold.received(), self.begun.elapsed());
-        let bytes = (record.received, record.sent);
-        self.service.metrics.answered(record.operation, record.outcome, record.took, bytes);
-        self.service.audit.record(self.audit, record);
-    }
-}
-
-impl Drop for Account<'_> {
-    fn drop(&mut self) {
-        self.tell();
     }
 }
 

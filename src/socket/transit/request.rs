@@ -6,6 +6,7 @@
 //! would seal something other than what was asked for. How the fields are read is in `fields`.
 
 mod fields;
+mod skip;
 
 use serde::de::DeserializeSeed as _;
 

@@ -5,11 +5,11 @@ use std::{fmt, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 use zeroize::Zeroizing;
 
-use super::Item;
+use super::{Item, skip::SKIP};
 
 /// A text of the body: borrowed, or unescaped into a copy that is wiped.
 pub enum Text<'a> {
@@ -30,7 +30,7 @@ pub struct Fields<'a> {
 /// Marks a message as one of ours, which quotes no value.
 pub const OURS: &str = "\u{1}";
 
-fn refused<E: de::Error>(message: impl fmt::Display) -> E {
+pub fn refused<E: de::Error>(message: impl fmt::Display) -> E {
     E::custom(format_args!("{OURS}{message}"))
 }
 
@@ -177,79 +177,6 @@ impl<'de> Deserialize<'de> for Number {
         }
 
         deserializer.deserialize_any(NumberVisitor)
-    }
-}
-
-/// Reads over a value, keeps nothing of it, and answers whether it says anything: null and an empty text do not.
-#[derive(Clone, Copy)]
-struct Skip {
-    /// How much deeper it may be nested.
-    depth: usize,
-}
-
-/// Deeper than anything that a client of Transit sends.
-const SKIP: Skip = Skip { depth: 32 };
-
-impl Skip {
-    fn deeper<E: de::Error>(self) -> Result<Self, E> {
-        let depth = self.depth.checked_sub(1);
-        depth
-            .map(|depth| Self { depth })
-            .ok_or_else(|| refused("a field is nested deeper than any request is"))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Skip {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Skip {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<bool, E> {
-        Ok(true)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<bool, E> {
-        Ok(!text.is_empty())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<bool, A::Error> {
-        let items = self.deeper()?;
-        while seq.next_element_seed(items)?.is_some() {}
-        Ok(true)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        let values = self.deeper()?;
-        while map.next_key::<IgnoredAny>()?.is_some() {
-            map.next_value_seed(values)?;
-        }
-        Ok(true)
     }
 }
 
