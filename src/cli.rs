@@ -1,16 +1,18 @@
 //! The command line: its definition, which command goes where, and the exit codes.
 //!
-//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask` and `payload` talk to a running daemon, `docs`
-//! and `man` say what there is. Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration
+//! `serve` runs daemons, `check` shows settings, `doctor` tries them, `ask`, `payload`, `vault` and `exec` talk to a running
+//! daemon, `docs` and `man` say what there is. Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration
 //! (`EX_CONFIG` of sysexits.h). No argument takes a secret.
 
 mod ask;
 mod check;
 mod docs;
 mod doctor;
+mod exec;
 mod man;
 mod payload;
 mod serve;
+mod vault;
 
 use std::{
     fmt, fs,
@@ -75,6 +77,11 @@ enum Command {
     Decrypt(Payload),
     /// Bring what encrypt wrote under the active key
     Rewrap(Payload),
+    /// Ask for secrets by reference
+    #[command(subcommand)]
+    Vault(vault::Vault),
+    /// Run a command with the references in its variables replaced by the secrets they stand for
+    Exec(exec::Exec),
     /// Print what a shell needs to complete this command line
     Completions {
         /// The shell
@@ -147,6 +154,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Encrypt(payload) => payload::encrypt(&payload),
         Command::Decrypt(payload) => payload::decrypt(&payload),
         Command::Rewrap(payload) => payload::rewrap(&payload),
+        Command::Vault(asked) => vault::vault(&asked),
+        Command::Exec(exec) => exec::exec(&exec),
         Command::Completions { shell } => docs::completions(shell),
         Command::Man => man::man(),
     }

@@ -1,8 +1,10 @@
 //! The command line's side of the socket: what can be asked of a daemon, and what it answers.
 //!
-//! How a request gets there is in `exchange`, what the commands print in `cli`, what the daemon answers in `socket`.
+//! How a request gets there is in `exchange`, what references stand for in `resolve`, what the commands print in `cli`, what
+//! the daemon answers in `socket`.
 
 mod exchange;
+mod resolve;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 use exchange::PATIENCE;
+pub use resolve::Resolved;
 
 /// A daemon, by its socket.
 #[derive(Debug)]
@@ -64,6 +67,11 @@ struct Asked<'a> {
 struct Data {
     ciphertext: Option<String>,
     plaintext: Option<Secret<String>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    data: T,
 }
 
 impl Client {
@@ -152,13 +160,9 @@ impl Client {
 
     /// One Transit operation under whatever name the daemon goes by.
     async fn transit(&self, operation: &str, asked: &Asked<'_>) -> Result<Data, ClientError> {
-        #[derive(Deserialize)]
-        struct Envelope {
-            data: Data,
-        }
         let path = format!("/v1/transit/{operation}/{}", self.name().await?);
         let answer = self.request(Method::POST, &path, asked.to_json()).await?;
-        parsed::<Envelope>(&answer.success()?).map(|envelope| envelope.data)
+        parsed::<Envelope<Data>>(&answer.success()?).map(|envelope| envelope.data)
     }
 
     /// What the daemon calls its keyring. `/livez` says it to whoever may connect, `/status` not to everybody.

@@ -1,10 +1,11 @@
 //! The daemon's life: it starts the sync and the socket, waits for a signal or a death, and stops them in order.
 //!
 //! One owner: only here are tasks started and stopped. What each does is theirs. `reload` changes the settings of a
-//! running daemon; [`dev`] is the same daemon on a keyring of its own, without Vault.
+//! running daemon, `upstream` is the socket's way to Vault; [`dev`] is the same daemon on a keyring of its own, without Vault.
 
 pub mod dev;
 mod reload;
+mod upstream;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -23,11 +24,11 @@ use crate::{
     keyring::Published,
     logging::Log,
     metrics::Metrics,
-    secret::Secret,
+    references::{Home, References},
     settings::{self, CiphertextFormat, Loaded, LogLevel, Settings},
     signals::Signal,
     socket::{
-        self, Answered, Heartbeat, Limits, Listeners, Live, Service, Upstream,
+        self, Heartbeat, Limits, Listeners, Live, Service,
         listen::{self, ListenError, SocketFile},
         transit::Formats,
     },
@@ -36,6 +37,7 @@ use crate::{
     vault::{Session, transport::TransportError},
 };
 use reload::Reload;
+use upstream::{ByTheSync, FromVault};
 
 /// From the end of one request to the whole head of the next. Long enough for the connection pools of clients.
 const HEADER_TIME: Duration = Duration::from_secs(75);
@@ -81,16 +83,23 @@ pub struct Outside {
 pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let described = ArcSwap::from_pointee(describe(&settings));
-    let Settings { vault, keyring, socket, .. } = settings;
+    let Settings { vault, keyring, secrets, socket, .. } = settings;
+    let home = Home::of(&vault);
     let session = Session::new(vault, Arc::clone(&metrics))?;
     let (listener, file) = listen(outside.listener, &socket).await?;
     let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
+    let references = Arc::new(References::new(secrets, &home, Arc::new(ByTheSync(sync.clone())))?);
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
     let live = live(&keyring, &socket);
-    let upstream = Arc::new(FromVault { sync: sync.clone(), described, mistakes: ArcSwap::default() });
+    let upstream = Arc::new(FromVault {
+        sync: sync.clone(),
+        references: Arc::clone(&references),
+        described,
+        mistakes: ArcSwap::default(),
+    });
     let service =
         Service::new(live, Arc::clone(&published), Arc::clone(&metrics), Arc::clone(&upstream) as _);
     let (service, stop) = (Arc::new(service), CancellationToken::new());
@@ -99,6 +108,10 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
     let life = Life {
         serving: tokio::spawn(socket::serve(listeners, Arc::clone(&service), heartbeat, stop.clone())),
         syncing: tokio::spawn(syncer.run(stop.clone())),
+        reading: tokio::spawn({
+            let stop = stop.clone();
+            async move { references.keep_fresh(stop).await }
+        }),
         telling: tokio::spawn(tell_systemd(sync.clone(), Arc::clone(&published))),
         stop,
     };
@@ -149,6 +162,7 @@ async fn tell_systemd(mut sync: SyncHandle, published: Arc<Published>) {
 struct Life {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
+    reading: JoinHandle<()>,
     telling: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -164,6 +178,7 @@ impl Life {
             tokio::select! {
                 _ = &mut self.serving => break false,
                 _ = &mut self.syncing => break false,
+                _ = &mut self.reading => break false,
                 _ = &mut self.telling => break false,
                 signal = signals.recv() => match signal {
                     Some(Signal::Stop) | None => break true,
@@ -186,36 +201,8 @@ impl Life {
             Ok(cut) => tracing::warn!(cut, "stopped, and connections that did not finish were cut"),
             Err(_) => return ExitCode::FAILURE,
         }
-        let _ = self.syncing.await; // it has had the whole drain to end its session in
+        let _ = (self.syncing.await, self.reading.await); // they had the whole drain to end their sessions in
         ExitCode::SUCCESS
-    }
-}
-
-/// The socket's way to Vault.
-struct FromVault {
-    sync: SyncHandle,
-    described: ArcSwap<Value>,
-    /// Of the last reload.
-    mistakes: ArcSwap<Vec<String>>,
-}
-
-impl Upstream for FromVault {
-    fn sync(&self, token: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
-        Box::pin(self.sync.sync(token))
-    }
-
-    fn look_for_new_keys(&self) -> Answered<'_, ()> {
-        Box::pin(self.sync.look_for_new_keys())
-    }
-
-    fn first_outcome(&self) -> Answered<'_, ()> {
-        Box::pin(self.sync.first_outcome())
-    }
-
-    fn describe(&self) -> Value {
-        let mut described = Value::clone(&self.described.load());
-        described["reload_mistakes"] = Vec::clone(&self.mistakes.load()).into();
-        described
     }
 }
 
@@ -294,14 +281,20 @@ mod tests {
             serving.await.unwrap();
             0
         });
-        let life = Life { serving, syncing: task(1), telling: task(2), stop: CancellationToken::new() };
+        let life = Life {
+            serving,
+            syncing: task(1),
+            reading: task(2),
+            telling: task(3),
+            stop: CancellationToken::new(),
+        };
         let (_signals, received) = mpsc::unbounded_channel();
         life.until_its_end(received, |_| ()).await
     }
 
     #[tokio::test]
     async fn a_task_that_dies_ends_the_daemon_with_a_failure() {
-        for dies in 0..3 {
+        for dies in 0..4 {
             assert_eq!(end_of(dies).await, ExitCode::FAILURE, "{dies}");
         }
     }

@@ -8,6 +8,7 @@
 //! - [`settings`]: kong.conf and variables become one typed value, or a report of every mistake.
 //! - [`vault`]: a session with the server, and what the KV engine answers.
 //! - [`sync`]: reads what changed, builds a keyring, publishes it; and when to do so again.
+//! - [`references`]: other secrets in Vault, by the notations of Kong and APISIX.
 //! - [`keyring`]: the immutable snapshot of keys, and the rules of records and versions.
 //! - [`cipher`]: seal and open, and the bytes of the formats.
 //! - [`socket`]: HTTP on a Unix listener, in the shapes of Vault's Transit API and Kong's keyring API, and beside it
@@ -28,6 +29,7 @@ pub mod hardening;
 pub mod keyring;
 pub mod logging;
 pub mod metrics;
+pub mod references;
 pub mod secret;
 pub mod settings;
 pub mod signals;

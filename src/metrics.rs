@@ -35,6 +35,7 @@ pub enum Operation {
     DataKey,
     Status,
     Sync,
+    Resolve,
     Metrics,
     Health,
     KmsStatus,
@@ -152,13 +153,14 @@ impl Outcome {
 }
 
 impl Operation {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Rewrap,
         Self::DataKey,
         Self::Status,
         Self::Sync,
+        Self::Resolve,
         Self::Metrics,
         Self::Health,
         Self::KmsStatus,
@@ -175,6 +177,7 @@ impl Operation {
             Self::DataKey => "datakey",
             Self::Status => "status",
             Self::Sync => "sync",
+            Self::Resolve => "resolve",
             Self::Metrics => "metrics",
             Self::Health => "health",
             Self::KmsStatus => "kms_status",

@@ -2,7 +2,7 @@
 //!
 //! [`source`] lists what each place holds, [`conf`] reads kong.conf's grammar, [`keys`] is the one table of keys, `merge`
 //! says which value won, [`resolve`] what a [reference](mod@reference) in it stands for, and `reader` reads it by a parser
-//! of [`value`]. Here they add up, with every mistake in one report.
+//! of [`value`]. Here they add up, with every mistake in one report; [`auth`] and [`secrets`] are parts of the whole.
 
 pub mod access;
 pub mod auth;
@@ -15,6 +15,7 @@ mod reader;
 pub mod reference;
 mod report;
 pub mod resolve;
+pub mod secrets;
 mod shown;
 pub mod source;
 pub mod value;
@@ -29,6 +30,7 @@ pub use access::Access;
 pub use auth::Auth;
 use reader::Reader;
 pub use report::{Effective, Loaded, Note};
+pub use secrets::Secrets;
 use source::{Origin, Source};
 
 /// Everything the daemon needs to know, checked.
@@ -36,6 +38,7 @@ use source::{Origin, Source};
 pub struct Settings {
     pub vault: Vault,
     pub keyring: Keyring,
+    pub secrets: Secrets,
     pub socket: Socket,
     pub log: Log,
     /// Whether to refuse to start where memory cannot be locked.
@@ -54,6 +57,14 @@ pub struct Vault {
     pub trusted: TrustedCertificates,
     /// How many intermediate authorities a server's certificate may stand below.
     pub verify_depth: usize,
+    pub named_in: NamedIn,
+}
+
+/// The settings that messages name, when something is wrong with the server or the token.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedIn {
+    pub host: &'static str,
+    pub token: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +189,7 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
     reader.must_be(&keys::ENABLED, "on", |text| value::boolean(text).map(|on| on.then_some(())));
     reader.must_be(&keys::STRATEGY, "vault", |text| Ok((text == "vault").then_some(())));
     let vault = read_vault(reader);
+    let secrets = secrets::read(reader);
     let path = reader.optional(&keys::VAULT_PATH, value::secret_path);
     let name = reader.optional(&keys::NAME, value::key_name).or_else(|| name_from(reader, path.as_ref()?));
     let derivation = reader.required(&keys::KEY_DERIVATION, value::key_derivation);
@@ -211,6 +223,7 @@ fn read_settings(reader: &mut Reader) -> Option<Settings> {
             sync_interval: sync_interval?,
             max_stale: Some(max_stale?).filter(|stale| !stale.is_zero()),
         },
+        secrets: secrets?,
         socket: socket?,
         log: Log { level: level?, format: format? },
         require_memory_lock: require_memory_lock?,
@@ -223,7 +236,7 @@ fn read_vault(reader: &mut Reader) -> Option<Vault> {
     let path = reader.required(&keys::VAULT_PATH, value::secret_path);
     let kv = reader.required(&keys::VAULT_KV, value::kv_version);
     let namespace = reader.optional(&keys::VAULT_NAMESPACE, value::namespace);
-    let auth = auth::read(reader);
+    let auth = auth::read(reader, &auth::KEYRING);
     let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, pem::trusted_certificates);
     let depth = reader.required(&keys::SSL_VERIFY_DEPTH, |text| value::number(text, 0..=100));
     Some(Vault {
@@ -235,6 +248,7 @@ fn read_vault(reader: &mut Reader) -> Option<Vault> {
         auth: auth?,
         trusted: trusted?,
         verify_depth: usize::try_from(depth?).ok()?,
+        named_in: NamedIn { host: keys::VAULT_HOST.name, token: keys::VAULT_TOKEN.name },
     })
 }
 
@@ -291,16 +305,30 @@ fn warn_of(reader: &mut Reader, settings: &Settings) {
         let message = "is not longer than keyring_sync_interval: /readyz would fail between two good syncs";
         reader.warn_of(&keys::MAX_STALE, message);
     }
-    if settings.vault.sends_in_the_clear() {
-        let message =
-            "plain http to another machine: the token and the keys cross the network unencrypted; use https";
-        reader.warn_of(&keys::VAULT_HOST, message);
+    warn_of_server(reader, &keys::VAULT_HOST, &settings.vault);
+    if let Some(vault) = &settings.secrets.hcv.server {
+        warn_of_server(reader, &keys::HCV_PROTOCOL, vault);
     }
-    if matches!(settings.vault.auth, Auth::Cert(_)) && settings.vault.host.scheme() == "http" {
-        reader.warn_of(
-            &keys::VAULT_HOST,
-            "the auth method cert needs https: over http no certificate is shown",
-        );
+    if settings
+        .secrets
+        .objects
+        .values()
+        .filter_map(|engine| engine.server.as_ref())
+        .any(Vault::sends_in_the_clear)
+    {
+        reader.warn_of(&keys::SECRET_OBJECTS, IN_THE_CLEAR);
+    }
+}
+
+const IN_THE_CLEAR: &str =
+    "plain http to another machine: the token and the keys cross the network unencrypted; use https";
+
+fn warn_of_server(reader: &mut Reader, key: &'static keys::Key, vault: &Vault) {
+    if vault.sends_in_the_clear() {
+        reader.warn_of(key, IN_THE_CLEAR);
+    }
+    if matches!(vault.auth, Auth::Cert(_)) && vault.host.scheme() == "http" {
+        reader.warn_of(key, "the auth method cert needs https: over http no certificate is shown");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU},
+    consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGXCPU},
     flag,
     iterator::Signals,
     low_level::emulate_default_handler,
@@ -47,6 +47,28 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
                 _ => Signal::Stop,
             };
             if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Takes the signals that a command is sent which stands in front of another: those that a terminal sends to both of them
+/// only if there is none. What stops and continues both is left alone.
+///
+/// # Errors
+/// When the kernel refuses a handler or a thread.
+pub fn to_pass_on(has_terminal: bool) -> io::Result<mpsc::UnboundedReceiver<i32>> {
+    let by_terminal = [SIGINT, SIGQUIT, SIGWINCH];
+    let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
+    let taken = others.into_iter().chain(by_terminal);
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mut signals = Signals::new(taken)?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let came_to_both = has_terminal && by_terminal.contains(&signal);
+            if !came_to_both && sender.send(signal).is_err() {
                 return;
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! [`listen`] makes the socket file, [`accept`] lets clients in, `connection` and `preface` serve each in its protocol,
 //! `route` says which request goes where, `access` who may, `request` goes from a head to an answer, which [`transit`],
-//! [`admin`] and [`kms`] give, `body`, `inflight` and [`answer`] carry bytes in and out, `account` counts it and [`audit`] tells of it. Here:
-//! what all of that shares. The caller brings the listener and the stop; Vault is not known here, and the keyring only as
-//! the published snapshot.
+//! [`admin`], [`kms`] and [`resolve`] give, `body`, `inflight` and [`answer`] carry bytes in and out, `account` counts it and
+//! [`audit`] tells of it. Here: what all of that shares. The caller brings the listener and the stop; Vault is not known
+//! here, and the keyring only as the published snapshot.
 
 pub mod accept;
 mod access;
@@ -19,6 +19,7 @@ pub mod kms;
 pub mod listen;
 mod preface;
 mod request;
+pub mod resolve;
 mod route;
 mod stream;
 pub mod transit;
@@ -106,6 +107,9 @@ pub trait Upstream: Send + Sync {
 
     /// Waits until it is known whether there are keys at the start.
     fn first_outcome(&self) -> Answered<'_, ()>;
+
+    /// What a reference to another secret stands for.
+    fn resolve<'a>(&'a self, reference: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>>;
 
     /// What `GET /status` says of where the keys come from.
     fn describe(&self) -> serde_json::Value;

@@ -26,7 +26,7 @@ use crate::{
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{self, KvVersion},
-    vault::{Kv, Session, VaultError, backoff},
+    vault::{Kv, Session, VaultError, any_secret, backoff},
 };
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
@@ -135,6 +135,13 @@ impl Syncer {
                 Request::Look(_) if self.report.failures > 0 || self.looked_a_moment_ago() => {}
                 Request::SyncWith(token, done) => {
                     let _ = done.send(self.sync_with(token).await);
+                }
+                Request::Read(place, done) => {
+                    let outcome = any_secret::read(&mut self.session, &place).await;
+                    if let Err(error) = &outcome {
+                        self.queue.refuse_readers(error);
+                    }
+                    let _ = done.send(outcome);
                 }
                 Request::Change(changed, done) => {
                     next = Instant::now() + self.change(*changed).await;

@@ -1,10 +1,12 @@
 //! Vault, or OpenBao: how to get in, what is asked of it, and what its answers mean.
 //!
 //! [`transport`] sends one request over the TLS that [`tls`] sets up; [`login`] has the auth methods; [`lease`] says when
-//! a token wants renewing and [`session`] sees to it, which gives out [`access`]; [`kv`] knows the KV secrets engine, [`policy`] what is needed of it. An error says what an operator
-//! can do about it and holds nothing secret. When to ask is for `sync` to say.
+//! a token wants renewing and [`session`] sees to it, which gives out [`access`]; [`kv`] knows the keyring's secret in the KV
+//! secrets engine, [`any_secret`] all others, [`policy`] what is needed of it. An error says what an operator can do about
+//! it and holds nothing secret. When to ask is for `sync` to say, and for `references`.
 
 pub mod access;
+pub mod any_secret;
 pub mod backoff;
 pub mod kv;
 pub mod lease;
@@ -17,6 +19,7 @@ pub mod transport;
 use std::time::Duration;
 
 pub use access::Access;
+pub use any_secret::Place;
 pub use kv::Kv;
 pub use session::Session;
 
@@ -66,6 +69,17 @@ impl VaultError {
     /// A login that could not even be tried.
     pub const fn no_credential(method: &'static str, why: String) -> Self {
         Self::NoCredential { method, why, retry_after: None }
+    }
+
+    /// The same for whoever else waits for this server, where it is about the server alone: it cannot be reached.
+    pub fn for_others(&self) -> Option<Self> {
+        match self {
+            Self::Unreachable { host, cause } => {
+                Some(Self::Unreachable { host: host.clone(), cause: cause.clone() })
+            }
+            Self::Timeout { host } => Some(Self::Timeout { host: host.clone() }),
+            _ => None,
+        }
     }
 
     /// How long to leave the server alone, if it or the login says so.

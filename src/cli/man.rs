@@ -18,12 +18,15 @@ use crate::settings::{
     source::DEFAULT_FILES,
 };
 
-const DESCRIPTION: [&str; 2] = [
+const DESCRIPTION: [&str; 3] = [
     "keyringd reads Kong's keyring settings, logs in to HashiCorp Vault or OpenBao, keeps the <id,key> records of one KV \
      secret in memory, and serves encrypt and decrypt on a Unix socket, always sealing under the active key ID. Vault is \
      asked once per interval and never per operation, so applications go on working while it is down.",
     "The socket speaks the HTTP API of Vault's Transit, so that the clients of Vault and OpenBao are clients of keyringd, \
      and Kong's /keyring API for operators.",
+    "Other secrets are named in the notations of Kong, {vault://hcv/<path>/<key>}, and of APISIX, \
+     $secret://vault/<ID>/<path>/<field>. keyringd vault get and keyringd exec have the running daemon resolve them, which \
+     does so for those alone to whom keyring_access grants the operation secrets.",
 ];
 
 const SETTINGS: [&str; 2] = [

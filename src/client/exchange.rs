@@ -15,6 +15,7 @@ use hyper::{
     header,
 };
 use hyper_util::rt::TokioIo;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 use tokio::{net::UnixStream, sync::Notify};
 use zeroize::Zeroizing;
@@ -31,10 +32,22 @@ pub struct Answer {
     body: Zeroizing<Vec<u8>>,
 }
 
+/// A refusal has no data, but for a batch's.
+#[derive(Deserialize)]
+struct Refused {
+    data: Option<IgnoredAny>,
+}
+
 impl Answer {
     /// Whether it is a success, and its text, where that is for people in any case.
     pub fn said(&self) -> (bool, String) {
         ((200..300).contains(&self.status), String::from_utf8_lossy(&self.body).into_owned())
+    }
+
+    /// The body of a batch: each of its results says for itself how it went.
+    pub fn results(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let results = serde_json::from_slice::<Refused>(&self.body).is_ok_and(|body| body.data.is_some());
+        if self.status == 400 && results { Ok(self.body) } else { self.success() }
     }
 
     /// The body of a success, or the daemon's own words.

@@ -23,7 +23,7 @@ use crate::{
     secret::Secret,
     settings::Audit,
     signals::Signal,
-    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, listen, transit::Formats},
+    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, listen, resolve, transit::Formats},
 };
 
 /// The key name in Transit's paths.
@@ -127,6 +127,11 @@ impl Upstream for Nowhere {
 
     fn first_outcome(&self) -> Answered<'_, ()> {
         Box::pin(async {})
+    }
+
+    fn resolve<'a>(&'a self, _: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>> {
+        let message = "keyringd dev has no Vault to read secrets from".to_owned();
+        Box::pin(async { Err(resolve::Refusal { status: 400, message, is_reference: false }) })
     }
 
     fn describe(&self) -> Value {

@@ -9,6 +9,7 @@ use super::{FromVault, describe, level, live};
 use crate::{
     logging::Log,
     metrics::{Metrics, Outcome},
+    references::Home,
     settings::{self, Loaded, LogFormat, Settings},
     signals::Signal,
     socket::Service,
@@ -77,8 +78,10 @@ impl Reload {
     /// What can fail comes first; from then on everything is swapped.
     fn swap_in(&self, settings: Settings) -> Result<(), String> {
         let described = describe(&settings);
-        let Settings { vault, keyring, socket, log, require_memory_lock: _ } = settings;
+        let Settings { vault, keyring, socket, log, secrets, require_memory_lock: _ } = settings;
+        let home = Home::of(&vault);
         let session = Session::new(vault, Arc::clone(&self.metrics)).map_err(|error| error.to_string())?;
+        self.upstream.references.change(secrets, &home).map_err(|error| error.to_string())?;
         let made = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
         };

@@ -72,6 +72,8 @@ impl Operation {
 impl Operations {
     pub const NONE: Self = Self(0);
     pub const ALL: Self = Self(u8::MAX);
+    /// What everybody may who can connect, where there is no list: all but reading whatever Vault holds for the daemon.
+    pub const UNLISTED: Self = Self(!Self::of(Operation::Secrets).0);
 
     pub const fn of(operation: Operation) -> Self {
         Self(1 << operation as u8)

@@ -1,16 +1,21 @@
 //! The auth methods: each a value that holds all that the method requires, and nothing of the others.
 //!
-//! How a method logs in is in `vault::login`, one file each; here is what the settings say of it.
+//! How a method logs in is in `vault::login`, one file each; here is what the settings say of it. Which settings those are
+//! is in `family`.
+
+mod family;
 
 use url::Url;
 
 use super::{
     SecretPath,
     credential::Credential,
-    keys, pem,
+    keys::Key,
+    pem,
     reader::Reader,
     value::{self, Expected},
 };
+pub use family::{Family, HCV, KEYRING};
 
 /// How to log in.
 #[derive(Debug)]
@@ -103,54 +108,53 @@ const METHODS: [(&str, Method); 6] = [
     ("oauth2", Method::Jwt),
 ];
 
-pub fn read(reader: &mut Reader) -> Option<Auth> {
-    match reader.required(&keys::VAULT_AUTH_METHOD, |text| value::one_of(text, &METHODS))? {
-        Method::Token => Some(Auth::Token(reader.secret(&keys::VAULT_TOKEN, value::token)?)),
-        Method::Kubernetes => kubernetes(reader).map(Auth::Kubernetes),
-        Method::AppRole => app_role(reader).map(Auth::AppRole),
-        Method::Cert => cert(reader).map(Auth::Cert),
-        Method::Jwt => jwt(reader).map(Auth::Jwt),
+pub fn read(reader: &mut Reader, keys: &Family) -> Option<Auth> {
+    match reader.required(keys.method, |text| value::one_of(text, &METHODS))? {
+        Method::Token => Some(Auth::Token(reader.secret(keys.token, value::token)?)),
+        Method::Kubernetes => kubernetes(reader, keys).map(Auth::Kubernetes),
+        Method::AppRole => app_role(reader, keys).map(Auth::AppRole),
+        Method::Cert => cert(reader, keys).map(Auth::Cert),
+        Method::Jwt => jwt(reader, keys).map(Auth::Jwt),
     }
 }
 
-fn kubernetes(reader: &mut Reader) -> Option<Kubernetes> {
-    let mount = reader.required(&keys::VAULT_KUBE_AUTH_PATH, value::secret_path);
-    let role = reader.required(&keys::VAULT_KUBE_ROLE, any_text);
-    let jwt = reader.secret_file(&keys::VAULT_KUBE_API_TOKEN_FILE, value::token);
+fn kubernetes(reader: &mut Reader, keys: &Family) -> Option<Kubernetes> {
+    let [mount, role, file] = keys.kube;
+    let mount = reader.required(mount, value::secret_path);
+    let role = reader.required(role, any_text);
+    let jwt = reader.secret_file(file, value::token);
     Some(Kubernetes { mount: mount?, role: role?, jwt: jwt? })
 }
 
-fn app_role(reader: &mut Reader) -> Option<AppRole> {
-    let mount = reader.required(&keys::VAULT_APPROLE_AUTH_PATH, value::secret_path);
-    let role_id = reader.required(&keys::VAULT_APPROLE_ROLE_ID, any_text);
-    let secret_id = match (
-        reader.is_set(&keys::VAULT_APPROLE_SECRET_ID),
-        reader.is_set(&keys::VAULT_APPROLE_SECRET_ID_FILE),
-    ) {
+fn app_role(reader: &mut Reader, keys: &Family) -> Option<AppRole> {
+    let [mount, role_id, secret_id, secret_id_file, wrapping] = keys.approle;
+    let mount = reader.required(mount, value::secret_path);
+    let role_id = reader.required(role_id, any_text);
+    let secret_id = match (reader.is_set(secret_id), reader.is_set(secret_id_file)) {
         (true, true) => {
-            reader
-                .mistake(&keys::VAULT_APPROLE_SECRET_ID_FILE, "give the secret ID once: inline or as a file");
+            reader.mistake(secret_id_file, "give the secret ID once: inline or as a file");
             None
         }
-        (false, true) => reader.secret_file(&keys::VAULT_APPROLE_SECRET_ID_FILE, value::token),
-        _ => reader.secret(&keys::VAULT_APPROLE_SECRET_ID, value::token),
+        (false, true) => reader.secret_file(secret_id_file, value::token),
+        _ => reader.secret(secret_id, value::token),
     };
-    let wrapped = reader.required(&keys::VAULT_APPROLE_RESPONSE_WRAPPING, value::boolean);
+    let wrapped = reader.required(wrapping, value::boolean);
     Some(AppRole { mount: mount?, role_id: role_id?, secret_id: secret_id?, wrapped: wrapped? })
 }
 
-fn cert(reader: &mut Reader) -> Option<Cert> {
-    let mount = reader.required(&keys::VAULT_CERT_AUTH_PATH, value::secret_path);
-    let certificate = pem_or_path(reader, &keys::VAULT_CERT_AUTH_CERT, pem::certificate_chain);
-    let key = pem_or_path(reader, &keys::VAULT_CERT_AUTH_CERT_KEY, pem::private_key);
-    let role = reader.optional(&keys::VAULT_CERT_AUTH_ROLE_NAME, any_text);
+fn cert(reader: &mut Reader, keys: &Family) -> Option<Cert> {
+    let [mount, certificate, key, role] = keys.cert;
+    let mount = reader.required(mount, value::secret_path);
+    let certificate = pem_or_path(reader, certificate, pem::certificate_chain);
+    let key = pem_or_path(reader, key, pem::private_key);
+    let role = reader.optional(role, any_text);
     Some(Cert { mount: mount?, certificate: certificate?, key: key?, role })
 }
 
 /// PEM as a path, as text, or as base64 of it. What is a path stays one, since the file may be renewed.
 fn pem_or_path<T>(
     reader: &mut Reader,
-    key: &'static keys::Key,
+    key: &'static Key,
     parse: fn(&str) -> Result<T, Expected>,
 ) -> Option<Credential> {
     let check = |text: &str| parse(text).map(|_| ());
@@ -160,33 +164,32 @@ fn pem_or_path<T>(
     reader.secret(key, check)
 }
 
-fn jwt(reader: &mut Reader) -> Option<Jwt> {
-    let mount = reader.required(&keys::VAULT_JWT_AUTH_PATH, value::secret_path);
-    let role = reader.optional(&keys::VAULT_JWT_ROLE, any_text);
-    let source = match (
-        reader.is_set(&keys::VAULT_JWT_FILE),
-        reader.is_set(&keys::VAULT_OAUTH2_TOKEN_ENDPOINT),
-    ) {
-        (true, false) => reader.secret_file(&keys::VAULT_JWT_FILE, value::token).map(JwtSource::File),
-        (false, true) => client_credentials(reader).map(JwtSource::Endpoint),
+fn jwt(reader: &mut Reader, keys: &Family) -> Option<Jwt> {
+    let ([mount, role, file], [endpoint, ..]) = (keys.jwt, keys.oauth2);
+    let mount = reader.required(mount, value::secret_path);
+    let role = reader.optional(role, any_text);
+    let source = match (reader.is_set(file), reader.is_set(endpoint)) {
+        (true, false) => reader.secret_file(file, value::token).map(JwtSource::File),
+        (false, true) => client_credentials(reader, keys).map(JwtSource::Endpoint),
         (both, _) => {
             let message = if both {
-                "the JWT comes from this file or from keyring_vault_oauth2_token_endpoint: set one of the two"
+                format!("the JWT comes from this file or from {}: set one of the two", endpoint.name)
             } else {
-                "is required for the auth method jwt, or else keyring_vault_oauth2_token_endpoint"
+                format!("is required for the auth method jwt, or else {}", endpoint.name)
             };
-            reader.mistake(&keys::VAULT_JWT_FILE, message);
+            reader.mistake(file, message);
             None
         }
     };
     Some(Jwt { mount: mount?, role, source: source? })
 }
 
-fn client_credentials(reader: &mut Reader) -> Option<ClientCredentials> {
-    let endpoint = reader.required(&keys::VAULT_OAUTH2_TOKEN_ENDPOINT, value::endpoint_url);
-    let client_id = reader.required(&keys::VAULT_OAUTH2_CLIENT_ID, any_text);
-    let client_secret = reader.secret(&keys::VAULT_OAUTH2_CLIENT_SECRET, |_| Ok(()));
-    let audiences = reader.optional(&keys::VAULT_OAUTH2_AUDIENCES, |text| Ok(value::list(text)));
+fn client_credentials(reader: &mut Reader, keys: &Family) -> Option<ClientCredentials> {
+    let [endpoint, client_id, client_secret, audiences] = keys.oauth2;
+    let endpoint = reader.required(endpoint, value::endpoint_url);
+    let client_id = reader.required(client_id, any_text);
+    let client_secret = reader.secret(client_secret, |_| Ok(()));
+    let audiences = reader.optional(audiences, |text| Ok(value::list(text)));
     Some(ClientCredentials {
         endpoint: endpoint?,
         client_id: client_id?,

@@ -145,6 +145,71 @@ keys! {
         "Also read, and on request write, Kong's own encrypted fields, which nothing authenticates.");
     NAME = Key::new("keyring_name", None, "letters, digits and _ . -",
         "The key name in /v1/transit/…/{name}; the last segment of the path unless set.");
+    HCV_PROTOCOL = Key::new("vault_hcv_protocol", Some("http"), "http or https",
+        "For references: how the server is spoken to. Without any of these settings the keyring's own session serves.").kong().word();
+    HCV_HOST = Key::new("vault_hcv_host", Some("127.0.0.1"), "a host name or an address",
+        "For references: the server.").kong();
+    HCV_PORT = Key::new("vault_hcv_port", Some("8200"), "1 to 65535",
+        "For references: its port.").kong();
+    HCV_MOUNT = Key::new("vault_hcv_mount", None, "a path",
+        "For references: where the KV secrets engine is mounted; secret unless set, or keyring_vault_mount where the keyring's session serves.").kong();
+    HCV_KV = Key::new("vault_hcv_kv", None, "v1 or v2",
+        "For references: its version; v1 unless set, or keyring_vault_kv where the keyring's session serves.").kong().word();
+    HCV_NAMESPACE = Key::new("vault_hcv_namespace", None, "a namespace",
+        "For references: the namespace of everything that is asked.").kong();
+    HCV_AUTH_METHOD = Key::new("vault_hcv_auth_method", Some("token"),
+        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "For references: how to log in.").kong().word();
+    HCV_TOKEN = Key::new("vault_hcv_token", None, "a token", "As keyring_vault_token.").kong().secret();
+    HCV_KUBE_ROLE = Key::new("vault_hcv_kube_role", Some("default"), "a role of Vault's",
+        "As keyring_vault_kube_role.").kong();
+    HCV_KUBE_API_TOKEN_FILE = Key::new("vault_hcv_kube_api_token_file",
+        Some("/run/secrets/kubernetes.io/serviceaccount/token"), "a path",
+        "As keyring_vault_kube_api_token_file.").kong();
+    HCV_KUBE_AUTH_PATH = Key::new("vault_hcv_kube_auth_path", Some("kubernetes"), "a path",
+        "As keyring_vault_kube_auth_path.").kong();
+    HCV_APPROLE_AUTH_PATH = Key::new("vault_hcv_approle_auth_path", Some("approle"), "a path",
+        "As keyring_vault_approle_auth_path.").kong();
+    HCV_APPROLE_ROLE_ID = Key::new("vault_hcv_approle_role_id", None, "a role ID",
+        "As keyring_vault_approle_role_id.").kong();
+    HCV_APPROLE_SECRET_ID = Key::new("vault_hcv_approle_secret_id", None, "a secret ID",
+        "As keyring_vault_approle_secret_id.").kong().secret();
+    HCV_APPROLE_SECRET_ID_FILE = Key::new("vault_hcv_approle_secret_id_file", None, "a path",
+        "As keyring_vault_approle_secret_id_file.").kong();
+    HCV_APPROLE_RESPONSE_WRAPPING = Key::new("vault_hcv_approle_response_wrapping", Some("off"), "on or off",
+        "As keyring_vault_approle_response_wrapping.").kong();
+    HCV_CERT_AUTH_PATH = Key::new("vault_hcv_cert_auth_path", Some("cert"), "a path",
+        "As keyring_vault_cert_auth_path.").kong();
+    HCV_CERT_AUTH_CERT = Key::new("vault_hcv_cert_auth_cert", None, "a path, PEM text, or base64 of PEM",
+        "As keyring_vault_cert_auth_cert.").kong().secret();
+    HCV_CERT_AUTH_CERT_KEY = Key::new("vault_hcv_cert_auth_cert_key", None, "a path, PEM text, or base64 of PEM",
+        "As keyring_vault_cert_auth_cert_key.").kong().secret();
+    HCV_CERT_AUTH_ROLE_NAME = Key::new("vault_hcv_cert_auth_role_name", None, "a role of Vault's",
+        "As keyring_vault_cert_auth_role_name.").kong();
+    HCV_JWT_AUTH_PATH = Key::new("vault_hcv_jwt_auth_path", Some("jwt"), "a path",
+        "As keyring_vault_jwt_auth_path.").kong();
+    HCV_JWT_ROLE = Key::new("vault_hcv_jwt_role", None, "a role of Vault's",
+        "As keyring_vault_jwt_role.").alias("vault_hcv_oauth2_role_name").kong();
+    HCV_JWT_FILE = Key::new("vault_hcv_jwt_file", None, "a path", "As keyring_vault_jwt_file.").kong();
+    HCV_OAUTH2_TOKEN_ENDPOINT = Key::new("vault_hcv_oauth2_token_endpoint", None, "a URL",
+        "As keyring_vault_oauth2_token_endpoint.").kong();
+    HCV_OAUTH2_CLIENT_ID = Key::new("vault_hcv_oauth2_client_id", None, "a client ID",
+        "As keyring_vault_oauth2_client_id.").kong();
+    HCV_OAUTH2_CLIENT_SECRET = Key::new("vault_hcv_oauth2_client_secret", None, "a client secret",
+        "As keyring_vault_oauth2_client_secret.").kong().secret();
+    HCV_OAUTH2_AUDIENCES = Key::new("vault_hcv_oauth2_audiences", None, "a list",
+        "As keyring_vault_oauth2_audiences.").kong();
+    HCV_TTL = Key::new("vault_hcv_ttl", Some("0"), "seconds",
+        "For references: how long a secret is kept before it is read anew; 0 for good.").kong();
+    HCV_NEG_TTL = Key::new("vault_hcv_neg_ttl", None, "seconds",
+        "For references: how long it is remembered that there is no such secret; not at all unless set.").kong();
+    HCV_RESURRECT_TTL = Key::new("vault_hcv_resurrect_ttl", None, "seconds",
+        "For references: how long beyond its ttl a secret serves while it cannot be read; without an end unless set.").kong();
+    HCV_DECODE_BASE64 = Key::new("vault_hcv_decode_base64", Some("off"), "on or off",
+        "For references: the fields of secrets are the base64 of what they stand for.").kong();
+    HCV_PREFIXES = Key::new("keyring_hcv_prefixes", None, "a list of names",
+        "For references: further names for hcv, such as the prefix of a Vault entity of Kong's.");
+    SECRET_OBJECTS = Key::new("keyring_secret_objects", None, "JSON: an object of APISIX's by each ID",
+        "For references of APISIX's: what each ID stands for.").secret();
     SOCKET_PATH = Key::new("keyring_socket_path", Some("/run/keyringd/keyringd.sock"), "a path",
         "The Unix socket that applications connect to.");
     SOCKET_MODE = Key::new("keyring_socket_mode", Some("0660"), "an octal mode, 0000 to 0777",
@@ -153,7 +218,7 @@ keys! {
         "The socket's group; the daemon's own unless set.");
     ACCESS = Key::new("keyring_access", None,
         "a list of user:, uid:, group: or gid: entries, each with = and operations or all",
-        "Who may do what, by what the kernel says of the peer; the socket's mode alone decides unless set.").word();
+        "Who may do what, by what the kernel says of the peer; unless set, whoever can connect may do all but resolve references.").word();
     METRICS_LISTEN = Key::new("keyring_metrics_listen", None, "a loopback address:port",
         "Where /metrics, /livez and /readyz are served beside the socket.");
     REQUIRE_MEMORY_LOCK = Key::new("keyring_require_memory_lock", Some("off"), "on or off",

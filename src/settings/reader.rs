@@ -10,6 +10,7 @@ use super::{
     credential::Credential,
     keys::Key,
     merge::Merged,
+    resolve::Variable,
     shown::{presentable, shortened},
     source::{Entry, Origin, Source, Value},
     value,
@@ -17,7 +18,8 @@ use super::{
 use crate::secret::Secret;
 
 /// The values that won, and the notes taken on the way.
-pub struct Reader {
+pub struct Reader<'a> {
+    sources: &'a [Box<dyn Source>],
     values: HashMap<&'static str, Entry>,
     pub mistakes: Vec<Note>,
     pub warnings: Vec<Note>,
@@ -25,11 +27,25 @@ pub struct Reader {
     pub referred: BTreeSet<String>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
     /// Merges the sources, the weakest first.
-    pub fn new(sources: &[Box<dyn Source>]) -> Self {
+    pub fn new(sources: &'a [Box<dyn Source>]) -> Self {
         let Merged { values, mistakes, warnings, referred } = Merged::of(sources);
-        Self { values, mistakes, warnings, referred }
+        Self { sources, values, mistakes, warnings, referred }
+    }
+
+    /// What a variable holds that a value refers to by its parts.
+    pub fn variable(&mut self, name: &str) -> Variable {
+        self.referred.insert(name.to_owned());
+        let held = self.sources.iter().find_map(|source| source.variable(name).transpose());
+        held.transpose()
+    }
+
+    /// Whether somebody set it, to whatever.
+    pub fn is_given(&self, key: &'static Key) -> bool {
+        self.values
+            .get(key.name)
+            .is_some_and(|entry| !matches!(&entry.value, Value::Text(text) if text.expose().is_empty()))
     }
 
     /// A warning about the value that a key has.

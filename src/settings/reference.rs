@@ -1,7 +1,10 @@
 //! The grammar of Kong's references: `{vault://<backend>/<path…>[/<key>][?ttl=…&neg_ttl=…&resurrect_ttl=…][#version]}`.
 //!
 //! Pure: text in, its parts or what is wrong with it out. No error quotes the text, which may hold a secret that somebody
-//! put into the wrong place. What a backend makes of the parts is not here; for settings that is `resolve`.
+//! put into the wrong place. APISIX's references have a grammar of their own, in [`apisix`]. What a backend makes of the
+//! parts is not here: for settings that is `resolve`, for everything else `references`.
+
+pub mod apisix;
 
 use std::time::Duration;
 
@@ -22,7 +25,7 @@ pub struct Reference {
 }
 
 /// How long to keep what was found, as far as the reference says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caching {
     pub ttl: Option<Duration>,
     /// How long to remember that there was nothing.
@@ -53,6 +56,11 @@ pub enum Malformed {
 /// Whether a value is a reference, well-formed or not: the whole of it stands between `{vault://` and `}`.
 pub fn is_reference(text: &str) -> bool {
     inside(text).is_some()
+}
+
+/// Whether a value is a reference in either notation, well-formed or not.
+pub fn is_of_either_notation(text: &str) -> bool {
+    is_reference(text) || apisix::is_reference(text)
 }
 
 /// Whether a value begins as a reference does and then is none.
@@ -117,6 +125,16 @@ fn decoded(segment: &str) -> Result<String, Malformed> {
 }
 
 impl Caching {
+    /// What this says, and where it says nothing, what `other` does.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            ttl: self.ttl.or(other.ttl),
+            neg_ttl: self.neg_ttl.or(other.neg_ttl),
+            resurrect_ttl: self.resurrect_ttl.or(other.resurrect_ttl),
+        }
+    }
+
     fn parse(query: &str) -> Result<Self, Malformed> {
         let mut caching = Self::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -141,6 +159,8 @@ fn number(text: &str) -> Result<u64, ()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -156,65 +176,37 @@ mod tests {
         format!("{backend} {} {key} {times} {version}", path.join(","))
     }
 
-    #[test]
-    fn the_parts_are_kongs() {
-        for (text, parts) in [
-            ("{vault://env/my-token}", "env my-token - -,-,- -"),
-            ("{vault://env/my-token/}", "env my-token - -,-,- -"),
-            ("{vault://env/my-token/field}", "env my-token field -,-,- -"),
-            ("{vault://env//my-token///field}", "env my-token field -,-,- -"),
-            ("{vault://hcv/team/apps/db/password}", "hcv team,apps,db password -,-,- -"),
-            ("{vault://hcv/team/apps/db/}", "hcv team,apps,db - -,-,- -"),
-            ("{vault://my-prefix_2/a/b}", "my-prefix_2 a b -,-,- -"),
-            ("{vault://hcv/a/b#7}", "hcv a b -,-,- 7"),
-            ("{vault://hcv/a/b?ttl=60}", "hcv a b 60,-,- -"),
-            ("{vault://hcv/a/b?resurrect_ttl=3&ttl=1&neg_ttl=2#4}", "hcv a b 1,2,3 4"),
-            ("{vault://hcv/a/b?}", "hcv a b -,-,- -"),
-            ("{vault://hcv/a%2Fb/c%20d%}", "hcv a/b c d% -,-,- -"),
-            ("{vault://hcv/a/%zz%4}", "hcv a %zz%4 -,-,- -"),
-            ("{vault://hcv/a/{b}}", "hcv a {b} -,-,- -"),
-        ] {
-            assert_eq!(Reference::parse(text).map(|reference| shown(&reference)), Ok(parts.into()), "{text}");
+    /// The cases of one notation in the table: each text, and its parts or the name of what is wrong with it.
+    pub fn cases(notation: &str) -> Vec<(String, Result<String, String>)> {
+        #[derive(serde::Deserialize)]
+        struct Case {
+            text: String,
+            is: Option<String>,
+            error: Option<String>,
         }
+        let table = include_str!("../../tests/vectors/references.json");
+        let mut table: BTreeMap<String, Vec<Case>> = serde_json::from_str(table).unwrap();
+        let cases = table.remove(notation).unwrap().into_iter();
+        cases.map(|case| (case.text, case.is.ok_or_else(|| case.error.unwrap()))).collect()
     }
 
     #[test]
-    fn what_is_wrong_is_told_apart() {
-        for (text, wrong) in [
-            ("", Malformed::NoReference),
-            ("vault://env/x", Malformed::NoReference),
-            ("{vault://env/x", Malformed::NoReference),
-            (" {vault://env/x}", Malformed::NoReference),
-            ("{vault:/env/x}", Malformed::NoReference),
-            ("{VAULT://env/x}", Malformed::NoReference),
-            ("{vault://}", Malformed::Backend),
-            ("{vault:///x}", Malformed::Backend),
-            ("{vault://user@env/x}", Malformed::Backend),
-            ("{vault://env:80/x}", Malformed::Backend),
-            ("{vault://env}", Malformed::NoPath),
-            ("{vault://env/}", Malformed::NoPath),
-            ("{vault://env///}", Malformed::NoPath),
-            ("{vault://env?ttl=1}", Malformed::NoPath),
-            ("{vault://hcv/a/b#}", Malformed::Version),
-            ("{vault://hcv/a/b#one}", Malformed::Version),
-            ("{vault://hcv/a/b#-1}", Malformed::Version),
-            ("{vault://hcv/a/b#1#2}", Malformed::Version),
-            ("{vault://hcv/a/b?prefix=x}", Malformed::Parameter),
-            ("{vault://hcv/a/b?ttl=1&x}", Malformed::Parameter),
-            ("{vault://hcv/a/b?TTL=1}", Malformed::Parameter),
-            ("{vault://hcv/a/b?ttl}", Malformed::Seconds),
-            ("{vault://hcv/a/b?ttl=1m}", Malformed::Seconds),
-            ("{vault://hcv/a/b?ttl=+1}", Malformed::Seconds),
-            ("{vault://hcv/a/%ff}", Malformed::Escape),
-        ] {
-            assert_eq!(Reference::parse(text), Err(wrong), "{text}");
+    fn each_case_of_the_table_is_taken_apart_or_told_what_is_wrong_with_it() {
+        let cases = cases("kong");
+        assert!(cases.len() > 40);
+        for (text, expected) in cases {
+            let parsed = Reference::parse(&text).map_err(|malformed| format!("{malformed:?}"));
+            assert_eq!(parsed.map(|reference| shown(&reference)), expected, "{text}");
         }
     }
 
     #[test]
     fn only_a_whole_value_is_a_reference() {
         for text in ["{vault://env/x}", "{vault://}", "{vault://a} {b}"] {
-            assert!(is_reference(text) && !is_unfinished(text), "{text}");
+            assert!(is_reference(text) && is_of_either_notation(text) && !is_unfinished(text), "{text}");
+        }
+        for text in ["$secret://", "$SECRET://vault/1/a/b", "$env://x", "$ENV://"] {
+            assert!(is_of_either_notation(text) && !is_reference(text), "{text}");
         }
         for text in ["", "{vault:}", "a{vault://env/x}", "$secret://vault/1/a/b"] {
             assert!(!is_reference(text) && !is_unfinished(text), "{text}");

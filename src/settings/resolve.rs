@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::reference::{Malformed, Reference, is_reference};
+use super::reference::{
+    Malformed, Reference,
+    apisix::{self, Apisix},
+    is_of_either_notation,
+};
 use crate::secret::Secret;
 
 /// What a variable holds: nothing where it is not set, and why not where that is no text.
@@ -18,6 +22,8 @@ pub type Variable = Result<Option<Secret<String>>, String>;
 pub enum Unresolved {
     #[error("is not a well-formed reference: {0}; {FORM} is expected")]
     Malformed(Malformed),
+    #[error("is not a well-formed reference: {0}; $ENV://NAME or $ENV://NAME/FIELD is expected")]
+    MalformedApisix(#[from] apisix::Malformed),
     #[error("is a reference that names no variable of letters, digits, - and _; {FORM} is expected")]
     NoVariable,
     #[error("is a reference with more than a variable and a field; {FORM} is expected")]
@@ -40,9 +46,7 @@ pub enum Unresolved {
     NotJson(String, String),
     #[error("is a reference to the field {1:?} of the variable {0}, whose JSON has no such field")]
     NoField(String, String),
-    #[error(
-        "is a reference to the field {1:?} of the variable {0}, which is {2}: only text can be a setting"
-    )]
+    #[error("is a reference to the field {1:?} of the variable {0}, which is {2}: only text can be a value")]
     NotText(String, String, &'static str),
     #[error("is a reference to the field {1:?} of the variable {0}, which is empty")]
     EmptyField(String, String),
@@ -77,6 +81,24 @@ impl Named {
         Ok(Self { variable: name.to_ascii_uppercase().replace('-', "_"), field: reference.key })
     }
 
+    /// The variable that a reference in either notation names; `None` where it names none, but a secret.
+    pub fn of(text: &str) -> Option<Result<Self, Unresolved>> {
+        if !apisix::is_reference(text) {
+            let of_env = Reference::parse(text).is_ok_and(|reference| reference.backend == "env");
+            return of_env.then(|| Self::by(text));
+        }
+        match Apisix::parse(text) {
+            Ok(Apisix::Variable { name, field }) => Some(Ok(Self::exactly(name, field))),
+            Err(malformed @ apisix::Malformed::NoVariable) => Some(Err(malformed.into())),
+            _ => None,
+        }
+    }
+
+    /// A variable by its very name, as APISIX refers to one.
+    pub const fn exactly(variable: String, field: Option<String>) -> Self {
+        Self { variable, field }
+    }
+
     /// The value, from what its variable holds.
     pub fn value(&self, held: Variable) -> Result<Secret<String>, Unresolved> {
         let variable = || self.variable.clone();
@@ -93,7 +115,7 @@ impl Named {
             Some(field) => self.field(field, text.expose())?,
         };
         // Followed further, it could go in circles; taken as it stands, it would be a password that everybody knows.
-        if is_reference(text.expose()) { Err(Unresolved::Nested(variable())) } else { Ok(text) }
+        if is_of_either_notation(text.expose()) { Err(Unresolved::Nested(variable())) } else { Ok(text) }
     }
 
     fn field(&self, field: &str, json: &str) -> Result<Secret<String>, Unresolved> {
@@ -109,7 +131,7 @@ impl Named {
 }
 
 /// What a JSON value that is no text is, by its first character.
-fn kind(json: &str) -> &'static str {
+pub fn kind(json: &str) -> &'static str {
     match json.as_bytes().first() {
         Some(b'{') => "an object",
         Some(b'[') => "a list",
@@ -190,7 +212,7 @@ mod tests {
                 "{vault://env/my-json/Password}",
                 "\"Password\" of the variable MY_JSON, whose JSON has no such",
             ),
-            ("{vault://env/my-json/number}", "which is a number: only text can be a setting"),
+            ("{vault://env/my-json/number}", "which is a number: only text can be a value"),
             ("{vault://env/my-json/yes}", "which is a boolean: only text"),
             ("{vault://env/my-json/no}", "which is a boolean: only text"),
             ("{vault://env/my-json/nothing}", "which is null: only text"),

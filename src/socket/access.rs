@@ -42,7 +42,7 @@ impl Peer {
 
     /// `Err` is the 403, which names the entry that would allow it.
     pub fn check(&self, access: Option<&Access>, needed: Operations) -> Result<(), Answer> {
-        let allowed = access.map_or(Operations::ALL, |access| access.of(self.uid, &self.groups));
+        let allowed = access.map_or(Operations::UNLISTED, |access| access.of(self.uid, &self.groups));
         if allowed.contain(needed) {
             return Ok(());
         }
@@ -101,9 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_everybody_who_can_connect_may_do_everything() {
+    fn without_a_list_everybody_who_can_connect_may_do_everything_but_resolve_references() {
         let peer = Peer { uid: 1001, gid: 1001, pid: None, groups: vec![2000, 1001] };
-        assert!(peer.check(None, Operations::ALL).is_ok());
+        assert!(peer.check(None, Operations::UNLISTED).is_ok());
+        assert!(peer.check(None, Operations::of(Operation::Secrets)).is_err());
         let list = access("gid:2000=encrypt").unwrap();
         assert!(peer.check(Some(&list), Operations::of(Operation::Encrypt)).is_ok());
         assert!(peer.check(Some(&list), Operations::NONE).is_ok());

@@ -54,8 +54,8 @@ impl<'a> Account<'a> {
         if let Some(record) = &mut self.record {
             record.facts = answer.take_facts();
             record.status = answer.status();
-            let (items, failed_items) = (record.facts.items.unwrap_or(0), record.facts.failed_items);
-            record.outcome = Answered::of(record.status, items, failed_items);
+            let batch = record.facts.batch();
+            record.outcome = Answered::of(record.status, batch.items, batch.failed);
             record.sent = answer.body_len();
         }
     }

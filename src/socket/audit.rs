@@ -31,9 +31,29 @@ const MOST_KINDS: usize = 512;
 pub struct Facts {
     /// The key, where there was one alone.
     pub key_id: Option<KeyId>,
-    /// Of a batch.
-    pub items: Option<usize>,
-    pub failed_items: usize,
+    /// What was asked for, where that was secrets by reference.
+    pub references: Option<Box<str>>,
+    pub batch: Option<Box<Batch>>,
+}
+
+/// How many items a batch had.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Batch {
+    pub items: usize,
+    pub failed: usize,
+}
+
+impl Facts {
+    /// The same of a batch.
+    #[must_use]
+    pub fn of_batch(self, items: usize, failed: usize) -> Self {
+        Self { batch: Some(Box::new(Batch { items, failed })), ..self }
+    }
+
+    /// What it says of a batch; of a single request, that it had no items.
+    pub fn batch(&self) -> Batch {
+        self.batch.as_deref().copied().unwrap_or_default()
+    }
 }
 
 /// One request, as the audit sees it.
@@ -66,9 +86,10 @@ impl Folded {
         if self.untold > 0 {
             record.received += self.sum.received;
             record.sent += self.sum.sent;
-            record.facts.failed_items += self.sum.facts.failed_items;
-            let items = [record.facts.items, self.sum.facts.items];
-            record.facts.items = items.into_iter().flatten().reduce(|one, other| one + other);
+            let (one, all) = (record.facts.batch(), self.sum.facts.batch());
+            if record.facts.batch.is_some() || self.sum.facts.batch.is_some() {
+                record.facts = record.facts.of_batch(one.items + all.items, one.failed + all.failed);
+            }
         }
         self.untold += 1;
         self.sum = record;
@@ -162,8 +183,9 @@ fn tell(record: &Record, repeated: Option<u64>) {
                 gid = peer.map(|peer| peer.gid),
                 pid = peer.and_then(|peer| peer.pid),
                 key_id = facts.key_id.as_ref().map(KeyId::as_str),
-                items = facts.items,
-                failed_items = facts.items.map(|_| facts.failed_items),
+                references = facts.references.as_deref(),
+                items = facts.batch.as_ref().map(|batch| batch.items),
+                failed_items = facts.batch.as_ref().map(|batch| batch.failed),
                 received = record.received,
                 sent = record.sent,
                 microseconds = u64::try_from(record.took.as_micros()).unwrap_or(u64::MAX),

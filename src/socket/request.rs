@@ -21,7 +21,7 @@ use super::{
     body::{self, Wanted},
     connection::Activity,
     inflight::Hold,
-    kms,
+    kms, resolve,
     route::Route,
     transit::{self, octets},
 };
@@ -130,6 +130,7 @@ impl Asked<'_> {
             Route::Transit(operation) => self.transit(operation, body, hold).await,
             Route::DataKey(form) => self.data_key(form, body, hold).await,
             Route::Sync => self.sync(body, hold).await,
+            Route::Resolve => self.resolve(body, hold).await,
             Route::Key => {
                 let read = |keyring: Arc<Keyring>| transit::keys::read(&keyring, &live.name, live.formats);
                 self.keyring().await.map(read)
@@ -197,6 +198,11 @@ impl Asked<'_> {
     ) -> Result<Answer, Answer> {
         let body = self.read(body, 0, hold).await?;
         Ok(form.run(&*self.keyring().await?, self.live.formats, &body))
+    }
+
+    async fn resolve(&self, body: Incoming, hold: &mut Hold) -> Result<Answer, Answer> {
+        let body = self.read(body, 0, hold).await?;
+        Ok(resolve::answer(self.service.upstream.as_ref(), &body).await)
     }
 
     async fn sync(&self, body: Incoming, hold: &mut Hold) -> Result<Answer, Answer> {

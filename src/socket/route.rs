@@ -1,5 +1,5 @@
 //! Which request goes where: from a method and a path to what is asked for, what leave that needs, and what it is counted
-//! as. How each is answered is in `transit`, `admin` and `kms`.
+//! as. How each is answered is in `transit`, `admin`, `kms` and `resolve`.
 
 use hyper::{Method, Uri};
 
@@ -18,6 +18,7 @@ pub enum Route {
     Keyring,
     ActiveKey,
     Sync,
+    Resolve,
     Status,
     Alive,
     Ready,
@@ -88,6 +89,7 @@ impl Route {
             "/keyring" => Self::Keyring,
             "/keyring/active" => Self::ActiveKey,
             "/keyring/vault/sync" => Self::Sync,
+            "/v1/resolve" => Self::Resolve,
             "/status" => Self::Status,
             "/livez" => Self::Alive,
             "/readyz" => Self::Ready,
@@ -98,7 +100,7 @@ impl Route {
 
     const fn methods(self) -> &'static str {
         match self {
-            Self::Transit(_) | Self::DataKey(_) | Self::Sync => "POST, PUT",
+            Self::Transit(_) | Self::DataKey(_) | Self::Sync | Self::Resolve => "POST, PUT",
             Self::KeyNames => "GET, LIST",
             Self::Kms(_) => "POST",
             _ => "GET",
@@ -116,6 +118,7 @@ impl Route {
             Self::DataKey(_) => Operation::DataKey,
             Self::Key | Self::KeyNames | Self::Keyring | Self::ActiveKey | Self::Status => Operation::Status,
             Self::Sync => Operation::Sync,
+            Self::Resolve => Operation::Secrets,
             Self::Metrics => Operation::Metrics,
             Self::Kms(_) => Operation::Kms,
             Self::Alive | Self::Ready => return Operations::NONE,
@@ -133,6 +136,7 @@ impl Route {
                 metrics::Operation::Status
             }
             Self::Sync => metrics::Operation::Sync,
+            Self::Resolve => metrics::Operation::Resolve,
             Self::Metrics => metrics::Operation::Metrics,
             Self::Alive | Self::Ready => metrics::Operation::Health,
             Self::Kms(kms::Call::Status) => metrics::Operation::KmsStatus,
@@ -169,6 +173,8 @@ mod tests {
             ("GET", "/v1/transit/keys/keyring", Ok(Route::Key)),
             ("LIST", "/v1/transit/keys", Ok(Route::KeyNames)),
             ("GET", "/v1/transit/keys/?list=true", Ok(Route::KeyNames)),
+            ("POST", "/v1/resolve", Ok(Route::Resolve)),
+            ("GET", "/v1/resolve", Err(405)),
             ("GET", "/keyring/", Ok(Route::Keyring)),
             ("GET", "/livez", Ok(Route::Alive)),
             ("GET", "/v1/transit/encrypt/keyring", Err(405)),

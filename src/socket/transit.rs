@@ -157,7 +157,7 @@ impl Run<'_> {
             _ => 400,
         };
         if batch {
-            facts = Facts { items: Some(items.len()), failed_items: failed, ..facts };
+            facts = facts.of_batch(items.len(), failed);
         }
         if self.operation != Operation::Decrypt {
             count(self.keyring.active(), self.format, items.len() - failed);

@@ -7,7 +7,11 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{secret::Secret, settings, vault::Session};
+use crate::{
+    secret::Secret,
+    settings,
+    vault::{Place, Session, VaultError},
+};
 
 /// Requests of operators that may wait. More than that has nothing to add.
 const MAX_ASKED: usize = 256;
@@ -15,14 +19,21 @@ const MAX_ASKED: usize = 256;
 /// Clients with unknown keys that may wait; further ones are answered from the keys that are there.
 const MAX_LOOKING: usize = 256;
 
+/// Secrets that are to be read in the keyring's session. Further ones wait to get into this line.
+const MAX_READING: usize = 64;
+
 /// Tells whoever asked how it went; dropped, that nothing was done.
 pub type Done = oneshot::Sender<Result<(), String>>;
+
+/// Hands over what was read.
+pub type Read = oneshot::Sender<Result<Secret<String>, VaultError>>;
 
 /// Asks the sync to run; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SyncHandle {
     asked: mpsc::Sender<Request>,
     looking: mpsc::Sender<Done>,
+    reading: mpsc::Sender<(Place, Read)>,
     /// Whether a sync has ended, well or not; it is told again at each change.
     ended: watch::Receiver<bool>,
 }
@@ -34,6 +45,8 @@ pub enum Request {
     SyncWith(Secret<String>, Done),
     /// A ciphertext names a key that is not held.
     Look(Done),
+    /// Another secret is wanted, by the right of the keyring's session.
+    Read(Place, Read),
     /// The settings have changed.
     Change(Box<(Session, settings::Keyring)>, Done),
 }
@@ -43,6 +56,7 @@ pub enum Request {
 pub struct Queue {
     asked: mpsc::Receiver<Request>,
     looking: mpsc::Receiver<Done>,
+    reading: mpsc::Receiver<(Place, Read)>,
     /// Taken from the line and not worked off yet.
     put_off: VecDeque<Request>,
     ended: watch::Sender<bool>,
@@ -51,9 +65,16 @@ pub struct Queue {
 pub fn new() -> (SyncHandle, Queue) {
     let (asked, asked_end) = mpsc::channel(MAX_ASKED);
     let (looking, looking_end) = mpsc::channel(MAX_LOOKING);
+    let (reading, reading_end) = mpsc::channel(MAX_READING);
     let (ended, told) = watch::channel(false);
-    let queue = Queue { asked: asked_end, looking: looking_end, put_off: VecDeque::new(), ended };
-    (SyncHandle { asked, looking, ended: told }, queue)
+    let queue = Queue {
+        asked: asked_end,
+        looking: looking_end,
+        reading: reading_end,
+        put_off: VecDeque::new(),
+        ended,
+    };
+    (SyncHandle { asked, looking, reading, ended: told }, queue)
 }
 
 impl SyncHandle {
@@ -91,6 +112,16 @@ impl SyncHandle {
         }
     }
 
+    /// Reads a secret in the keyring's session; `None` when the daemon is stopping.
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub async fn read(&self, place: Place) -> Option<Result<Secret<String>, VaultError>> {
+        let (done, outcome) = oneshot::channel();
+        self.reading.send((place, done)).await.ok()?;
+        outcome.await.ok()
+    }
+
     /// Looks for new keys, unless that was done a moment ago. The caller bounds how long it waits.
     pub async fn look_for_new_keys(&self) {
         let (done, outcome) = oneshot::channel();
@@ -115,10 +146,21 @@ impl Queue {
                     biased;
                     request = self.asked.recv() => request?,
                     Some(done) = self.looking.recv() => Request::Look(done),
+                    Some((place, done)) = self.reading.recv() => Request::Read(place, done),
                 },
             };
             if !request.is_abandoned() {
                 return Some(request);
+            }
+        }
+    }
+
+    /// That the server cannot be reached holds for all who wait to read: each in turn would wait as long to hear it.
+    pub fn refuse_readers(&mut self, error: &VaultError) {
+        while let Some(same) = error.for_others() {
+            match self.reading.try_recv() {
+                Ok((_, done)) => drop(done.send(Err(same))),
+                Err(_) => return,
             }
         }
     }
@@ -143,6 +185,7 @@ impl Request {
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Sync(done) | Self::SyncWith(_, done) | Self::Look(done) => done.is_closed(),
+            Self::Read(_, done) => done.is_closed(),
             Self::Change(..) => false,
         }
     }

@@ -120,7 +120,7 @@ impl Session {
             return Err(VaultError::Policy { path });
         }
         if matches!(self.settings.auth, Auth::Token(_)) && !self.credential_changed() {
-            return Err(VaultError::BadToken(token::SETTING));
+            return Err(VaultError::BadToken(self.settings.named_in.token));
         }
         if let Some((wait, why)) = self.denials.waiting() {
             return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
@@ -184,7 +184,7 @@ impl Session {
             tracing::warn!(
                 seconds_left,
                 "the token expires and cannot be renewed: put a new one into {}",
-                token::SETTING
+                self.settings.named_in.token
             );
             lease.last();
         }
@@ -245,7 +245,9 @@ impl Session {
 
     async fn try_to_log_in(&mut self) -> Result<Lease, VaultError> {
         match &self.settings.auth {
-            Auth::Token(credential) => token::log_in(&self.transport, credential).await,
+            Auth::Token(credential) => {
+                token::log_in(&self.transport, credential, self.settings.named_in.token).await
+            }
             Auth::Kubernetes(settings) => kubernetes::log_in(&self.transport, settings).await,
             Auth::AppRole(settings) => {
                 approle::log_in(&self.transport, settings, &mut self.memory, &self.metrics).await

@@ -85,7 +85,12 @@ impl Transport {
             _ => tls::unused()?,
         };
         let namespace = settings.namespace.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
-        Ok(Self { http: client(tls)?, host: settings.host.clone(), namespace, setting: "keyring_vault_host" })
+        Ok(Self {
+            http: client(tls)?,
+            host: settings.host.clone(),
+            namespace,
+            setting: settings.named_in.host,
+        })
     }
 
     /// The same way of asking, for a server that is not Vault: its own URLs, the same trust, no namespace.

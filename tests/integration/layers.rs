@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("vault", &["secret", "keyring", "settings", "metrics"]),
     // 3: never each other
     ("sync", &["secret", "keyring", "settings", "vault", "metrics"]),
+    ("references", &["secret", "settings", "vault", "metrics"]),
     ("socket", &["secret", "keyring", "cipher", "settings", "metrics", "logging"]),
     // leaves
     ("signals", &[]),
@@ -26,8 +27,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "secret", "keyring", "cipher", "settings", "vault", "sync", "socket", "metrics", "logging",
-            "signals", "systemd",
+            "secret",
+            "keyring",
+            "cipher",
+            "settings",
+            "vault",
+            "sync",
+            "references",
+            "socket",
+            "metrics",
+            "logging",
+            "signals",
+            "systemd",
         ],
     ),
     ("doctor", &["keyring", "settings", "vault", "socket", "metrics"]),

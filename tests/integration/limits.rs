@@ -12,7 +12,7 @@ use keyringd::{
     metrics::Metrics,
     secret::Secret,
     settings::Audit,
-    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, transit::Formats},
+    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, resolve, transit::Formats},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -378,6 +378,10 @@ impl Upstream for NoVault {
 
     fn first_outcome(&self) -> Answered<'_, ()> {
         Box::pin(async {})
+    }
+
+    fn resolve<'a>(&'a self, _: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>> {
+        Box::pin(std::future::pending())
     }
 
     fn describe(&self) -> Value {

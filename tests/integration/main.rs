@@ -29,6 +29,7 @@ mod memory;
 mod metrics;
 mod outage;
 mod readme;
+mod references;
 mod reload;
 mod secrets;
 mod session;

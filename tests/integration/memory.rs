@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{
     Daemon, OpenBao,
     daemon::{PROGRAM, kongs_settings},
+    wait_for,
 };
 
 /// Long and unlike anything else, so that finding it means finding it.
@@ -90,6 +91,24 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_no_more_than_it_must() {
 }
 
 #[test]
+fn a_secret_by_reference_is_kept_for_as_long_as_it_serves_and_is_nowhere_once_it_is_gone() {
+    let (server, text) = (OpenBao::dev(), "a-secret-by-reference-Vn4kT8xW2qL6");
+    server.put_record("first", FIRST);
+    server.api("POST", "secret/data/a", &json!({ "data": { "b": text } }));
+    let access = format!("uid:{}=all", nix::unistd::geteuid());
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_ACCESS", &access)]);
+    let ask = || daemon.post("/v1/resolve", &json!({ "reference": "{vault://hcv/a/b?ttl=1}" }));
+    assert_eq!(ask().at("/data/value"), text);
+    // As it is kept, and in the buffer of the connection to Vault until the next answer.
+    let held = count(&memory(&daemon), text.as_bytes());
+    assert!((1..=2).contains(&held), "{held} times");
+    server.api("DELETE", "secret/data/a", &json!(null));
+    wait_for("its end", || (ask().status == 404).then_some(()));
+    daemon.sync();
+    wait_for("it to be nowhere", || (count(&memory(&daemon), text.as_bytes()) == 0).then_some(()));
+}
+
+#[test]
 fn it_is_kept_out_of_dumps_and_locked_where_it_may_be() {
     let server = OpenBao::dev();
     server.put_record("first", FIRST);
@@ -117,7 +136,7 @@ fn it_is_kept_out_of_dumps_and_locked_where_it_may_be() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    crate::support::wait_for("its socket", || socket.exists().then_some(()));
+    wait_for("its socket", || socket.exists().then_some(()));
     let looked = Command::new("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--", "head", "-c", "1"])
         .arg(format!("/proc/{}/mem", other.id()))
@@ -138,7 +157,7 @@ fn under_a_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i32>, Strin
     command.env("KONG_KEYRING_SOCKET_PATH", folder.path().join("s")).envs(more.iter().copied());
     let log = folder.path().join("log");
     let mut child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
-    let ended = crate::support::wait_for("its end, or its socket", || {
+    let ended = wait_for("its end, or its socket", || {
         let ended = child.try_wait().unwrap();
         (ended.is_some() || folder.path().join("s").exists()).then_some(ended)
     });

@@ -98,6 +98,12 @@ fn the_how_to_of_references_works_as_printed() {
 }
 
 #[test]
+fn the_how_to_of_other_secrets_works_as_printed() {
+    let port = free_port().to_string();
+    run_section("Other secrets by reference", "", &[("8200", &port)]);
+}
+
+#[test]
 fn the_how_to_of_moving_works_as_printed() {
     let port = free_port().to_string();
     run_section("Move from Transit", "", &[("8200", &port)]);

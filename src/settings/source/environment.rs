@@ -18,7 +18,7 @@ use crate::{
         credential::Credential,
         keys::{self, VARIABLE_PREFIX},
         pem,
-        reference::is_reference,
+        reference::{is_of_either_notation, is_reference},
         resolve::Variable,
     },
 };
@@ -61,6 +61,22 @@ impl Source for Environment {
 /// those that settings refer to.
 pub fn secret_variables(referred: &BTreeSet<String>) -> Vec<SecretVariable> {
     secrets_among(all(), referred)
+}
+
+/// The variables of this process whose whole value is a reference, in either notation: names and references.
+pub fn references() -> Vec<(String, String)> {
+    references_among(all())
+}
+
+fn references_among(all: impl Iterator<Item = (OsString, Held)>) -> Vec<(String, String)> {
+    let reference = |(name, held): (OsString, Held)| match held {
+        Held::Here(text) => {
+            let (name, text) = (name.into_string().ok()?, text.into_string().ok()?);
+            is_of_either_notation(&text).then_some((name, text))
+        }
+        Held::Moved(_) => None,
+    };
+    all.filter_map(reference).collect()
 }
 
 /// Where systemd put this service's credentials.
@@ -133,7 +149,12 @@ fn secrets_among(
 /// A reference is no secret, and what it refers to is moved by itself. Nor is the path of a private key: whoever reads it
 /// reads the file.
 fn is_no_secret(key: &keys::Key, value: &str) -> bool {
-    let pems = [keys::VAULT_CERT_AUTH_CERT.name, keys::VAULT_CERT_AUTH_CERT_KEY.name];
+    let pems = [
+        keys::VAULT_CERT_AUTH_CERT.name,
+        keys::VAULT_CERT_AUTH_CERT_KEY.name,
+        keys::HCV_CERT_AUTH_CERT.name,
+        keys::HCV_CERT_AUTH_CERT_KEY.name,
+    ];
     is_reference(value) || (pems.contains(&key.name) && pem::is_path(value))
 }
 
@@ -238,6 +259,20 @@ mod tests {
         assert_eq!(shown(&found), expected);
         assert_eq!(found.mistakes[0].0.to_string(), "KONG_KEYRING_VAULT_MOUNT_FILE");
         assert!(found.mistakes[1].1.contains("or in KONG_KEYRING_VAULT_PATH"), "{:?}", found.mistakes[1]);
+    }
+
+    #[test]
+    fn variables_that_are_references_are_found_in_both_notations() {
+        let all = [
+            ("A", "{vault://hcv/a/b}"),
+            ("B", "$secret://vault/1/a/b"),
+            ("C", "$env://X"),
+            ("D", "see {vault://hcv/a/b}"),
+            ("E", "{vault://hcv/a/b"),
+            ("HOME", "/root"),
+        ];
+        let names: Vec<_> = references_among(environment(&all)).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["A", "B", "C"]);
     }
 
     #[test]

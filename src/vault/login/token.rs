@@ -13,8 +13,6 @@ use crate::{
     },
 };
 
-pub const SETTING: &str = "keyring_vault_token";
-
 #[derive(Deserialize)]
 struct Lookup {
     data: Data,
@@ -27,10 +25,15 @@ struct Data {
     renewable: bool,
 }
 
-pub async fn log_in(transport: &Transport, credential: &Credential) -> Result<Lease, VaultError> {
+/// `setting` is the one that holds the token.
+pub async fn log_in(
+    transport: &Transport,
+    credential: &Credential,
+    setting: &str,
+) -> Result<Lease, VaultError> {
     let token = credential
         .read()
-        .map_err(|error| VaultError::no_credential("token", format!("{SETTING}: {error}")))?;
+        .map_err(|error| VaultError::no_credential("token", format!("{setting}: {error}")))?;
     let answer =
         transport.send(Request::get(transport.url(["auth", "token", "lookup-self"])).token(&token)).await?;
     let (ttl, renewable) = match answer.json::<Lookup>() {
