@@ -321,15 +321,21 @@ impl Syncer {
         }
     }
 
-    /// The report first: whoever sees the new keyring finds its sync in the status.
+    /// The report first, since whoever sees the new keyring finds its sync in the status; the word that there is something new
+    /// last, since whoever waits for it looks for the keyring.
     fn publish(&mut self, keyring: Option<Keyring>, now: SystemTime) {
         self.report.last_success = Some(now);
-        self.publish_report();
-        let Some(keyring) = keyring else { return };
+        self.published.set_report(self.report.clone());
+        if let Some(keyring) = keyring {
+            self.publish_keyring(keyring);
+        }
+        self.queue.tell_of_change();
+    }
+
+    fn publish_keyring(&self, keyring: Keyring) {
         let (before, keys) = (self.published.keyring(), keyring.key_count());
         let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
         self.published.publish(keyring);
-        self.queue.tell_of_change();
         if before.is_none_or(|before| *before.active().key.id() != id) {
             tracing::info!(key_id = %id, version, keys, "active key");
         }
