@@ -1,7 +1,7 @@
 //! The one table of keys: names, defaults, what is accepted, what it is for.
 //!
 //! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all come from here. How a value is
-//! read is in `value`, what the values add up to in `settings`.
+//! read is in `value`, what the values add up to in `whole`. The file is longer than most: it is one table.
 
 use std::fmt::Write as _;
 
