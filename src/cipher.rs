@@ -11,7 +11,7 @@ pub mod stream;
 mod transit;
 
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use crate::keyring::{HeldKey, KeyId, Keyring};
 pub use message::{Message, Nonces};
@@ -30,7 +30,7 @@ pub enum Format {
 
 /// Bytes in the buffer that they were sealed or opened in: wiped when dropped, and never moved.
 pub struct Payload {
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
@@ -138,12 +138,7 @@ pub fn open_text<'k>(
 }
 
 /// Seals the plaintext that stands behind [`ROOM`] free bytes into the native format's binary form, where it is.
-pub fn seal_binary(
-    held: &HeldKey,
-    buffer: Zeroizing<Vec<u8>>,
-    nonces: &mut Nonces,
-    associated_data: &[u8],
-) -> Payload {
+pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
     native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
 }
 
@@ -154,7 +149,7 @@ pub fn seal_binary(
 /// As [`open_text`].
 pub fn open_bytes<'k>(
     keyring: &'k Keyring,
-    sealed: &mut Zeroizing<Vec<u8>>,
+    sealed: &mut Vec<u8>,
     associated_data: &[u8],
     kong_fields: bool,
 ) -> Result<Opened<'k>, OpenError> {
@@ -200,7 +195,7 @@ fn seal_in_place<A: AeadInOut>(
 /// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`. What does not open is wiped.
 fn open_in_place<A: AeadInOut>(
     aead: &A,
-    mut buffer: Zeroizing<Vec<u8>>,
+    mut buffer: Vec<u8>,
     start: usize,
     associated_data: &[u8],
 ) -> Result<Payload, OpenError> {

@@ -8,6 +8,7 @@ pub mod key;
 pub mod name;
 pub mod published;
 pub mod record;
+mod xaes;
 
 use std::{
     cmp::Reverse,

@@ -1,35 +1,34 @@
 //! Counters and gauges for Prometheus, in the OpenMetrics text format. Fixed label sets: no ID, path or error text is
 //! ever a label. Nothing of ours is imported here; whoever has something to count holds the [`Metrics`].
 //!
-//! What is told apart is in `labels`, what is set at a scrape in `gauges`. Counting takes no lock that a scrape holds for
-//! long, and finds its series without looking it up.
+//! What is told apart is in `labels`, what is set at a scrape in `gauges`, how long requests took in `latency`. A request is
+//! counted without a lock, and finds its series without looking it up.
 
 mod gauges;
 mod labels;
+mod latency;
 
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
 pub use gauges::State;
 use gauges::{Gauges, TokenLife};
 pub use labels::{Answered, Operation, Outcome};
+use latency::Latency;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// From a request on one field, which takes microseconds, to a body of many megabytes.
-const SECONDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.1, 1.0, 5.0];
 
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 type ByOutcome = Family<Labels<1>, Counter>;
 
 /// One series an operation and outcome, made at the start.
-type Requests = [[Histogram; Answered::ALL.len()]; Operation::ALL.len()];
+type Requests = [[Latency; Answered::ALL.len()]; Operation::ALL.len()];
 
 /// All that is counted.
 #[derive(Debug)]
@@ -99,8 +98,7 @@ impl Default for Metrics {
 }
 
 fn requests(registry: &mut Registry) -> Requests {
-    let family =
-        Family::<Labels<2>, Histogram, fn() -> Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
+    let family = Family::<Labels<2>, Latency>::default();
     let series = |operation: Operation, outcome: Answered| {
         let labels = [("operation", operation.name()), ("outcome", outcome.name())];
         family.get_or_create(&labels).clone()
@@ -128,7 +126,7 @@ impl Metrics {
 
     /// A request was answered: how, in what time, with how many bytes in and out.
     pub fn answered(&self, operation: Operation, outcome: Answered, took: Duration, bytes: (usize, usize)) {
-        self.requests[operation as usize][outcome as usize].observe(took.as_secs_f64());
+        self.requests[operation as usize][outcome as usize].observe(took);
         self.received[operation as usize].inc_by(bytes.0 as u64);
         self.sent[operation as usize].inc_by(bytes.1 as u64);
     }

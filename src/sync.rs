@@ -175,7 +175,7 @@ impl Syncer {
         let before = std::mem::replace(&mut self.session, session);
         let delay = self.scheduled_sync().await;
         before.end().await;
-        delay
+        delay.min(schedule::out_of_step(self.interval, backoff::random()))
     }
 
     fn looked_a_moment_ago(&self) -> bool {
@@ -185,6 +185,7 @@ impl Syncer {
     /// The sync that was due; answers how long to wait until the next, longer with each failure.
     async fn scheduled_sync(&mut self) -> Duration {
         let random = backoff::random();
+        let in_step = self.report.failures > 0 || self.report.last_success.is_none();
         let outcome = self.sync().await;
         self.report.failures = match &outcome {
             Ok(()) => 0,
@@ -192,6 +193,7 @@ impl Syncer {
         };
         self.publish_report(); // first, so that the status knows what the log says
         match outcome {
+            Ok(()) if in_step => schedule::out_of_step(self.interval, random),
             Ok(()) => schedule::after_success(self.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
@@ -203,12 +205,17 @@ impl Syncer {
         }
     }
 
-    /// A sync that somebody asked for. A failure changes nothing about when the next is due.
+    /// A sync that somebody asked for. Many may be asked at once, so the next is due when it was; sooner only where Vault
+    /// was thought to be away.
     async fn asked_sync(&mut self, next: &mut Instant) -> Result<(), String> {
+        let was_away = self.report.failures > 0;
         let outcome = self.sync().await;
         self.publish_report();
         match &outcome {
-            Ok(()) => *next = Instant::now() + schedule::after_success(self.interval, backoff::random()),
+            Ok(()) if was_away => {
+                *next = Instant::now() + schedule::out_of_step(self.interval, backoff::random());
+            }
+            Ok(()) => {}
             Err(error) => {
                 tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}");
             }

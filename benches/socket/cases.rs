@@ -1,11 +1,13 @@
 //! The cases: which request in which shape and size from how many connections, and one of them run against each server.
 
+use std::fmt;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::{
     Effort, echo,
-    load::{Measured, Target},
+    load::{self, Asking, Measured, Target},
     servers::Servers,
 };
 
@@ -24,6 +26,23 @@ pub struct Case {
     /// Of one plaintext.
     pub bytes: usize,
     pub connections: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, shape, bytes, connections } = self;
+        let shape = match shape {
+            Shape::Json => "JSON".to_owned(),
+            Shape::Octets => "octets".to_owned(),
+            Shape::Batch(items) => format!("batch of {items} ×"),
+        };
+        let bytes = match bytes {
+            mebi if mebi >> 20 > 0 => format!("{} MiB", mebi >> 20),
+            kibi if kibi >> 10 > 0 => format!("{} KiB", kibi >> 10),
+            bytes => format!("{bytes} B"),
+        };
+        write!(out, "{operation} {shape} {bytes}, {connections} conn.")
+    }
 }
 
 /// A case, and what it took of each server. OpenBao has no octets.
@@ -51,20 +70,20 @@ pub fn all() -> Vec<Case> {
 
 pub fn run(case: &Case, servers: &Servers, effort: Effort) -> Outcome {
     let ours = servers.keyringd.target();
-    let request = request_for(case, &ours, "");
+    let asking = asking(case, &ours, &[]);
     // The echo gets the same bytes in, and gives as many out.
-    let header = format!("{}: {}\r\n", echo::ANSWER, ours.answer_len(&request));
-    let for_echo = request_for(case, &ours, &header);
-    let token = format!("x-vault-token: {}\r\n", servers.token());
+    let mut for_echo = asking.clone();
+    for_echo.headers_mut().insert(echo::ANSWER, ours.answer(&asking).len().into());
     let theirs = servers.openbao();
-    let for_openbao = (case.shape != Shape::Octets).then(|| request_for(case, &theirs, &token));
+    let token = [("x-vault-token", servers.token())];
+    let for_openbao = (case.shape != Shape::Octets).then(|| self::asking(case, &theirs, &token));
     // In turn, so that whatever else the machine does meets all of them.
     let mut rounds: [Vec<Measured>; 3] = Default::default();
     for _ in 0..effort.rounds {
-        rounds[0].push(ours.load(&request, case.connections, effort.time));
+        rounds[0].push(ours.load(&asking, case.connections, effort.time));
         rounds[1].push(servers.echo.target().load(&for_echo, case.connections, effort.time));
-        if let Some(request) = &for_openbao {
-            rounds[2].push(theirs.load(request, case.connections, effort.time));
+        if let Some(asking) = &for_openbao {
+            rounds[2].push(theirs.load(asking, case.connections, effort.time));
         }
     }
     let [keyringd, echo, openbao] = rounds.map(merged);
@@ -73,34 +92,38 @@ pub fn run(case: &Case, servers: &Servers, effort: Effort) -> Outcome {
 
 /// The medians of some rounds, and all of their latencies, sorted.
 fn merged(rounds: Vec<Measured>) -> Option<Measured> {
-    let median = |value: fn(&Measured) -> f64| {
-        let mut values: Vec<_> = rounds.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied()
-    };
-    let (per_second, cpu) = (median(|one| one.per_second)?, median(|one| one.cpu)?);
+    if rounds.is_empty() {
+        return None;
+    }
+    let median = |value: fn(&Measured) -> f64| crate::median(rounds.iter().map(value).collect());
+    let (per_second, cpu, peak) =
+        (median(|one| one.per_second), median(|one| one.cpu), median(|one| one.peak));
     let mut latencies: Vec<_> = rounds.into_iter().flat_map(|one| one.latencies).collect();
     latencies.sort_unstable();
-    Some(Measured { per_second, latencies, cpu })
+    Some(Measured { per_second, latencies, cpu, peak })
 }
 
-/// A whole request. What is to be decrypted, the server has sealed.
-fn request_for(case: &Case, server: &Target<'_>, header: &str) -> Vec<u8> {
+/// A request of that case. What is to be decrypted, the server has sealed.
+fn asking(case: &Case, server: &Target<'_>, headers: &[(&str, &str)]) -> Asking {
     let plaintext = vec![b'p'; case.bytes];
-    let seal = if case.shape == Shape::Octets {
-        http("encrypt", &format!("{header}{OCTETS}"), &plaintext)
-    } else {
-        let one = json!({ "plaintext": BASE64_STANDARD.encode(&plaintext) });
-        http("encrypt", header, many(case.shape, one).to_string().as_bytes())
+    let post = |operation: &str, headers: &[(&str, &str)], body: Vec<u8>| {
+        load::post(&format!("transit/{operation}/keyring"), headers, body)
     };
+    if case.shape == Shape::Octets {
+        let octets = [("content-type", "application/octet-stream")];
+        let seal = post("encrypt", &octets, plaintext);
+        return if case.operation == "encrypt" {
+            seal
+        } else {
+            post("decrypt", &octets, server.answer(&seal).to_vec())
+        };
+    }
+    let one = json!({ "plaintext": BASE64_STANDARD.encode(&plaintext) });
+    let seal = post("encrypt", headers, many(case.shape, one).to_string().into_bytes());
     if case.operation == "encrypt" {
         return seal;
     }
-    let sealed = server.answer(&seal);
-    if case.shape == Shape::Octets {
-        return http("decrypt", &format!("{header}{OCTETS}"), &sealed);
-    }
-    let sealed: Value = serde_json::from_slice(&sealed).unwrap();
+    let sealed: Value = serde_json::from_slice(&server.answer(&seal)).unwrap();
     let data = &sealed["data"];
     let open = match case.shape {
         Shape::Batch(_) => {
@@ -110,22 +133,12 @@ fn request_for(case: &Case, server: &Target<'_>, header: &str) -> Vec<u8> {
         }
         _ => json!({ "ciphertext": data["ciphertext"] }),
     };
-    http("decrypt", header, open.to_string().as_bytes())
+    post("decrypt", headers, open.to_string().into_bytes())
 }
-
-const OCTETS: &str = "content-type: application/octet-stream\r\n";
 
 fn many(shape: Shape, one: Value) -> Value {
     match shape {
         Shape::Batch(items) => json!({ "batch_input": vec![one; items] }),
         _ => one,
     }
-}
-
-fn http(operation: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let len = body.len();
-    let head = format!(
-        "POST /v1/transit/{operation}/keyring HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {len}\r\n\r\n"
-    );
-    [head.as_bytes(), body].concat()
 }

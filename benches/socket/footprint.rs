@@ -11,27 +11,20 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
 use crate::{
-    Effort,
-    load::Target,
-    servers::Server,
+    Effort, Fact,
+    load::{self, Asking, Target},
+    servers::{Server, Servers},
     support::{http, openbao::OpenBao, process::wait_for},
 };
 
-/// A fact, its value and the unit of it.
-pub struct Fact {
-    pub name: String,
-    pub value: f64,
-    pub unit: &'static str,
-}
-
-pub fn measure(effort: Effort) -> Vec<Fact> {
+pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     let fact = |name: &str, value: f64, unit| Fact { name: name.to_owned(), value, unit };
     let mut facts = Vec::new();
-    let openbao = OpenBao::dev();
+    let openbao = &servers.openbao;
     for at in 0..10 {
         openbao.put_record(&format!("key-{at}"), &format!("key text number {at} of thirty-two"));
     }
-    let (daemon, to_ready) = ready(&openbao, Path::new("keyring"));
+    let (daemon, to_ready) = ready(openbao, Path::new("keyring"));
     facts.push(fact("start to ready, 10 versions", to_ready.as_secs_f64() * 1000.0, "ms"));
     let idle: Vec<_> = (0..64).map(|_| connected(&daemon)).collect();
     facts.push(fact("resident, 10 keys and 64 idle connections", resident(daemon.target().pid), "KiB"));
@@ -46,8 +39,8 @@ pub fn measure(effort: Effort) -> Vec<Fact> {
     let mut rates = Vec::new();
     for keys in [1, 100, 1000] {
         let path = format!("map-{keys}");
-        put_map(&openbao, &path, keys);
-        let (daemon, _) = ready(&openbao, Path::new(&path));
+        put_map(servers, &path, keys);
+        let (daemon, _) = ready(openbao, Path::new(&path));
         if keys == 1000 {
             facts.push(fact("resident, 1000 keys", resident(daemon.target().pid), "KiB"));
         }
@@ -66,37 +59,30 @@ fn decrypts(daemons: &[(usize, Server)], effort: Effort) -> Vec<Fact> {
     for _ in 0..effort.rounds.max(1) * 3 {
         for (at, (keys, daemon)) in daemons.iter().enumerate() {
             let target = daemon.target();
-            let request = decrypt_request(&target, &format!("map-{keys}"));
-            rates[at].push(target.load(&request, 16, effort.time).per_second);
+            let asking = decrypt_asking(&target, &format!("map-{keys}"));
+            rates[at].push(target.load(&asking, 16, effort.time).per_second);
         }
     }
-    let one = |((keys, _), rates): (&(usize, Server), &mut Vec<f64>)| {
-        rates.sort_by(f64::total_cmp);
+    let one = |((keys, _), rates): (&(usize, Server), Vec<f64>)| {
         let name = format!("decrypt, octets, 1 KiB, 16 connections, {keys} keys");
-        Fact { name, value: rates[rates.len() / 2], unit: "requests/s" }
+        Fact { name, value: crate::median(rates), unit: "requests/s" }
     };
-    daemons.iter().zip(&mut rates).map(one).collect()
+    daemons.iter().zip(rates).map(one).collect()
 }
 
-fn decrypt_request(target: &Target<'_>, name: &str) -> Vec<u8> {
-    let request = |operation: &str, body: &[u8]| {
-        let head = format!(
-            "POST /v1/transit/{operation}/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        [head.as_bytes(), body].concat()
-    };
-    let sealed = target.answer(&request("encrypt", &[b'p'; 1024]));
-    request("decrypt", &sealed)
+fn decrypt_asking(target: &Target<'_>, name: &str) -> Asking {
+    let octets = [("content-type", "application/octet-stream")];
+    let sealed = target.answer(&load::post(&format!("transit/encrypt/{name}"), &octets, vec![b'p'; 1024]));
+    load::post(&format!("transit/decrypt/{name}"), &octets, sealed)
 }
 
-fn put_map(openbao: &OpenBao, path: &str, keys: usize) {
+fn put_map(servers: &Servers, path: &str, keys: usize) {
     let text = |at: usize| BASE64_STANDARD.encode([u8::try_from(at % 256).unwrap(); 24]) + &at.to_string();
     let keys: serde_json::Map<_, _> =
         (0..keys).map(|at| (format!("key-{at}"), Value::from(text(at)))).collect();
-    let data = json!({ "data": { "active": "key-0", "keys": keys } });
-    openbao.api("POST", &format!("secret/data/{path}"), &data);
+    let body = json!({ "data": { "active": "key-0", "keys": keys } }).to_string();
+    let token = [("x-vault-token", servers.token())];
+    servers.openbao().answer(&load::post(&format!("secret/data/{path}"), &token, body));
 }
 
 /// A daemon on that path, and how long it took from its start until it was ready.
@@ -133,7 +119,5 @@ fn connected(server: &Server) -> UnixStream {
 }
 
 fn resident(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    load::memory(pid, "VmRSS:")
 }

@@ -2,7 +2,8 @@
 //! sockets, in one run, on the same bytes.
 //!
 //! `cargo bench --bench socket` prints a table and writes `target/bench-socket.json`; `-- --short` runs everything for a
-//! moment, to see that it runs. Machines differ: the ratios are what counts. What was found is in `benches/README.md`.
+//! moment, to see that it runs; `-- 'encrypt JSON'` runs the cases with that in their names. Machines differ: the ratios
+//! are what counts. What was found is in `benches/README.md`.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,10 +15,12 @@
 
 mod cases;
 mod echo;
+mod fairness;
 mod footprint;
 mod load;
 mod report;
 mod servers;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::time::Duration;
@@ -29,6 +32,18 @@ pub struct Effort {
     pub rounds: usize,
 }
 
+/// A fact, its value and the unit of it.
+pub struct Fact {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if let [first, socket] = arguments.as_slice()
@@ -36,19 +51,26 @@ fn main() {
     {
         return echo::serve(socket.as_ref());
     }
-    let short = arguments.iter().any(|argument| argument == "--short");
-    let effort = if short {
+    let (options, wanted): (Vec<_>, Vec<_>) = arguments.iter().partition(|one| one.starts_with("--"));
+    let effort = if options.iter().any(|option| *option == "--short") {
         Effort { time: Duration::from_millis(50), rounds: 1 }
     } else {
         Effort { time: Duration::from_secs(1), rounds: 3 }
     };
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let folder = tempfile::tempdir().unwrap();
     let servers = servers::Servers::start(folder.path());
-    let results: Vec<_> = cases::all().iter().map(|case| cases::run(case, &servers, effort)).collect();
-    print!("{}", report::table(&results));
-    drop(servers);
-    let facts = footprint::measure(effort);
+    let cases = cases::all().into_iter().filter(|case| is_wanted(&case.to_string()));
+    let outcomes: Vec<_> = cases.map(|case| cases::run(&case, &servers, effort)).collect();
+    print!("{}", report::table(&outcomes));
+    let mut facts = Vec::new();
+    if is_wanted("fairness") {
+        facts.extend(fairness::measure(&servers, effort));
+    }
+    if is_wanted("footprint") {
+        facts.extend(footprint::measure(&servers, effort));
+    }
     print!("\n{}", report::facts(&facts));
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("../bench-socket.json");
-    std::fs::write(&path, report::json(&results, &facts)).unwrap();
+    std::fs::write(&path, report::json(&outcomes, &facts)).unwrap();
 }

@@ -4,19 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::{
-    cases::{Outcome, Shape},
-    footprint::Fact,
-    load::Measured,
-};
+use crate::{Fact, cases::Outcome, load::Measured};
 
 impl Measured {
-    /// The latency that this share of the requests did not exceed, in microseconds. They are sorted.
-    fn percentile(&self, thousandths: usize) -> u32 {
-        let at = (self.latencies.len() * thousandths / 1000).min(self.latencies.len().saturating_sub(1));
-        self.latencies.get(at).copied().unwrap_or(0)
-    }
-
     fn json(&self) -> Value {
         json!({
             "requests_per_second": self.per_second,
@@ -24,42 +14,30 @@ impl Measured {
             "p50_microseconds": self.percentile(500),
             "p99_microseconds": self.percentile(990),
             "p999_microseconds": self.percentile(999),
+            "peak_memory_kib": self.peak,
         })
     }
 }
 
-impl Outcome {
-    fn name(&self) -> String {
-        let case = &self.case;
-        let shape = match case.shape {
-            Shape::Json => "JSON".to_owned(),
-            Shape::Octets => "octets".to_owned(),
-            Shape::Batch(items) => format!("batch of {items}"),
-        };
-        format!("{} {shape} {} B, {} conn.", case.operation, case.bytes, case.connections)
-    }
-}
-
+/// A row a case: what keyringd came to, then the same as a ratio to each of the others, then what the slow requests took.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "| case | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs | of the echo | × OpenBao | CPU of OpenBao's |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+        "| case | requests/s | of the echo | × OpenBao | CPU µs | of OpenBao's | peak MiB | p50 µs | p99 µs | p99.9 µs | echo's p99.9 |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for outcome in outcomes {
-        let ours = &outcome.keyringd;
-        let of_echo = ours.per_second / outcome.echo.per_second;
-        let (times, cpu) = outcome.openbao.as_ref().map_or_else(Default::default, |theirs| {
+    for Outcome { case, keyringd: ours, echo, openbao } in outcomes {
+        let of_echo = ours.per_second / echo.per_second;
+        let (times, cpu) = openbao.as_ref().map_or_else(Default::default, |theirs| {
             (format!("{:.1}", ours.per_second / theirs.per_second), format!("1/{:.1}", theirs.cpu / ours.cpu))
         });
+        let [p50, p99, p999] = [500, 990, 999].map(|thousandths| ours.percentile(thousandths));
         let _ = writeln!(
             text,
-            "| {} | {:.0} | {} | {} | {} | {:.1} | {of_echo:.2} | {times} | {cpu} |",
-            outcome.name(),
+            "| {case} | {:.0} | {of_echo:.2} | {times} | {:.1} | {cpu} | {:.1} | {p50} | {p99} | {p999} | {} |",
             ours.per_second,
-            ours.percentile(500),
-            ours.percentile(990),
-            ours.percentile(999),
             ours.cpu,
+            ours.peak / 1024.0,
+            echo.percentile(999),
         );
     }
     text
@@ -75,7 +53,7 @@ pub fn facts(facts: &[Fact]) -> String {
 pub fn json(outcomes: &[Outcome], facts: &[Fact]) -> String {
     let outcome = |one: &Outcome| {
         json!({
-            "case": one.name(),
+            "case": one.case.to_string(),
             "keyringd": one.keyringd.json(),
             "echo": one.echo.json(),
             "openbao": one.openbao.as_ref().map(Measured::json),

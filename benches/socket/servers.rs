@@ -60,7 +60,7 @@ impl Drop for Server {
 pub struct Servers {
     pub keyringd: Server,
     pub echo: Server,
-    openbao: OpenBao,
+    pub openbao: OpenBao,
     openbao_socket: PathBuf,
 }
 
@@ -90,6 +90,7 @@ impl Servers {
         }
     }
 
+    /// OpenBao on its Unix socket, where a request may be large.
     pub fn openbao(&self) -> Target<'_> {
         let pid = self.openbao.child.as_ref().map_or(0, Child::id);
         Target { socket: &self.openbao_socket, pid }

@@ -5,7 +5,6 @@
 
 use aes_gcm::aead::AeadInOut as _;
 use hex_simd::AsciiCase;
-use zeroize::Zeroizing;
 
 use super::{Format, OpenError, Opened, Payload, SealError, find, transit::NONCE_LEN};
 use crate::keyring::{Key, Keyring};
@@ -15,7 +14,7 @@ pub const TEXT_PREFIX: &str = "$ke$1$-";
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
 pub fn seal_text(
     key: &Key,
-    mut buffer: Zeroizing<Vec<u8>>,
+    mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
     out: &mut Vec<u8>,
 ) -> Result<(), SealError> {
@@ -41,7 +40,7 @@ pub fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, Ope
     };
     let nonce = hex_simd::decode_to_vec(nonce).ok().and_then(|nonce| nonce.try_into().ok());
     let nonce: [u8; NONCE_LEN] = nonce.ok_or(OpenError::NotAuthentic)?;
-    let mut buffer = Zeroizing::new(hex_simd::decode_to_vec(sealed).map_err(|_| OpenError::NotAuthentic)?);
+    let mut buffer = hex_simd::decode_to_vec(sealed).map_err(|_| OpenError::NotAuthentic)?;
     let held = find(keyring, id)?;
     apply_keystream(&held.key, &nonce, &mut buffer);
     let plaintext = Payload { start: 0, end: buffer.len(), buffer };

@@ -2,8 +2,6 @@
 //!
 //! What the formats make of it is in their files.
 
-use zeroize::Zeroizing;
-
 use super::{Format, NoRandomness, SealError, TAG_LEN, kong, native, transit};
 use crate::keyring::HeldKey;
 
@@ -17,7 +15,7 @@ pub struct Nonces {
 /// A message being sealed in place: `free ‖ nonce ‖ plaintext`, then `free ‖ nonce ‖ ct ‖ tag`.
 pub struct Message {
     format: Format,
-    buffer: Zeroizing<Vec<u8>>,
+    buffer: Vec<u8>,
 }
 
 impl Nonces {
@@ -60,7 +58,7 @@ impl Message {
         len: usize,
         fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(format.nonce_len() + len + TAG_LEN));
+        let mut buffer = Vec::with_capacity(format.nonce_len() + len + TAG_LEN);
         buffer.resize(format.nonce_len(), 0);
         fill(&mut buffer)?;
         Ok(Self { format, buffer })

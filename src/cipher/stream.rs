@@ -135,7 +135,7 @@ pub fn seal(
     let mut segments = Segments::new(input, SEGMENT_LEN);
     while let Some(Place { position, last }) = segments.advance()? {
         cipher
-            .encrypt_in_place(position, last, MAGIC, &mut *segments.buffer)
+            .encrypt_in_place(position, last, MAGIC, &mut segments.buffer)
             .unwrap_or_else(|_| unreachable!("a segment is far below AES-GCM's limit of 64 GiB"));
         output.write_all(&segments.buffer).map_err(StreamError::Write)?;
         progress(segments.taken);
@@ -196,7 +196,7 @@ fn authenticate(
         if matches!(emit, Emit::Segment) {
             segment.clone_from(&segments.buffer);
         }
-        let opened = cipher.decrypt_in_place(position, last, MAGIC, &mut *segments.buffer);
+        let opened = cipher.decrypt_in_place(position, last, MAGIC, &mut segments.buffer);
         // One plaintext has one form: an empty segment stands for the empty plaintext, and not at the end of another.
         if opened.is_err() || (segments.buffer.is_empty() && position > 0) {
             return Err(StreamError::NotAuthentic);

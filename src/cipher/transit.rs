@@ -5,7 +5,6 @@
 //! <https://openbao.org/api-docs/secret/transit/>
 
 use base64_simd::STANDARD as BASE64;
-use zeroize::Zeroizing;
 
 use super::{Format, OpenError, Opened, open_in_place, seal_in_place};
 use crate::keyring::{HeldKey, Keyring};
@@ -16,7 +15,7 @@ pub const NONCE_LEN: usize = 12;
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
 pub fn seal_text(
     held: &HeldKey,
-    mut buffer: Zeroizing<Vec<u8>>,
+    mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
     associated_data: &[u8],
     out: &mut Vec<u8>,
@@ -25,7 +24,7 @@ pub fn seal_text(
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(held.version.to_string().as_bytes());
     out.push(b':');
-    BASE64.encode_append(&*buffer, out);
+    BASE64.encode_append(&buffer, out);
 }
 
 /// How many keys of one version are tried. A map may carry any number of them, and nothing was sealed under its version.
@@ -46,8 +45,8 @@ pub fn open_text<'k>(
         return Err(OpenError::UnknownVersion(version));
     }
     for held in keys.iter().take(MOST_TRIED) {
-        let mut buffer = Zeroizing::new(Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len())));
-        BASE64.decode_append(sealed, &mut *buffer).map_err(|_| OpenError::NotAuthentic)?;
+        let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
+        BASE64.decode_append(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
         if let Ok(plaintext) = open_in_place(held.key.aes(), buffer, 0, associated_data) {
             return Ok(Opened { held, format: Format::Transit, plaintext });
         }

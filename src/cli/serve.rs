@@ -127,8 +127,19 @@ Its keys and its state:
 }
 
 fn runtime() -> Result<Runtime, Failure> {
+    keep_what_is_freed();
     Builder::new_multi_thread().enable_all().build().map_err(cannot("start the threads that serve"))
 }
+
+/// Has glibc keep some megabytes of what is freed: by default it gives all but 128 KiB back to the kernel, and a request of
+/// 64 KiB costs more in page faults than in encryption. It learns by example (mallopt(3), on `M_MMAP_THRESHOLD`): once so
+/// large a block was freed, it keeps up to twice as much in each of its arenas. Other allocators take no notice.
+fn keep_what_is_freed() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
+}
+
+/// As large as the bodies that are common.
+const LARGE_BLOCK: usize = 4 << 20;
 
 fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::Operation(format!("cannot {what}: {error}"))

@@ -9,14 +9,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aes_gcm::Aes256Gcm;
+use aes_gcm::KeyInit as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hkdf::Hkdf;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use xaes_256_gcm::{Xaes256Gcm, aead::KeyInit as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::xaes::{Aes256Gcm, Xaes256Gcm};
 use crate::secret::Secret;
 
 /// A key ID: 1 to 64 of `A-Z a-z 0-9 _ . -`, and not the word `active`, which is a path of the API.

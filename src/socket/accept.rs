@@ -165,7 +165,8 @@ async fn serve_on<L: Listener>(
             continue;
         };
         let client = Arc::new(Client::new(place, peer));
-        connections.spawn(connection::see_through(stream, client, stop.clone()));
+        // A token of its own: it is looked at whenever anything happens on the connection, and asks for no lock of others.
+        connections.spawn(connection::see_through(stream, client, stop.child_token()));
     }
     drop(listener);
     connections.close();

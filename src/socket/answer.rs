@@ -13,7 +13,6 @@ use hyper::{
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::{audit::Facts, inflight::Hold};
 use crate::{cipher::Payload, keyring::HeldKey, metrics};
@@ -61,17 +60,13 @@ impl Answer {
     /// A JSON text that is not secret.
     pub fn json(status: u16, value: &impl Serialize) -> Self {
         let body = serde_json::to_vec(value).unwrap_or_default();
-        Self::written(status, body.into())
+        Self::written(status, body)
     }
 
-    /// JSON that is written already. It is wiped once it was sent.
-    pub fn wiped_json(status: u16, body: Zeroizing<Vec<u8>>) -> Self {
-        Self::written(status, Bytes::from_owner(body))
-    }
-
-    fn written(status: u16, body: Bytes) -> Self {
+    /// JSON that is written already.
+    pub fn written(status: u16, body: Vec<u8>) -> Self {
         let json = HeaderValue::from_static("application/json");
-        Self { headers: vec![(header::CONTENT_TYPE, json)], ..Self::plain(status, body) }
+        Self { headers: vec![(header::CONTENT_TYPE, json)], ..Self::plain(status, body.into()) }
     }
 
     /// Bytes as they are, sealed or opened with this key.
@@ -116,8 +111,10 @@ impl Answer {
         self.with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
     }
 
-    pub fn not_allowed(methods: &'static str) -> Self {
-        Self::errors(405, format!("this path takes {methods} and nothing else")).with(header::ALLOW, methods)
+    pub fn not_allowed(methods: &str) -> Self {
+        let mut answer = Self::errors(405, format!("this path takes {methods} and nothing else"));
+        answer.headers.extend(HeaderValue::from_str(methods).ok().map(|methods| (header::ALLOW, methods)));
+        answer
     }
 
     pub fn text(status: u16, text: impl Into<String>) -> Self {

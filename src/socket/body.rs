@@ -1,4 +1,5 @@
-//! A request's body: read whole, within the limits on size and time, into a buffer that is wiped.
+//! A request's body: read whole, within the limits on size and time, into one buffer. Like whatever is freed, it is wiped by
+//! the program's allocator, and so are the smaller ones that it grew out of.
 
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -6,7 +7,6 @@ use hyper::{
     header::{self, HeaderMap},
 };
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::{Limits, answer::Answer, inflight::Hold};
 
@@ -32,7 +32,7 @@ pub async fn read(
     body: Incoming,
     wanted: Wanted<'_>,
     hold: &mut Hold,
-) -> Result<Zeroizing<Vec<u8>>, Answer> {
+) -> Result<Vec<u8>, Answer> {
     let limits = wanted.limits;
     let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
     let refused = match announced {
@@ -42,7 +42,7 @@ pub async fn read(
     };
     match refused {
         Some(answer) => {
-            discard(headers, body, limits).await;
+            Box::pin(discard(headers, body, limits)).await;
             Err(answer)
         }
         None => match timeout(limits.body_time, collect(body, announced, wanted, hold)).await {
@@ -81,11 +81,11 @@ async fn collect(
     announced: Option<usize>,
     wanted: Wanted<'_>,
     hold: &mut Hold,
-) -> Result<Zeroizing<Vec<u8>>, Answer> {
+) -> Result<Vec<u8>, Answer> {
     let (limits, room) = (wanted.limits, wanted.room);
     // Room as it comes, not as it is announced: a word costs a client nothing, and room is wiped when it is given back.
     let first = announced.unwrap_or(FIRST_ROOM).min(FIRST_ROOM) + room + TAIL;
-    let mut collected = Zeroizing::new(Vec::with_capacity(first));
+    let mut collected = Vec::with_capacity(first);
     collected.resize(room, 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(Answer::errors(400, "the body was cut off").and_close()) };
@@ -100,23 +100,21 @@ async fn collect(
             continue;
         };
         drop(collected);
-        take_in(body, limits).await;
+        Box::pin(take_in(body, limits)).await;
         return Err(refused);
     }
     Ok(collected)
 }
 
-/// Grows the buffer by wiping the old one: by doubling, or at once to the announced size when a quarter of it is there.
-fn make_room(collected: &mut Zeroizing<Vec<u8>>, more: usize, announced: usize) {
+/// Grows the buffer: by doubling, or at once to the announced size when a quarter of it is there.
+fn make_room(collected: &mut Vec<u8>, more: usize, announced: usize) {
     let needed = collected.len() + more + TAIL;
     if needed <= collected.capacity() {
         return;
     }
     let credible = announced > 0 && needed >= announced / 4;
     let room = if credible { announced } else { collected.capacity() * 2 };
-    let mut grown = Zeroizing::new(Vec::with_capacity(room.max(needed)));
-    grown.extend_from_slice(collected);
-    *collected = grown;
+    collected.reserve_exact(room.max(needed) - collected.len());
 }
 
 fn too_large(wanted: &Wanted<'_>) -> Answer {

@@ -89,12 +89,12 @@ where
     });
     let ended = match protocol {
         Protocol::Http1 => {
-            let connection = http1(&limits).serve_connection(io, handle);
+            let connection = Box::pin(http1(&limits).serve_connection(io, handle));
             // How long it may do nothing, hyper knows: it waits for a head.
             until_its_end(connection, http1::Connection::graceful_shutdown, future::pending(), stopping).await
         }
         Protocol::Http2 => {
-            let connection = http2().serve_connection(io, handle);
+            let connection = Box::pin(http2().serve_connection(io, handle));
             let idle = async {
                 client.activity.idle(&limits).await;
                 limits.write_time
@@ -132,12 +132,11 @@ fn http2() -> http2::Builder<TokioExecutor> {
 /// Runs a connection. At the stop it finishes what is in flight, for which the caller bounds the time. When it is idle, as
 /// `idle` answers, it is told to end, and cut if its client does not let it within that long.
 async fn until_its_end<C: Future<Output = hyper::Result<()>>>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     finish: impl FnOnce(Pin<&mut C>),
     idle: impl Future<Output = Duration>,
     stopping: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
-    let mut connection = pin!(connection);
     let goodbye = tokio::select! {
         ended = connection.as_mut() => return ended,
         () = stopping => None,

@@ -28,7 +28,7 @@ use hyper::{
 };
 use prost::bytes::BytesMut;
 use tonic::{Code, Status, codegen::Service as _};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::{Live, Service, answer::Answer, audit::Facts};
 use call::Calls;
@@ -67,12 +67,7 @@ pub fn is_grpc(head: &Parts) -> bool {
 }
 
 /// Answers a call whose whole message was read.
-pub async fn answer(
-    service: &Arc<Service>,
-    live: &Arc<Live>,
-    head: &Parts,
-    message: Zeroizing<Vec<u8>>,
-) -> Answer {
+pub async fn answer(service: &Arc<Service>, live: &Arc<Live>, head: &Parts, message: Vec<u8>) -> Answer {
     let calls = Calls { service: Arc::clone(service), live: Arc::clone(live) };
     let mut request = Request::new(Full::new(Bytes::from_owner(message)));
     (*request.uri_mut(), *request.headers_mut()) = (head.uri.clone(), head.headers.clone());

@@ -9,7 +9,6 @@ use hyper::{
     http::{Version, request::Parts},
 };
 use tokio::sync::Notify;
-use zeroize::Zeroizing;
 
 use super::{
     Limits, Live, Service,
@@ -27,8 +26,12 @@ use super::{
 };
 use crate::{keyring::Keyring, metrics::Operation};
 
-/// From this size on a body is worth moving everything else to another thread: that costs some microseconds.
+/// From this size on, what waits goes first: a body takes a good part of a millisecond.
 const LONG: usize = 256 << 10;
+
+/// From this size on a body is worth moving everything else to another thread. That costs more than half a millisecond
+/// where there are as many threads as processors.
+const VERY_LONG: usize = 4 << 20;
 
 /// A connected client.
 pub struct Client {
@@ -92,7 +95,7 @@ impl Client {
             }
             Err(answer) if head.version == Version::HTTP_2 => answer,
             Err(answer) => {
-                body::discard(&head.headers, body, &live.limits).await;
+                Box::pin(body::discard(&head.headers, body, &live.limits)).await;
                 answer
             }
         };
@@ -128,9 +131,10 @@ impl Asked<'_> {
         let (published, live) = (&self.service.published, self.live);
         let answered = match route {
             Route::Transit(operation) => self.transit(operation, body, hold).await,
-            Route::DataKey(form) => self.data_key(form, body, hold).await,
-            Route::Sync => self.sync(body, hold).await,
-            Route::Resolve => self.resolve(body, hold).await,
+            Route::DataKey(form) => Box::pin(self.data_key(form, body, hold)).await,
+            // Boxed: rare, and every connection has room for the largest of these.
+            Route::Sync => Box::pin(self.sync(body, hold)).await,
+            Route::Resolve => Box::pin(self.resolve(body, hold)).await,
             Route::Key => {
                 let read = |keyring: Arc<Keyring>| transit::keys::read(&keyring, &live.name, live.formats);
                 self.keyring().await.map(read)
@@ -142,7 +146,7 @@ impl Asked<'_> {
             Route::Alive => Ok(Answer::text(200, "ok\n").named(&live.name)),
             Route::Ready => Ok(admin::ready(published, live.max_stale)),
             Route::Metrics => Ok(admin::metrics(self.service)),
-            Route::Kms(_) => self.kms(body, hold).await,
+            Route::Kms(_) => Box::pin(self.kms(body, hold)).await,
         };
         answered.unwrap_or_else(|refusal| refusal)
     }
@@ -151,7 +155,7 @@ impl Asked<'_> {
         self.service.keyring().await.ok_or_else(|| admin::no_keys(&self.service.published))
     }
 
-    async fn read(&self, body: Incoming, room: usize, hold: &mut Hold) -> Result<Zeroizing<Vec<u8>>, Answer> {
+    async fn read(&self, body: Incoming, room: usize, hold: &mut Hold) -> Result<Vec<u8>, Answer> {
         let limits = &self.live.limits;
         body::read(&self.head.headers, body, Wanted { limits, size: limits.request_size, room }, hold).await
     }
@@ -166,7 +170,7 @@ impl Asked<'_> {
         let sealed = as_octets && operation == transit::Operation::Encrypt;
         let mut body = self.read(body, if sealed { octets::ROOM } else { 0 }, hold).await?;
         let (formats, limits) = (self.live.formats, &self.live.limits);
-        let long = body.len() > LONG;
+        let len = body.len();
         let mut run = |keyring: &Keyring| {
             let mut run = || {
                 if as_octets {
@@ -177,14 +181,17 @@ impl Asked<'_> {
                 }
             };
             // Others go on being served meanwhile, on another thread.
-            if long { tokio::task::block_in_place(run) } else { run() }
+            if len > VERY_LONG { tokio::task::block_in_place(run) } else { run() }
         };
+        if len > LONG {
+            tokio::task::yield_now().await;
+        }
         let keyring = self.keyring().await?;
         let outcome = run(&keyring);
         if !outcome.unknown_key {
             return Ok(outcome.answer);
         }
-        match self.service.newer_than(&keyring).await {
+        match Box::pin(self.service.newer_than(&keyring)).await {
             Some(newer) => Ok(run(&newer).answer),
             None => Ok(outcome.answer),
         }

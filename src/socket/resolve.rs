@@ -7,7 +7,6 @@ use std::{borrow::Cow, time::Duration};
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::{Upstream, answer::Answer, audit::Facts};
 use crate::secret::Secret;
@@ -140,8 +139,8 @@ fn named(references: &[&str], outcomes: &[Result<Value, Refusal>]) -> Option<Box
 
 /// Into a buffer that is wiped, with room for the values and what their line breaks become.
 fn written(status: u16, values: usize, data: &impl Serialize) -> Answer {
-    let mut json = Zeroizing::new(Vec::with_capacity(values + values / 8 + (16 << 10)));
+    let mut json = Vec::with_capacity(values + values / 8 + (16 << 10));
     // Writing texts and numbers into memory cannot fail.
-    let _ = serde_json::to_writer(&mut *json, &Envelope { data });
-    Answer::wiped_json(status, json)
+    let _ = serde_json::to_writer(&mut json, &Envelope { data });
+    Answer::written(status, json)
 }

@@ -12,7 +12,7 @@ mod request;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use base64_simd::STANDARD as BASE64;
-use zeroize::Zeroizing;
+use serde::Serialize;
 
 use super::{Limits, answer::Answer, audit::Facts};
 use crate::{
@@ -122,7 +122,7 @@ impl Run<'_> {
         // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes an item.
         // A field of Kong's takes two digits a byte.
         let growth = if self.format == Format::Kong { 2 } else { 1 };
-        let mut out = Zeroizing::new(Vec::with_capacity(growth * body_len + 200 * items.len() + 64));
+        let mut out = Vec::with_capacity(growth * body_len + 200 * items.len() + 64);
         let mut failed = 0;
         let mut unknown_key = false;
         let mut facts = Facts::default();
@@ -163,7 +163,7 @@ impl Run<'_> {
         if self.operation != Operation::Decrypt {
             count(self.keyring.active(), self.format, items.len() - failed);
         }
-        Outcome { answer: Answer::wiped_json(status, out).about(facts), unknown_key }
+        Outcome { answer: Answer::written(status, out).about(facts), unknown_key }
     }
 
     /// Appends one item's result to `out` and answers its key, or appends nothing when it fails.
@@ -297,8 +297,8 @@ fn decode_associated_data(text: &str) -> Result<Vec<u8>, ItemError> {
 }
 
 /// Transit passes over line breaks in base64, which base64(1) puts there.
-fn without_line_breaks(text: &str) -> Zeroizing<String> {
-    Zeroizing::new(text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect())
+fn without_line_breaks(text: &str) -> String {
+    text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect()
 }
 
 fn write_key(held: &HeldKey, out: &mut Vec<u8>) {
@@ -306,12 +306,12 @@ fn write_key(held: &HeldKey, out: &mut Vec<u8>) {
     out.extend_from_slice(br#","key_id":""#);
     out.extend_from_slice(held.key.id().as_str().as_bytes());
     out.extend_from_slice(br#"","key_version":"#);
-    out.extend_from_slice(held.version.to_string().as_bytes());
+    write_json(&held.version, out);
 }
 
-fn write_json(text: &str, out: &mut Vec<u8>) {
-    // Writing a string into memory cannot fail.
-    let _ = serde_json::to_writer(out, text);
+fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    // Writing a text or a number into memory cannot fail.
+    let _ = serde_json::to_writer(out, value);
 }
 
 #[cfg(test)]

@@ -3,7 +3,13 @@
 
 use std::time::Duration;
 
-/// The interval, give or take a tenth, so that daemons started together drift apart. `random` is in 0..1.
+/// Some time within the interval: for what may have happened to many daemons at once, such as a start, other settings, or
+/// Vault's return. From then on they ask at different times. `random` is in 0..1.
+pub fn out_of_step(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(1.0 - random)
+}
+
+/// The interval, give or take a tenth, so that no two daemons stay together. `random` is in 0..1.
 pub fn after_success(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(random.mul_add(0.2, 0.9))
 }
@@ -11,6 +17,14 @@ pub fn after_success(interval: Duration, random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn daemons_that_were_in_step_spread_over_the_interval() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(out_of_step(minute, 0.0), minute);
+        assert_eq!(out_of_step(minute, 0.5), minute / 2);
+        assert!(out_of_step(minute, 0.999_999) > Duration::ZERO);
+    }
 
     #[test]
     fn the_interval_is_kept_within_a_tenth() {

@@ -11,11 +11,12 @@ const LAST: Duration = Duration::from_secs(300);
 /// The longest `Retry-After` that is honoured: a server must not be able to switch the sync off.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
-/// 1 s, doubling to 5 min, less up to a quarter at random (`random` is in 0..1); not before the server's `Retry-After`.
+/// 1 s, doubling to 5 min, less up to half at random (`random` is in 0..1), so that not all who failed at once are back at
+/// once; not before the server's `Retry-After`, which many were told, and up to a quarter later.
 pub fn after_failure(failures: u32, asked: Option<Duration>, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    let backoff = (FIRST * 2_u32.pow(doublings)).min(LAST).mul_f64(random.mul_add(-0.25, 1.0));
-    backoff.max(asked.unwrap_or_default().min(LONGEST_ASKED))
+    let backoff = (FIRST * 2_u32.pow(doublings)).min(LAST).mul_f64(random.mul_add(-0.5, 1.0));
+    backoff.max(asked.unwrap_or_default().min(LONGEST_ASKED).mul_f64(random.mul_add(0.25, 1.0)))
 }
 
 /// A number in 0..1. Without randomness the waits are just not spread.
@@ -69,13 +70,14 @@ mod tests {
         let waits: Vec<_> = (1..=11).map(|failures| after_failure(failures, None, 0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(after_failure(u32::MAX, None, 0.0), LAST);
-        assert_eq!(after_failure(1, None, 1.0), Duration::from_millis(750));
+        assert_eq!(after_failure(1, None, 1.0), Duration::from_millis(500));
     }
 
     #[test]
     fn retry_after_is_honoured_within_reason() {
         assert_eq!(after_failure(1, Some(Duration::from_secs(7)), 0.0), Duration::from_secs(7));
         assert_eq!(after_failure(9, Some(Duration::from_secs(7)), 0.0), Duration::from_secs(256));
+        assert_eq!(after_failure(1, Some(Duration::from_secs(8)), 1.0), Duration::from_secs(10));
         assert_eq!(after_failure(1, Some(Duration::MAX), 0.0), LONGEST_ASKED);
     }
 

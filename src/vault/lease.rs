@@ -28,6 +28,8 @@ pub struct Lease {
     renewable: bool,
     /// Nothing can be done about its end.
     last: bool,
+    /// In 0..1: how much sooner than it must be the next step is taken.
+    haste: f64,
 }
 
 /// What to do about a lease.
@@ -41,7 +43,14 @@ pub enum Step {
 impl Lease {
     pub fn new(token: Secret<String>, ours: bool, ttl: Duration, renewable: bool, now: Instant) -> Self {
         let ttl = ttl.min(LONGEST);
-        Self { token, ours, since: now, ttl, full: ttl, renewable, last: false }
+        Self { token, ours, since: now, ttl, full: ttl, renewable, last: false, haste: 0.0 }
+    }
+
+    /// Takes its steps somewhat sooner, so that many who logged in at once do not all renew at once. `random` is in 0..1.
+    #[must_use]
+    pub fn with_haste(mut self, random: f64) -> Self {
+        self.haste = random;
+        self
     }
 
     /// Takes in what a renewal granted.
@@ -67,20 +76,23 @@ impl Lease {
         Some(self.ttl.saturating_sub(now.saturating_duration_since(self.since)))
     }
 
-    /// The next step and when it is due: renewal at two thirds of what was granted last; a new login when a tenth of a
-    /// whole lease is left, which is sooner for one that cannot be renewed any further. `None`: never.
+    /// The next step and when it is due: renewal between half and two thirds of what was granted last; a new login when
+    /// between a fifth and a tenth of a whole lease is left, which is sooner for one that cannot be renewed any further.
+    /// `None`: never.
     pub fn next(&self) -> Option<(Instant, Step)> {
         let login = self.login_due()?;
-        let renewal = self.since + (self.ttl / 3 * 2).max(LEAST_REST);
+        let used = (self.ttl / 3 * 2).saturating_sub((self.ttl / 6).mul_f64(self.haste));
+        let renewal = self.since + used.max(LEAST_REST);
         Some(if self.renewable && renewal < login { (renewal, Step::Renew) } else { (login, Step::LogIn) })
     }
 
-    /// When a tenth of a whole lease is left.
+    /// When so little of a whole lease is left that a login cannot wait.
     pub fn login_due(&self) -> Option<Instant> {
         if self.ttl.is_zero() || self.last {
             return None;
         }
-        Some(self.since + self.ttl.saturating_sub(self.full / 10).max(LEAST_REST))
+        let left = self.full / 10 + (self.full / 10).mul_f64(self.haste);
+        Some(self.since + self.ttl.saturating_sub(left).max(LEAST_REST))
     }
 
     /// The step that is due at `now`.
@@ -111,6 +123,16 @@ mod tests {
     fn renewal_is_at_two_thirds_and_login_at_nine_tenths() {
         assert_eq!(fresh(30, true), Some((20_000, Step::Renew)));
         assert_eq!(fresh(30, false), Some((27_000, Step::LogIn)));
+    }
+
+    #[test]
+    fn who_is_in_haste_takes_each_step_sooner() {
+        let now = Instant::now();
+        for (renewable, expected) in [(true, 30..40), (false, 48..54)] {
+            let due =
+                |random| (lease(60, renewable, now).with_haste(random).next().unwrap().0 - now).as_secs();
+            assert_eq!((due(0.0), due(0.999)), (expected.end, expected.start));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     Access, VaultError,
-    backoff::Attempts,
+    backoff::{self, Attempts},
     lease::{Lease, Step},
     login::{
         Granted,
@@ -227,7 +227,7 @@ impl Session {
         match outcome {
             Ok(lease) => {
                 tracing::info!(method = self.settings.auth.name(), "logged in to Vault");
-                let before = self.lease.replace(lease);
+                let before = self.lease.replace(lease.with_haste(backoff::random()));
                 self.logins.clear();
                 self.renewals.clear();
                 self.note_expiry();

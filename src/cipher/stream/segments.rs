@@ -4,8 +4,6 @@
 
 use std::io::{self, Read};
 
-use zeroize::Zeroizing;
-
 use super::{StreamError, TAG_LEN};
 
 /// Where a segment stands in its stream. Each is handed out once, so no nonce is used twice.
@@ -21,7 +19,7 @@ pub struct Segments<R> {
     /// The length of a full one.
     len: usize,
     /// The segment at hand, with room for the tag behind it, so that the buffer never moves.
-    pub buffer: Zeroizing<Vec<u8>>,
+    pub buffer: Vec<u8>,
     /// The first byte of the next segment: only where there is none was this the last.
     ahead: Option<u8>,
     /// Of the next segment; `None` after the last.
@@ -32,7 +30,7 @@ pub struct Segments<R> {
 
 impl<R: Read> Segments<R> {
     pub fn new(input: R, len: usize) -> Self {
-        let buffer = Zeroizing::new(Vec::with_capacity(len + 1 + TAG_LEN));
+        let buffer = Vec::with_capacity(len + 1 + TAG_LEN);
         Self { input, len, buffer, ahead: None, position: Some(0), taken: 0 }
     }
 

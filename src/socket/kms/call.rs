@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use hyper::body::Bytes;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Response, Status};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::{
     promotion,
@@ -97,7 +97,7 @@ impl Calls {
         }
         let mut nonces =
             Nonces::draw(1, Format::Native).map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut buffer = Zeroizing::new(Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT));
+        let mut buffer = Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT);
         buffer.resize(cipher::ROOM, 0);
         buffer.extend_from_slice(plaintext);
         let sealed = cipher::seal_binary(held, buffer, &mut nonces, name.as_bytes());
@@ -120,7 +120,7 @@ impl Calls {
                 "key_id: no key of this name: it is not in Vault, was removed there, or stands elsewhere",
             )
         })?;
-        let envelope = Zeroizing::new(request.ciphertext.to_vec());
+        let envelope = request.ciphertext.to_vec();
         let opened = cipher::open_binary_with(held, envelope, request.key_id.as_bytes())
             .map_err(|error| Status::invalid_argument(format!("ciphertext: {error}")))?;
         let plaintext = Bytes::from_owner(opened.plaintext);

@@ -44,7 +44,7 @@ impl Form {
             buffer.extend_from_slice(&key[..len]);
             Ok::<_, (u16, String)>(())
         })?;
-        let mut out = Zeroizing::new(Vec::with_capacity(512));
+        let mut out = Vec::with_capacity(512);
         out.extend_from_slice(br#"{"data":{"ciphertext":""#);
         message
             .seal_text(held, &mut nonces, &associated_data, &mut out)
@@ -53,12 +53,12 @@ impl Form {
         write_key(held, &mut out);
         if self == Self::Plaintext {
             out.extend_from_slice(br#","plaintext":""#);
-            BASE64.encode_append(&key[..len], &mut *out);
+            BASE64.encode_append(&key[..len], &mut out);
             out.push(b'"');
         }
         out.extend_from_slice(b"}}");
         count(held, formats.write, 1);
         let facts = Facts { key_id: Some(held.key.id().clone()), ..Facts::default() };
-        Ok(Answer::wiped_json(200, out).about(facts))
+        Ok(Answer::written(200, out).about(facts))
     }
 }

@@ -4,7 +4,6 @@
 //! binary form, whatever format texts are written in; what is opened, any form that can be told by its first bytes.
 
 use hyper::header::{self, HeaderMap, HeaderName};
-use zeroize::Zeroizing;
 
 use super::{Formats, Operation, Outcome, decode_associated_data, needs_rewrap};
 use crate::{
@@ -32,7 +31,7 @@ pub fn run(
     keyring: &Keyring,
     formats: Formats,
     headers: &HeaderMap,
-    body: &mut Zeroizing<Vec<u8>>,
+    body: &mut Vec<u8>,
     most: usize,
 ) -> Outcome {
     let associated_data = match associated_data(headers) {
@@ -54,7 +53,7 @@ pub fn run(
     }
 }
 
-fn encrypt(keyring: &Keyring, associated_data: &[u8], body: &mut Zeroizing<Vec<u8>>) -> Outcome {
+fn encrypt(keyring: &Keyring, associated_data: &[u8], body: &mut Vec<u8>) -> Outcome {
     Outcome::known(match Nonces::draw(1, Format::Native) {
         Ok(mut nonces) => {
             let (held, body) = (keyring.active(), std::mem::take(body));
@@ -64,12 +63,7 @@ fn encrypt(keyring: &Keyring, associated_data: &[u8], body: &mut Zeroizing<Vec<u
     })
 }
 
-fn decrypt(
-    keyring: &Keyring,
-    formats: Formats,
-    associated_data: &[u8],
-    body: &mut Zeroizing<Vec<u8>>,
-) -> Outcome {
+fn decrypt(keyring: &Keyring, formats: Formats, associated_data: &[u8], body: &mut Vec<u8>) -> Outcome {
     // Bytes have one format, so that only their key can be out of date.
     let write = if cipher::is_binary(body) { Format::Native } else { formats.write };
     match cipher::open_bytes(keyring, body, associated_data, formats.kong_fields) {

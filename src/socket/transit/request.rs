@@ -73,7 +73,9 @@ impl<'a> DataKeyRequest<'a> {
 }
 
 fn fields(body: &[u8], of: FieldsOf) -> Result<Fields<'_>, String> {
-    let mut json = serde_json::Deserializer::from_slice(body);
+    // Looked at once, as a whole: every text of it is one by then.
+    let body = str::from_utf8(body).map_err(|_| "the body is not JSON: it is not UTF-8")?;
+    let mut json = serde_json::Deserializer::from_str(body);
     let parsed = of.deserialize(&mut json);
     parsed.and_then(|fields| json.end().map(|()| fields)).map_err(|error| describe(&error))
 }

@@ -7,14 +7,13 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
-use zeroize::Zeroizing;
 
 use super::{Item, skip::SKIP};
 
-/// A text of the body: borrowed, or unescaped into a copy that is wiped.
+/// A text of the body: borrowed, or unescaped into a copy.
 pub enum Text<'a> {
     Borrowed(&'a str),
-    Unescaped(Zeroizing<String>),
+    Unescaped(String),
 }
 
 /// The fields of a request, or of one item of its batch.
@@ -207,7 +206,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text::Unescaped(Zeroizing::new(text.to_owned())))
+                Ok(Text::Unescaped(text.to_owned()))
             }
         }
 

@@ -1,0 +1,103 @@
+//! Counts the requests that reach a server: whoever connects here is connected to it, and each end of a request's head is
+//! noted on the way. While the server is away, connections are refused by being closed.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What ends a head. The bodies of logins are JSON on one line, which has no such thing.
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
+pub struct Counter {
+    port: u16,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// When requests came, and since when that is written down.
+struct Seen {
+    since: Instant,
+    at: Vec<Instant>,
+}
+
+/// The requests of a phase.
+pub struct Counts {
+    pub time: Duration,
+    /// When each came, since the phase began.
+    came: Vec<Duration>,
+}
+
+impl Seen {
+    fn none() -> Self {
+        Self { since: Instant::now(), at: Vec::new() }
+    }
+}
+
+impl Counter {
+    /// In front of `server`, an `http://` address.
+    pub fn start(server: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Seen::none()));
+        let (server, noted) = (server.trim_start_matches("http://").to_owned(), Arc::clone(&seen));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if let Ok(server) = TcpStream::connect(&server) {
+                    connect(&client, &server, &noted);
+                }
+            }
+        });
+        Self { port, seen }
+    }
+
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What came since this was asked last.
+    pub fn since_last(&self) -> Counts {
+        let Seen { since, at } = std::mem::replace(&mut *self.seen.lock().unwrap(), Seen::none());
+        Counts { time: since.elapsed(), came: at.into_iter().map(|at| at.duration_since(since)).collect() }
+    }
+}
+
+impl Counts {
+    pub const fn all(&self) -> usize {
+        self.came.len()
+    }
+
+    /// The most within any second, wherever it begins.
+    pub fn most_in_a_second(&self) -> usize {
+        let within = |at: &Duration| {
+            self.came.iter().filter(|came| **came >= *at && **came < *at + Duration::from_secs(1)).count()
+        };
+        self.came.iter().map(within).max().unwrap_or(0)
+    }
+}
+
+fn connect(client: &TcpStream, server: &TcpStream, seen: &Arc<Mutex<Seen>>) {
+    let pair = || (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let ((from_client, to_server), (to_client, from_server)) = (pair(), pair());
+    let seen = Arc::clone(seen);
+    thread::spawn(move || {
+        pass(from_client, to_server, |bytes| {
+            let heads = bytes.windows(END_OF_HEAD.len()).filter(|four| *four == END_OF_HEAD).count();
+            seen.lock().unwrap().at.extend(std::iter::repeat_n(Instant::now(), heads));
+        });
+    });
+    thread::spawn(move || pass(from_server, to_client, |_| {}));
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, mut note: impl FnMut(&[u8])) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        note(&buffer[..read]);
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+}

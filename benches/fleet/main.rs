@@ -1,0 +1,177 @@
+//! What a fleet costs one Vault: some hundred sessions in this process, each as a daemon has it, against one real OpenBao,
+//! at the start, at rest, at a rotation, and at OpenBao's return after it was away.
+//!
+//! `cargo bench --bench fleet` prints requests and how evenly they come, then what that means for fleets of other sizes;
+//! `-- --short` runs it for a moment, to see that it runs. Every request goes through `counter`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench fails by panicking"
+)]
+
+mod counter;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keyringd::{
+    keyring::Published,
+    metrics::Metrics,
+    settings::{self, source},
+    sync::Syncer,
+    vault::Session,
+};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use counter::{Counter, Counts};
+use support::openbao::OpenBao;
+
+/// How large the fleet is, and how often each host syncs. A token lives for [`TOKEN_LIFE`] intervals.
+#[derive(Clone, Copy)]
+struct Fleet {
+    hosts: usize,
+    interval: Duration,
+}
+
+/// Of a token, in intervals: an hour to a minute.
+const TOKEN_LIFE: u32 = 60;
+
+/// How many versions there are to read at the start.
+const VERSIONS: usize = 3;
+
+/// A daemon without its socket.
+struct Host(Arc<Published>);
+
+impl Host {
+    fn is_under(&self, id: &str) -> bool {
+        self.0.keyring().is_some_and(|keyring| keyring.active().key.id().as_str() == id)
+    }
+}
+
+fn main() {
+    let short = std::env::args().any(|argument| argument == "--short");
+    let fleet = if short {
+        Fleet { hosts: 20, interval: Duration::from_secs(2) }
+    } else {
+        Fleet { hosts: 300, interval: Duration::from_secs(20) }
+    };
+    let mut server = OpenBao::durable();
+    for at in 0..VERSIONS {
+        server.put_record(&format!("key-{at}"), "a key text of at least thirty-two characters");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let counter = Counter::start(&server.address());
+    let settings = settings(&server, &counter.address(), folder.path(), fleet);
+    let (runtime, stop) = (Runtime::new().unwrap(), CancellationToken::new());
+    let hosts: Vec<_> = (0..fleet.hosts).map(|_| host(&runtime, &settings, &stop)).collect();
+    let sleep = |time| runtime.block_on(async { tokio::time::sleep(time).await });
+    let all_under = |id: &str| {
+        let begun = Instant::now();
+        while !hosts.iter().all(|host| host.is_under(id)) {
+            assert!(begun.elapsed() < 20 * fleet.interval, "the fleet is not under {id}");
+            sleep(Duration::from_millis(20));
+        }
+    };
+    let wait = |intervals| sleep(fleet.interval * intervals);
+
+    println!("{} hosts, an interval of {} s\n", fleet.hosts, fleet.interval.as_secs());
+    println!(
+        "| phase | requests | a host | a second | most in one second | of the mean |\n|---|---|---|---|---|---|"
+    );
+    let show = |phase: &str, counts: &Counts| show(phase, counts, fleet);
+    all_under(&format!("key-{}", VERSIONS - 1));
+    show("start, all at once", &counter.since_last());
+    wait(1); // what they did at once is behind them from here on
+    counter.since_last();
+    wait(3);
+    show("at rest, 3 intervals", &counter.since_last());
+    server.put_record("rotated", "another text of at least thirty-two characters");
+    all_under("rotated");
+    show("a rotation, until all have it", &counter.since_last());
+    server.stop();
+    wait(1);
+    counter.since_last();
+    server.start();
+    server.put_record("after", "a third text of at least thirty-two characters");
+    all_under("after");
+    show("the return after an interval, until all are back", &counter.since_last());
+    wait(2);
+    show("the 2 intervals after that", &counter.since_last());
+    stop.cancel();
+    println!("\n{}", on_paper());
+}
+
+/// A host that syncs from now on.
+fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
+    let loaded = settings::load(&[Box::new(source::File(settings.to_owned()))]);
+    let settings = loaded.settings.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
+    let session = Session::new(settings.vault, Arc::clone(&metrics)).unwrap();
+    let (syncer, handle) = Syncer::new(&settings.keyring, session, Arc::clone(&published), metrics);
+    let stop = stop.clone();
+    runtime.spawn(async move {
+        syncer.run(stop).await;
+        drop(handle); // without it there would be nobody to sync for
+    });
+    Host(published)
+}
+
+/// A kong.conf that logs in by AppRole, at the counter.
+fn settings(server: &OpenBao, address: &str, folder: &Path, fleet: Fleet) -> std::path::PathBuf {
+    server.allow_reading();
+    server.enable("approle");
+    let life = format!("{}s", (fleet.interval * TOKEN_LIFE).as_secs());
+    let role = json!({ "token_policies": ["keyring"], "token_ttl": life, "token_max_ttl": life });
+    server.api("POST", "auth/approle/role/fleet", &role);
+    let role_id = server.api("GET", "auth/approle/role/fleet/role-id", &Value::Null).at("/data/role_id");
+    let secret_id = server.api("POST", "auth/approle/role/fleet/secret-id", &json!({})).at("/data/secret_id");
+    let path = folder.join("kong.conf");
+    let text = format!(
+        "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_vault_host = {address}\nkeyring_vault_mount = secret\n\
+         keyring_vault_path = keyring\nkeyring_vault_auth_method = approle\nkeyring_vault_approle_role_id = {role_id}\n\
+         keyring_vault_approle_secret_id = {secret_id}\nkeyring_sync_interval = {}\n",
+        fleet.interval.as_secs()
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few thousand requests")]
+fn show(phase: &str, counts: &Counts, fleet: Fleet) {
+    let (all, seconds) = (counts.all() as f64, counts.time.as_secs_f64());
+    let (most, mean) = (counts.most_in_a_second() as f64, all / seconds);
+    let (a_host, of_mean) = (all / fleet.hosts as f64, most / mean);
+    println!("| {phase} | {all} | {a_host:.2} | {mean:.1} | {most} | {of_mean:.1} |");
+}
+
+/// What was counted, for fleets of other sizes: an interval of a minute and tokens that live for an hour, unless said
+/// otherwise. A renewal is due at between half and two thirds of a token's life.
+fn on_paper() -> String {
+    let mut text = String::from(
+        "| hosts | at rest, 60 s | at rest, 600 s | a rotation, 60 s | a rotation, 600 s | all start within a minute |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for hosts in [100.0, 10_000.0, 1_000_000.0] {
+        let rest = |interval: f64| hosts * (1.0 / interval + 1.0 / (3600.0 * 7.0 / 12.0));
+        // A rotation is one more request of each host, within an interval.
+        let rotation = |interval: f64| rest(interval) + hosts / interval;
+        // A login, the metadata, and the versions.
+        let start = hosts * (2.0 + 10.0) / 60.0;
+        let rounded = [rest(60.0), rest(600.0), rotation(60.0), rotation(600.0), start]
+            .map(|rate| if rate < 10.0 { format!("{rate:.1}/s") } else { format!("{rate:.0}/s") });
+        let _ = writeln!(text, "| {hosts} | {} |", rounded.join(" | "));
+    }
+    text
+}
