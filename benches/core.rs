@@ -11,10 +11,14 @@ use keyringd::{
     secret::Secret,
 };
 
-fn keyring() -> Keyring {
-    let id = KeyId::parse("key").unwrap();
-    let key = Arc::new(Key::new(id.clone(), Secret::new([7; 32])));
-    Keyring::new([HeldKey::new(key, 1, SystemTime::UNIX_EPOCH)], &id).unwrap()
+/// So many keys, the first of which is active.
+fn keyring(keys: u16) -> Keyring {
+    let id = |at: u16| KeyId::parse(&format!("key-{at}")).unwrap();
+    let held = |at: u16| {
+        let key = Arc::new(Key::new(id(at), Secret::new([at.to_le_bytes()[0]; 32])));
+        HeldKey::new(key, u64::from(at) + 1, SystemTime::UNIX_EPOCH)
+    };
+    Keyring::new((0..keys).map(held), &id(0)).unwrap()
 }
 
 fn seal(keyring: &Keyring, format: Format, plaintext: &[u8], out: &mut Vec<u8>) {
@@ -27,7 +31,7 @@ fn seal(keyring: &Keyring, format: Format, plaintext: &[u8], out: &mut Vec<u8>) 
 }
 
 fn texts(criterion: &mut Criterion) {
-    let keyring = keyring();
+    let keyring = keyring(1);
     for format in [Format::Native, Format::Transit] {
         let mut group = criterion.benchmark_group(format.name());
         for bytes in [64, 1 << 10, 64 << 10, 1 << 20] {
@@ -49,5 +53,19 @@ fn texts(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, texts);
+/// To open takes as long with many keys as with one.
+fn keys(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("open 1 KiB, keys held");
+    for keys in [1, 100, 1000] {
+        let keyring = keyring(keys);
+        let mut out = Vec::new();
+        seal(&keyring, Format::Native, &[b'p'; 1024], &mut out);
+        let sealed = String::from_utf8(out).unwrap();
+        group.bench_with_input(BenchmarkId::from_parameter(keys), &sealed, |bencher, sealed| {
+            bencher.iter(|| black_box(cipher::open_text(&keyring, sealed, b"", false).unwrap()));
+        });
+    }
+}
+
+criterion_group!(benches, texts, keys);
 criterion_main!(benches);

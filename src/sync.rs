@@ -197,7 +197,10 @@ impl Syncer {
             Ok(()) => schedule::after_success(self.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
-                let delay = delay.max(self.session.rest()); // sooner there would be no login
+                let mut delay = delay.max(self.session.rest()); // sooner there would be no login
+                if self.published.keyring().is_some() {
+                    delay = delay.max(schedule::without_hurry(self.interval, random));
+                }
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
                 delay

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
     time::{Duration, Instant},
@@ -17,6 +18,9 @@ use crate::{
     support::{http, openbao::OpenBao, process::wait_for},
 };
 
+/// How many connections the memory of one more is told from.
+const FURTHER: usize = 900;
+
 pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     let fact = |name: &str, value: f64, unit| Fact { name: name.to_owned(), value, unit };
     let mut facts = Vec::new();
@@ -29,13 +33,14 @@ pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     let idle: Vec<_> = (0..64).map(|_| connected(&daemon)).collect();
     facts.push(fact("resident, 10 keys and 64 idle connections", resident(daemon.target().pid), "KiB"));
     let before = resident(daemon.target().pid);
-    let more: Vec<_> = (0..900).map(|_| connected(&daemon)).collect();
-    facts.push(fact(
-        "resident per further idle connection",
-        (resident(daemon.target().pid) - before) / 900.0,
-        "KiB",
-    ));
-    drop((idle, more, daemon));
+    #[expect(clippy::cast_precision_loss, reason = "some hundred")]
+    let a_connection = || (resident(daemon.target().pid) - before) / FURTHER as f64;
+    let mut further: Vec<_> = (0..FURTHER).map(|_| UnixStream::connect(&daemon.socket).unwrap()).collect();
+    wait_for("all to be let in", || (descriptors(daemon.target().pid) > FURTHER).then_some(()));
+    facts.push(fact("resident per further connection that has not asked yet", a_connection(), "KiB"));
+    further.iter_mut().for_each(ask);
+    facts.push(fact("resident per further idle connection that has asked", a_connection(), "KiB"));
+    drop((idle, further, daemon));
     let mut rates = Vec::new();
     for keys in [1, 100, 1000] {
         let path = format!("map-{keys}");
@@ -111,11 +116,19 @@ fn ready(openbao: &OpenBao, path: &Path) -> (Server, Duration) {
 
 /// A client that has asked once and is idle since.
 fn connected(server: &Server) -> UnixStream {
-    use std::io::{Read as _, Write as _};
     let mut stream = UnixStream::connect(&server.socket).unwrap();
+    ask(&mut stream);
+    stream
+}
+
+fn ask(stream: &mut UnixStream) {
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     let _ = stream.read(&mut [0; 1024]).unwrap();
-    stream
+}
+
+/// How many files and sockets it has open.
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
 fn resident(pid: u32) -> f64 {
