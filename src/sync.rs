@@ -175,7 +175,8 @@ impl Syncer {
         let before = std::mem::replace(&mut self.session, session);
         let delay = self.scheduled_sync().await;
         before.end().await;
-        delay.min(schedule::out_of_step(self.interval, backoff::random()))
+        // Settings often change on many hosts at once.
+        if self.report.failures > 0 { delay } else { schedule::out_of_step(self.interval, backoff::random()) }
     }
 
     fn looked_a_moment_ago(&self) -> bool {

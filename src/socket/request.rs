@@ -131,8 +131,8 @@ impl Asked<'_> {
         let (published, live) = (&self.service.published, self.live);
         let answered = match route {
             Route::Transit(operation) => self.transit(operation, body, hold).await,
-            Route::DataKey(form) => Box::pin(self.data_key(form, body, hold)).await,
             // Boxed: rare, and every connection has room for the largest of these.
+            Route::DataKey(form) => Box::pin(self.data_key(form, body, hold)).await,
             Route::Sync => Box::pin(self.sync(body, hold)).await,
             Route::Resolve => Box::pin(self.resolve(body, hold)).await,
             Route::Key => {

@@ -24,7 +24,7 @@ fn through(server: &OpenBao, proxy: &Proxy, more: &[(&str, &str)]) -> Daemon {
 
 #[test]
 fn requests_a_minute_stay_few_under_permanent_faults() {
-    // 1 + 2 + 4 + 8 + 16 + 32 s of backoff, less a quarter at most, leave 7 attempts in a minute. A denied one asks for
+    // 1 + 2 + 4 + 8 + 16 + 32 s of backoff, less half at most, leave 7 attempts in a minute. A denied one asks for
     // the secret, looks the token up, logs in, revokes the token before and asks again. To keep alive a token of 20 s
     // takes ten requests at most; and as long as such a token lives, it may sync every second.
     const MOST: usize = 7 * 5 + 10 + 22;
