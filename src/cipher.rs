@@ -28,7 +28,7 @@ pub enum Format {
     Kong,
 }
 
-/// Bytes in the buffer that they were sealed or opened in: wiped when dropped, and never moved.
+/// Bytes in the buffer that they were sealed or opened in, and never moved. The program's allocator wipes it when it is freed.
 pub struct Payload {
     buffer: Vec<u8>,
     start: usize,

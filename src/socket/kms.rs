@@ -26,9 +26,7 @@ use hyper::{
     header,
     http::{Version, request::Parts},
 };
-use prost::bytes::BytesMut;
 use tonic::{Code, Status, codegen::Service as _};
-use zeroize::Zeroize as _;
 
 use super::{Live, Service, answer::Answer, audit::Facts};
 use call::Calls;
@@ -77,7 +75,7 @@ pub async fn answer(service: &Arc<Service>, live: &Arc<Live>, head: &Parts, mess
     match body.collect().await {
         Ok(collected) => {
             let trailers = collected.trailers().cloned();
-            let answer = Answer::grpc(meant, head.headers, wiped(collected.to_bytes()), trailers);
+            let answer = Answer::grpc(meant, head.headers, collected.to_bytes(), trailers);
             answer.about(head.extensions.remove::<Facts>().unwrap_or_default())
         }
         Err(status) => in_grpc(Answer::errors(500, status.message())),
@@ -114,35 +112,5 @@ const fn status_of(code: Code) -> u16 {
         Code::Unavailable => 503,
         // Among them Internal, with which tonic refuses what is no message.
         _ => 400,
-    }
-}
-
-/// Bytes that may hold a plaintext, wiped once they were sent.
-fn wiped(bytes: Bytes) -> Bytes {
-    struct Wiped(BytesMut);
-    impl AsRef<[u8]> for Wiped {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-    impl Drop for Wiped {
-        fn drop(&mut self) {
-            self.0.as_mut().zeroize();
-        }
-    }
-    bytes.try_into_mut().map_or_else(|shared| shared, |own| Bytes::from_owner(Wiped(own)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_that_nobody_else_has_are_wiped() {
-        let whole = BytesMut::from(&b"a plaintext"[..]).freeze();
-        let shared = wiped(whole.clone());
-        assert_eq!(shared.as_ptr(), whole.as_ptr());
-        drop(shared);
-        assert_eq!(wiped(whole), b"a plaintext"[..]);
     }
 }

@@ -137,7 +137,7 @@ fn named(references: &[&str], outcomes: &[Result<Value, Refusal>]) -> Option<Box
     (!names.is_empty()).then(|| names.join(" ").into())
 }
 
-/// Into a buffer that is wiped, with room for the values and what their line breaks become.
+/// Into one buffer, with room for the values and what their line breaks become.
 fn written(status: u16, values: usize, data: &impl Serialize) -> Answer {
     let mut json = Vec::with_capacity(values + values / 8 + (16 << 10));
     // Writing texts and numbers into memory cannot fail.

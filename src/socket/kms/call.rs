@@ -8,7 +8,6 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use hyper::body::Bytes;
 use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Response, Status};
-use zeroize::Zeroize as _;
 
 use super::{
     promotion,
@@ -59,7 +58,6 @@ impl KeyManagementService for Calls {
     async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
         let EncryptRequest { plaintext, uid } = request.into_inner();
         let sealed = self.seal(&plaintext, &uid);
-        wipe(plaintext);
         let key_id = sealed.as_ref().map_or("", |sealed| &sealed.get_ref().key_id);
         log("encrypt", &uid, key_id, sealed.as_ref().err());
         sealed
@@ -180,13 +178,6 @@ fn hash(key_id: &str) -> String {
 
 fn printable(text: &str) -> String {
     text.chars().take(MAX_LOGGED).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
-}
-
-/// Wipes what nobody else holds: the message was decoded where it was received.
-fn wipe(plaintext: Bytes) {
-    if let Ok(mut own) = plaintext.try_into_mut() {
-        own.as_mut().zeroize();
-    }
 }
 
 #[cfg(test)]
