@@ -13,20 +13,10 @@ mod transit;
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
 use zeroize::Zeroize as _;
 
+pub use crate::keyring::Format;
 use crate::keyring::{HeldKey, KeyId, Keyring};
 pub use message::{Message, Nonces};
 pub use native::{ROOM, TAG_LEN, is_binary, open_binary_with, overhead};
-
-/// The format of a ciphertext.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `kr1:<id>:…`, or the bytes `KR1…`: XAES-256-GCM with the key ID authenticated.
-    Native,
-    /// `vault:v<version>:…`: AES-256-GCM, as Vault's Transit writes it.
-    Transit,
-    /// `$ke$1$-<id>-…`: AES-256-GCM without its tag, as Kong writes fields. Nothing authenticates it.
-    Kong,
-}
 
 /// Bytes in the buffer that they were sealed or opened in, and never moved. The program's allocator wipes it when it is freed.
 pub struct Payload {
@@ -142,21 +132,22 @@ pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associa
     native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
 }
 
-/// Opens bytes: the binary form, or the text form of any format. They are taken once a key is found, and stay for
-/// another try until then.
+/// Opens `sealed[start..]`: the binary form, or the text form of any format. The buffer is taken once a key is found, and
+/// stays for another try until then.
 ///
 /// # Errors
 /// As [`open_text`].
 pub fn open_bytes<'k>(
     keyring: &'k Keyring,
     sealed: &mut Vec<u8>,
+    start: usize,
     associated_data: &[u8],
     kong_fields: bool,
 ) -> Result<Opened<'k>, OpenError> {
-    if is_binary(sealed) {
-        return native::open_binary(keyring, sealed, associated_data);
+    if is_binary(&sealed[start..]) {
+        return native::open_binary(keyring, sealed, start, associated_data);
     }
-    let text = str::from_utf8(sealed).map_err(|_| OpenError::NotAuthentic)?;
+    let text = str::from_utf8(&sealed[start..]).map_err(|_| OpenError::NotAuthentic)?;
     open_text(keyring, text.trim_ascii_end(), associated_data, kong_fields)
 }
 

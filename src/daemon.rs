@@ -7,7 +7,7 @@ pub mod dev;
 mod reload;
 mod upstream;
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -20,36 +20,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
-    cipher::Format,
-    keyring::Published,
+    api::{self, Api, RuntimeConfig},
+    keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
     logging::Log,
     metrics::Metrics,
     references::{Home, References},
+    server::{
+        self, Heartbeat, Listeners, Server,
+        listen::{self, ListenError, SocketFile},
+    },
     settings::{self, CiphertextFormat, Loaded, LogLevel, Settings},
     signals::Signal,
-    socket::{
-        self, Heartbeat, Limits, Listeners, Live, Service,
-        listen::{self, ListenError, SocketFile},
-        transit::Formats,
-    },
     sync::{SyncHandle, Syncer},
     systemd,
     vault::{Session, transport::TransportError},
 };
 use reload::Reload;
 use upstream::{ByTheSync, FromVault};
-
-/// From the end of one request to the whole head of the next. Long enough for the connection pools of clients.
-const HEADER_TIME: Duration = Duration::from_secs(75);
-
-/// From the end of one call of Kubernetes' to the next, which asks for the status every minute.
-const IDLE_TIME: Duration = Duration::from_secs(300);
-
-/// From a request's head to the end of its body.
-const BODY_TIME: Duration = Duration::from_secs(30);
-
-/// How long a client may take nothing of its answer.
-const WRITE_TIME: Duration = Duration::from_secs(30);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,20 +80,25 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
-    let live = live(&keyring, &socket);
+    let config = runtime_config(&keyring, &socket, &published);
     let upstream = Arc::new(FromVault {
         sync: sync.clone(),
         references: Arc::clone(&references),
         described,
         mistakes: ArcSwap::default(),
     });
-    let service =
-        Service::new(live, Arc::clone(&published), Arc::clone(&metrics), Arc::clone(&upstream) as _);
-    let (service, stop) = (Arc::new(service), CancellationToken::new());
+    let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
+    let server = Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket));
+    let (server, stop) = (Arc::new(server), CancellationToken::new());
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
-    let heartbeat = systemd::sign_of_life_interval().map(|every| Heartbeat { every, beat: systemd::alive });
+    let heartbeat =
+        systemd::sign_of_life_interval().map(|every| Heartbeat { interval: every, beat: systemd::alive });
     let life = Life {
-        serving: tokio::spawn(socket::serve(listeners, Arc::clone(&service), heartbeat, stop.clone())),
+        serving: tokio::spawn({
+            let (api, serving) =
+                (Arc::clone(&api), Arc::clone(&server).serve(listeners, heartbeat, stop.clone()));
+            async move { api.audit_during(serving).await }
+        }),
         syncing: tokio::spawn(syncer.run(stop.clone())),
         reading: tokio::spawn({
             let stop = stop.clone();
@@ -115,7 +107,17 @@ pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, Start
         telling: tokio::spawn(tell_systemd(sync.clone(), Arc::clone(&published))),
         stop,
     };
-    let reload = Reload { service, upstream, metrics, sync, socket, load: outside.load, log: outside.log };
+    let reload = Reload {
+        api,
+        server,
+        published,
+        upstream,
+        metrics,
+        sync,
+        socket,
+        load: outside.load,
+        log: outside.log,
+    };
     let code = life.until_its_end(outside.signals, move |signal| reload.act_on(signal)).await;
     drop(file);
     Ok(code)
@@ -210,33 +212,32 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartErr
     TcpListener::bind(address).await.map_err(|error| StartError::Metrics(address, error))
 }
 
-/// What the settings say of the socket that can change while it serves.
-fn live(keyring: &settings::Keyring, socket: &settings::Socket) -> Live {
+/// What a reload can change in the API.
+fn runtime_config(
+    keyring: &settings::Keyring,
+    socket: &settings::Socket,
+    published: &Arc<Published>,
+) -> RuntimeConfig {
     let write = match keyring.ciphertext_format {
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
-    Live {
-        name: keyring.name.clone(),
-        max_stale: keyring.max_stale,
-        formats: Formats { write, kong_fields: keyring.kong_fields },
+    let limits = socket.limits;
+    RuntimeConfig {
+        keyrings: Keyrings::single(KeyringEntry {
+            name: keyring.name.clone(),
+            published: Arc::clone(published),
+            formats: Formats { write, kong_fields: keyring.kong_fields },
+            max_stale: keyring.max_stale,
+        }),
         access: socket.access.clone(),
         audit: socket.audit,
-        limits: limits(socket.limits),
+        limits: api::Limits::new(limits.request_size, limits.inflight_size, limits.batch),
     }
 }
 
-const fn limits(limits: settings::Limits) -> Limits {
-    Limits {
-        request_size: limits.request_size,
-        inflight_size: limits.inflight_size,
-        connections: limits.connections,
-        batch: limits.batch,
-        header_time: HEADER_TIME,
-        idle_time: IDLE_TIME,
-        body_time: BODY_TIME,
-        write_time: WRITE_TIME,
-    }
+const fn server_limits(socket: &settings::Socket) -> server::Limits {
+    server::Limits::new(socket.limits.connections)
 }
 
 /// The level, as the log knows it.

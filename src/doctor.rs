@@ -15,8 +15,8 @@ use tokio::net::{TcpStream, lookup_host};
 use crate::{
     keyring::{History, KeyDerivation, KeyId, Listing, history::Built, record::Contents},
     metrics::Metrics,
+    server::listen,
     settings::{self, Auth, KvVersion, Settings},
-    socket::listen,
     vault::{
         Access, Kv, Session, VaultError,
         login::approle,
@@ -86,7 +86,7 @@ impl<T: FnMut(Finding) + Send> Doctor<T> {
     async fn socket(&mut self, settings: &settings::Socket) {
         let (path, mode) = (settings.path.display(), settings.mode);
         match listen::refuse_unless_free(&settings.path).await {
-            Ok(()) if !settings.path.parent().is_some_and(std::path::Path::is_dir) => {
+            Ok(()) if !listen::parent_folder(&settings.path).is_dir() => {
                 let _ = self.must::<(), _>(
                     "socket",
                     Err(format!(

@@ -1,13 +1,15 @@
 //! The keyring: an immutable snapshot of the keys that are held, and which of them is active.
 //!
 //! Vault's records become keys in [`key`], their rules are kept in [`record`] and [`history`], [`name`] says what keys
-//! are called in public, and [`published`] is where a finished snapshot meets its readers. No input or output happens here: bytes and the time come in as values.
+//! are called in public, [`published`] is where a finished snapshot meets its readers, and [`registry`] names the
+//! keyrings that the daemon serves. No input or output happens here: bytes and the time come in as values.
 
 pub mod history;
 pub mod key;
 pub mod name;
 pub mod published;
 pub mod record;
+pub mod registry;
 mod xaes;
 
 use std::{
@@ -22,6 +24,7 @@ pub use history::{History, Listing};
 pub use key::{Key, KeyDerivation, KeyId};
 pub use name::{Names, Place};
 pub use published::Published;
+pub use registry::{Format, Formats, KeyringEntry, Keyrings};
 
 /// A snapshot of the keys. It never changes: a new state is a new snapshot, swapped in whole, so one request sees one
 /// keyring from its start to its end. It always has an active key.

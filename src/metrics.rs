@@ -1,57 +1,67 @@
-//! Counters and gauges for Prometheus, in the OpenMetrics text format. Fixed label sets: no ID, path or error text is
-//! ever a label. Nothing of ours is imported here; whoever has something to count holds the [`Metrics`].
+//! Counters and gauges for Prometheus, in the OpenMetrics text format, with fixed label sets.
 //!
-//! What is told apart is in `labels`, what is set at a scrape in `gauges`, how long requests took in `latency`. A request is
-//! counted without a lock, and finds its series without looking it up.
+//! Label values are in `operation` and `labels`, gauges that are set at a scrape in `gauges`, durations in `latency`. A
+//! request is counted without a lock and without a lookup of its series.
 
 mod gauges;
 mod labels;
 mod latency;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
+use enum_map::EnumMap;
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
+use crate::operation::Operation;
 pub use gauges::State;
-use gauges::{Gauges, TokenLife};
-pub use labels::{Answered, Operation, Outcome};
+use gauges::{Gauges, TokenExpiry};
+use labels::Labels;
+pub use labels::{Outcome, RequestOutcome};
 use latency::Latency;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-type Labels<const N: usize> = [(&'static str, &'static str); N];
-type ByOutcome = Family<Labels<1>, Counter>;
+type ByOutcome = EnumMap<Outcome, Counter>;
+type Requests = EnumMap<Operation, EnumMap<RequestOutcome, Latency>>;
+type Bytes = EnumMap<Operation, Counter>;
 
-/// One series an operation and outcome, made at the start.
-type Requests = [[Latency; Answered::ALL.len()]; Operation::ALL.len()];
-
-/// All that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: Requests,
-    received: [Counter; Operation::ALL.len()],
-    sent: [Counter; Operation::ALL.len()],
-    in_flight: Gauge,
+    received: Bytes,
+    sent: Bytes,
+    requests_in_flight: Gauge,
+    connections: Gauge,
     syncs: ByOutcome,
     logins: ByOutcome,
     renewals: ByOutcome,
     unwraps: ByOutcome,
     reloads: ByOutcome,
-    token_expiry: std::sync::Mutex<Option<TokenLife>>,
+    token_expiry: Mutex<Option<TokenExpiry>>,
     gauges: Gauges,
 }
 
-/// A request that is being handled, for as long as this lives.
+/// Counts as one in a gauge until it is dropped.
 #[derive(Debug)]
-pub struct Handling(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Drop for Handling {
+impl GaugeGuard {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -60,106 +70,122 @@ impl Drop for Handling {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("keyringd");
-        let requests = requests(&mut registry);
-        let received = bytes(&mut registry, "received", "Bytes of requests' bodies");
-        let sent = bytes(&mut registry, "sent", "Bytes of answers' bodies");
-        let in_flight = Gauge::default();
-        registry.register("requests_in_flight", "Requests being handled", in_flight.clone());
+        let requests = register_requests(&mut registry);
+        let received = register_bytes(&mut registry, "received", "Bytes of request bodies");
+        let sent = register_bytes(&mut registry, "sent", "Bytes of response bodies");
+        let mut gauge = |name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let requests_in_flight = gauge("requests_in_flight", "Requests being handled");
+        let connections = gauge("connections", "Connections that are open on the socket");
         let mut by_outcome = |name, help| {
-            let family = ByOutcome::default();
-            for outcome in [Outcome::Success, Outcome::Failure] {
-                drop(family.get_or_create(&outcome.label())); // a series is there from the start, at 0
-            }
-            registry.register(name, help, family.clone());
-            family
+            let family = Family::<Labels<1>, Counter>::default();
+            let counters =
+                ByOutcome::from_fn(|outcome: Outcome| family.get_or_create(&outcome.labels()).clone());
+            registry.register(name, help, family);
+            counters
         };
         let syncs = by_outcome("syncs", "Syncs with Vault");
         let logins = by_outcome("logins", "Logins to Vault");
         let renewals = by_outcome("token_renewals", "Renewals of the Vault token");
         let unwraps =
-            by_outcome("unwraps", "Openings of a response-wrapped secret ID; a failure is a security event");
+            by_outcome("unwraps", "Unwraps of a response-wrapped secret ID; a failure is a security event");
         let reloads = by_outcome("reloads", "Reloads of the settings");
-        let gauges = Gauges::registered(&mut registry);
+        let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
         Self {
             registry,
             requests,
             received,
             sent,
-            in_flight,
+            requests_in_flight,
+            connections,
             syncs,
             logins,
             renewals,
             unwraps,
             reloads,
-            token_expiry: std::sync::Mutex::default(),
+            token_expiry,
             gauges,
         }
     }
 }
 
-fn requests(registry: &mut Registry) -> Requests {
+fn register_requests(registry: &mut Registry) -> Requests {
     let family = Family::<Labels<2>, Latency>::default();
-    let series = |operation: Operation, outcome: Answered| {
+    let series = |operation: Operation, outcome: RequestOutcome| {
         let labels = [("operation", operation.name()), ("outcome", outcome.name())];
         family.get_or_create(&labels).clone()
     };
-    let requests = Operation::ALL.map(|operation| Answered::ALL.map(|outcome| series(operation, outcome)));
-    let help = "Requests, and how long each took from its head to its answer";
+    let requests = EnumMap::from_fn(|operation| EnumMap::from_fn(|outcome| series(operation, outcome)));
+    let help = "Requests, and the time from the head of each to its response";
     registry.register_with_unit("request", help, Unit::Seconds, family);
     requests
 }
 
-fn bytes(registry: &mut Registry, name: &str, help: &str) -> [Counter; Operation::ALL.len()] {
+fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Bytes {
     let family = Family::<Labels<1>, Counter>::default();
-    let counters =
-        Operation::ALL.map(|operation| family.get_or_create(&[("operation", operation.name())]).clone());
+    let label = |operation: Operation| [("operation", operation.name())];
+    let counters = EnumMap::from_fn(|operation| family.get_or_create(&label(operation)).clone());
     registry.register_with_unit(name, help, Unit::Bytes, family);
     counters
 }
 
 impl Metrics {
-    /// A request is being handled for as long as the guard lives.
-    pub fn handling(&self) -> Handling {
-        self.in_flight.inc();
-        Handling(self.in_flight.clone())
+    /// A request is in flight until the guard is dropped.
+    pub fn request_in_flight(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.requests_in_flight)
     }
 
-    /// A request was answered: how, in what time, with how many bytes in and out.
-    pub fn answered(&self, operation: Operation, outcome: Answered, took: Duration, bytes: (usize, usize)) {
-        self.requests[operation as usize][outcome as usize].observe(took);
-        self.received[operation as usize].inc_by(bytes.0 as u64);
-        self.sent[operation as usize].inc_by(bytes.1 as u64);
+    /// A connection on the Unix socket is open until the guard is dropped.
+    pub fn open_connection(&self) -> GaugeGuard {
+        GaugeGuard::new(&self.connections)
+    }
+
+    /// A request ended. The bytes are those of its body and of the response's.
+    pub fn request_ended(
+        &self,
+        operation: Operation,
+        outcome: RequestOutcome,
+        took: Duration,
+        received: usize,
+        sent: usize,
+    ) {
+        self.requests[operation][outcome].observe(took);
+        self.received[operation].inc_by(received as u64);
+        self.sent[operation].inc_by(sent as u64);
     }
 
     pub fn synced(&self, outcome: Outcome) {
-        self.syncs.get_or_create(&outcome.label()).inc();
+        self.syncs[outcome].inc();
     }
 
     pub fn logged_in(&self, outcome: Outcome) {
-        self.logins.get_or_create(&outcome.label()).inc();
+        self.logins[outcome].inc();
     }
 
     pub fn renewed(&self, outcome: Outcome) {
-        self.renewals.get_or_create(&outcome.label()).inc();
+        self.renewals[outcome].inc();
     }
 
     pub fn unwrapped(&self, outcome: Outcome) {
-        self.unwraps.get_or_create(&outcome.label()).inc();
+        self.unwraps[outcome].inc();
     }
 
     pub fn reloaded(&self, outcome: Outcome) {
-        self.reloads.get_or_create(&outcome.label()).inc();
+        self.reloads[outcome].inc();
     }
 
-    /// The session holds a token, which expires at this time or never.
+    /// The session has a token, which expires at this time or never.
     pub fn token_expires(&self, at: Option<SystemTime>) {
-        let life = at.map_or(TokenLife::ForEver, TokenLife::Until);
-        *self.token_expiry.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(life);
+        let expiry = at.map_or(TokenExpiry::Never, TokenExpiry::At);
+        *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner) = Some(expiry);
     }
 
-    /// Everything, as OpenMetrics text, with the gauges as they are now.
+    /// All metrics as OpenMetrics text.
     pub fn text(&self, state: &State) -> String {
-        let token = *self.token_expiry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let token = *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner);
         self.gauges.set(state, token, SystemTime::now());
         let mut text = String::new();
         // Writing into memory cannot fail.
@@ -174,7 +200,6 @@ mod tests {
 
     fn state() -> State {
         State {
-            connections: 3,
             inflight_bytes: 70,
             keys_active: true,
             keys_live: 2,
@@ -189,17 +214,18 @@ mod tests {
     }
 
     #[test]
-    fn every_series_is_there_from_the_start_and_counts() {
+    fn every_series_exists_from_the_start_and_counts() {
         let metrics = Metrics::default();
         let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
         let before = series(&metrics.text(&state()));
         for _ in 0..1000 {
             metrics.synced(Outcome::Failure);
             metrics.logged_in(Outcome::Success);
-            metrics.answered(Operation::Rewrap, Answered::Denied, Duration::from_micros(70), (100, 10));
+            let took = Duration::from_micros(70);
+            metrics.request_ended(Operation::Rewrap, RequestOutcome::Denied, took, 100, 10);
         }
         metrics.token_expires(None);
-        let handling = metrics.handling();
+        let guards = (metrics.request_in_flight(), metrics.open_connection(), metrics.open_connection());
         let text = metrics.text(&state());
         assert_eq!(series(&text), before);
         for line in [
@@ -211,7 +237,7 @@ mod tests {
             "keyringd_received_bytes_total{operation=\"rewrap\"} 100000",
             "keyringd_sent_bytes_total{operation=\"rewrap\"} 10000",
             "keyringd_requests_in_flight 1",
-            "keyringd_connections 3",
+            "keyringd_connections 2",
             "keyringd_inflight_bytes 70",
             "keyringd_keys{state=\"live\"} 2",
             "keyringd_active_key_age_seconds 60.0",
@@ -221,28 +247,29 @@ mod tests {
             "keyringd_token_remaining_seconds inf",
             "keyringd_versions_headroom 9.0",
         ] {
-            assert!(text.lines().any(|there| there == line), "{line} in {text}");
+            assert!(text.lines().any(|one| one == line), "{line} in {text}");
         }
         assert!(text.ends_with("# EOF\n"));
-        drop(handling);
-        assert!(metrics.text(&state()).contains("keyringd_requests_in_flight 0"));
+        drop(guards);
+        let text = metrics.text(&state());
+        assert!(text.contains("keyringd_requests_in_flight 0") && text.contains("keyringd_connections 0"));
     }
 
     #[test]
-    fn a_token_that_has_expired_has_nothing_remaining() {
+    fn an_expired_token_has_no_time_remaining() {
         let metrics = Metrics::default();
         metrics.token_expires(Some(SystemTime::UNIX_EPOCH));
         assert!(metrics.text(&state()).contains("keyringd_token_remaining_seconds 0.0"));
     }
 
     #[test]
-    fn a_status_has_one_outcome() {
-        assert_eq!(Answered::of(204, 0, 0), Answered::Success);
-        assert_eq!(Answered::of(207, 2, 1), Answered::Partial);
-        assert_eq!(Answered::of(400, 2, 2), Answered::Invalid);
-        assert_eq!(Answered::of(400, 0, 0), Answered::Invalid);
-        assert_eq!(Answered::of(403, 0, 0), Answered::Denied);
-        assert_eq!(Answered::of(429, 0, 0), Answered::Limited);
-        assert_eq!(Answered::of(500, 0, 0), Answered::Failed);
+    fn a_status_maps_to_one_outcome() {
+        assert_eq!(RequestOutcome::from_status(204, 0, 0), RequestOutcome::Success);
+        assert_eq!(RequestOutcome::from_status(207, 2, 1), RequestOutcome::Partial);
+        assert_eq!(RequestOutcome::from_status(400, 2, 2), RequestOutcome::Invalid);
+        assert_eq!(RequestOutcome::from_status(400, 0, 0), RequestOutcome::Invalid);
+        assert_eq!(RequestOutcome::from_status(403, 0, 0), RequestOutcome::Denied);
+        assert_eq!(RequestOutcome::from_status(429, 0, 0), RequestOutcome::Limited);
+        assert_eq!(RequestOutcome::from_status(500, 0, 0), RequestOutcome::Failed);
     }
 }

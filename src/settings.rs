@@ -28,7 +28,7 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use crate::keyring::KeyDerivation;
-pub use access::Access;
+pub use access::AccessList;
 pub use auth::Auth;
 use reader::Reader;
 pub use report::{Effective, Loaded, Note};
@@ -105,7 +105,7 @@ pub struct Socket {
     pub mode: u32,
     pub group: Option<u32>,
     /// `None` leaves it to the socket's mode and group.
-    pub access: Option<Access>,
+    pub access: Option<AccessList>,
     pub metrics_listen: Option<SocketAddr>,
     pub limits: Limits,
     pub audit: Audit,

@@ -239,7 +239,7 @@ impl Syncer {
                 Err(error) => Err(error.into()),
             };
         }
-        self.metrics.synced(Outcome::of(&outcome));
+        self.metrics.synced(Outcome::from_result(&outcome));
         match outcome {
             Ok(keyring) => {
                 self.session.proved();
@@ -261,7 +261,7 @@ impl Syncer {
     async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
         let outcome = self.read(Some(&token), now).await;
-        self.metrics.synced(Outcome::of(&outcome));
+        self.metrics.synced(Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
         Ok(())
     }

@@ -78,18 +78,20 @@ pub fn is_binary(envelope: &[u8]) -> bool {
     envelope.starts_with(BINARY_PREFIX)
 }
 
-/// Opens the binary form where it is. It is taken once its key is found, and stays for another try until then.
+/// Opens `envelope[start..]` in place: the binary form. The buffer is taken once its key is found, and stays for another
+/// try until then.
 ///
 /// # Errors
 /// As [`open_text`].
 pub fn open_binary<'k>(
     keyring: &'k Keyring,
     envelope: &mut Vec<u8>,
+    start: usize,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
-    let (id, start) = head(envelope)?;
+    let (id, nonce) = head(&envelope[start..])?;
     let held = find(keyring, id)?;
-    open(held, std::mem::take(envelope), start, associated_data)
+    open(held, std::mem::take(envelope), start + nonce, associated_data)
 }
 
 /// Opens the binary form where it is, if it names this key: no other is looked for.
@@ -223,7 +225,7 @@ mod tests {
     }
 
     fn open_binary(keyring: &Keyring, envelope: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        super::open_binary(keyring, &mut envelope.to_vec(), associated_data)
+        super::open_binary(keyring, &mut envelope.to_vec(), 0, associated_data)
             .map(|opened| opened.plaintext.as_bytes().to_vec())
     }
 
@@ -317,8 +319,8 @@ mod tests {
     fn an_envelope_whose_key_is_not_held_is_not_taken() {
         let mut envelope = seal_binary(&some_keyring(), [3; NONCE_LEN], b"", b"plaintext");
         let other = keyring(key("other", 8));
-        assert!(super::open_binary(&other, &mut envelope, b"").is_err());
-        assert!(super::open_binary(&some_keyring(), &mut envelope, b"").is_ok());
+        assert!(super::open_binary(&other, &mut envelope, 0, b"").is_err());
+        assert!(super::open_binary(&some_keyring(), &mut envelope, 0, b"").is_ok());
         assert!(envelope.is_empty());
     }
 

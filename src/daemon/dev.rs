@@ -15,15 +15,16 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::{BODY_TIME, HEADER_TIME, IDLE_TIME, StartError, WRITE_TIME};
+use super::StartError;
 use crate::{
-    cipher::{Format, NoRandomness},
-    keyring::{HeldKey, Key, KeyId, Keyring, Place, Published},
+    api::{self, Api, ApiError, ErrorKind, ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture},
+    cipher::NoRandomness,
+    keyring::{Format, Formats, HeldKey, Key, KeyId, Keyring, KeyringEntry, Keyrings, Place, Published},
     metrics::Metrics,
     secret::Secret,
+    server::{self, Listeners, Server, listen},
     settings::Audit,
     signals::Signal,
-    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, listen, resolve, transit::Formats},
 };
 
 /// The key name in Transit's paths.
@@ -40,29 +41,23 @@ pub async fn run(
 ) -> Result<ExitCode, StartError> {
     let (keyring, id) = random_keyring()?;
     let (listener, file) = listen::bind(path, 0o600, None).await?;
-    let limits = Limits {
-        request_size: 32 << 20,
-        inflight_size: 256 << 20,
-        connections: 1024,
-        batch: 10_000,
-        header_time: HEADER_TIME,
-        idle_time: IDLE_TIME,
-        body_time: BODY_TIME,
-        write_time: WRITE_TIME,
-    };
-    let live = Live {
-        name: NAME.to_owned(),
-        max_stale: None,
-        formats: Formats { write: Format::Native, kong_fields: false },
+    let config = RuntimeConfig {
+        keyrings: Keyrings::single(KeyringEntry {
+            name: NAME.to_owned(),
+            published: Arc::new(Published::with(keyring)),
+            formats: Formats { write: Format::Native, kong_fields: false },
+            max_stale: None,
+        }),
         access: None,
         audit: Audit::Failures,
-        limits,
+        limits: api::Limits::new(32 << 20, 256 << 20, 10_000),
     };
-    let published = Arc::new(Published::with(keyring));
-    let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(Nowhere));
+    let metrics = Arc::new(Metrics::default());
+    let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(WithoutVault)));
+    let server = Arc::new(Server::new(Arc::clone(&api), metrics, server::Limits::new(1024)));
     let stop = CancellationToken::new();
-    let listeners = Listeners { socket: listener, metrics: None };
-    let serving = tokio::spawn(socket::serve(listeners, Arc::new(service), None, stop.clone()));
+    let serving = server.serve(Listeners { socket: listener, metrics: None }, None, stop.clone());
+    let serving = tokio::spawn(async move { api.audit_during(serving).await });
     started(&id);
     while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
     stop.cancel();
@@ -113,25 +108,24 @@ pub fn default_socket(runtime_dir: Option<PathBuf>) -> io::Result<PathBuf> {
     Ok(folder.join("keyringd.sock"))
 }
 
-/// There is no Vault behind this daemon.
-struct Nowhere;
+struct WithoutVault;
 
-impl Upstream for Nowhere {
-    fn sync(&self, _: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
+impl Upstream for WithoutVault {
+    fn sync(&self, _: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
         Box::pin(async { Err("keyringd dev has no Vault to sync with: its one key is random".to_owned()) })
     }
 
-    fn look_for_new_keys(&self) -> Answered<'_, ()> {
+    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(async {})
     }
 
-    fn first_outcome(&self) -> Answered<'_, ()> {
+    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(async {})
     }
 
-    fn resolve<'a>(&'a self, _: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>> {
-        let message = "keyringd dev has no Vault to read secrets from".to_owned();
-        Box::pin(async { Err(resolve::Refusal { status: 400, message, is_reference: false }) })
+    fn resolve<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
+        let message = "keyringd dev has no Vault to read secrets from";
+        Box::pin(async move { Err(ApiError::new(ErrorKind::NotAReference, message)) })
     }
 
     fn describe(&self) -> Value {

@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
-use super::{FromVault, describe, level, live};
+use super::{FromVault, describe, level, runtime_config, server_limits};
 use crate::{
+    api::Api,
+    keyring::Published,
     logging::Log,
     metrics::{Metrics, Outcome},
     references::Home,
+    server::Server,
     settings::{self, Loaded, LogFormat, Settings},
     signals::Signal,
-    socket::Service,
     sync::SyncHandle,
     systemd,
     vault::Session,
@@ -20,7 +22,9 @@ use crate::{
 
 /// All that a reload reaches.
 pub struct Reload {
-    pub service: Arc<Service>,
+    pub api: Arc<Api>,
+    pub server: Arc<Server>,
+    pub published: Arc<Published>,
     pub upstream: Arc<FromVault>,
     pub metrics: Arc<Metrics>,
     pub sync: SyncHandle,
@@ -40,7 +44,7 @@ impl Reload {
             }
             Signal::Reload => {
                 // Before there are keys the daemon is not ready, and must not say so afterwards.
-                let ready = self.service.published.keyring().is_some();
+                let ready = self.published.keyring().is_some();
                 if ready {
                     systemd::reloading();
                 }
@@ -92,7 +96,8 @@ impl Reload {
             );
         }
         self.log.change(level(log), log.format == LogFormat::Json);
-        self.service.change(live(&keyring, &socket));
+        self.api.change(runtime_config(&keyring, &socket, &self.published));
+        self.server.change(server_limits(&socket));
         self.upstream.described.store(Arc::new(described));
         let sync = self.sync.clone();
         tokio::spawn(async move { sync.change(session, keyring).await });

@@ -7,13 +7,13 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use crate::{
+    api::{ApiError, ErrorKind, ResolvedValue, Upstream, UpstreamFuture},
     references::{
         References, ResolveError,
         read::{Reading, Reads},
     },
     secret::Secret,
     settings::resolve::Unresolved,
-    socket::{Answered, Upstream, resolve},
     sync::SyncHandle,
     vault::{Place, VaultError},
 };
@@ -28,23 +28,23 @@ pub struct FromVault {
 }
 
 impl Upstream for FromVault {
-    fn sync(&self, token: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
+    fn sync(&self, token: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
         Box::pin(self.sync.sync(token))
     }
 
-    fn look_for_new_keys(&self) -> Answered<'_, ()> {
+    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(self.sync.look_for_new_keys())
     }
 
-    fn first_outcome(&self) -> Answered<'_, ()> {
+    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(self.sync.first_outcome())
     }
 
-    fn resolve<'a>(&'a self, reference: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>> {
+    fn resolve<'a>(&'a self, reference: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
         Box::pin(async move {
             match self.references.resolve(reference).await {
-                Ok(resolved) => Ok(resolve::Value { text: resolved.value, stale: resolved.stale }),
-                Err(error) => Err(refusal(reference, &error)),
+                Ok(resolved) => Ok(ResolvedValue { text: resolved.value, stale: resolved.stale }),
+                Err(error) => Err(api_error(reference, &error)),
             }
         })
     }
@@ -56,22 +56,21 @@ impl Upstream for FromVault {
     }
 }
 
-fn refusal(reference: &str, error: &ResolveError) -> resolve::Refusal {
-    let status = match error {
+fn api_error(reference: &str, error: &ResolveError) -> ApiError {
+    let kind = match error {
         ResolveError::NoSecret(_)
         | ResolveError::NoField(_)
-        | ResolveError::Variable(Unresolved::NotSet(_) | Unresolved::NoField(..)) => 404,
-        ResolveError::Vault(_) => 503,
-        _ => 400,
-    };
-    let is_reference = !matches!(
-        error,
+        | ResolveError::Variable(Unresolved::NotSet(_) | Unresolved::NoField(..)) => ErrorKind::NotFound,
+        ResolveError::Vault(_) => ErrorKind::Unavailable,
         ResolveError::Kong(_)
-            | ResolveError::Apisix(_)
-            | ResolveError::Variable(Unresolved::Malformed(_) | Unresolved::MalformedApisix(_))
-    );
-    let named = if is_reference { reference } else { "the text" };
-    resolve::Refusal { status, message: format!("{named} {error}"), is_reference }
+        | ResolveError::Apisix(_)
+        | ResolveError::Variable(Unresolved::Malformed(_) | Unresolved::MalformedApisix(_)) => {
+            ErrorKind::NotAReference
+        }
+        _ => ErrorKind::Invalid,
+    };
+    let subject = if kind == ErrorKind::NotAReference { "the text" } else { reference };
+    ApiError::new(kind, format!("{subject} {error}"))
 }
 
 /// Secrets by the right of the keyring's own session, which the sync drives.

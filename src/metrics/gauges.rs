@@ -1,4 +1,4 @@
-//! What is as it is at the scrape: connections, keys, ages. Set from a [`State`] that the socket puts together then.
+//! The gauges that are set at a scrape: keys, ages, bytes in flight. Their values come as a [`State`] from the API.
 
 use std::{
     sync::atomic::AtomicU64,
@@ -10,14 +10,13 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::Labels;
+use super::labels::Labels;
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// What the gauges say, as it is at the scrape.
+/// The values at the scrape.
 #[derive(Debug)]
 pub struct State {
-    pub connections: usize,
     pub inflight_bytes: usize,
     pub keys_active: bool,
     pub keys_live: usize,
@@ -25,25 +24,23 @@ pub struct State {
     pub records_rejected: usize,
     /// Since the active key was written to Vault.
     pub active_key_age: Option<Duration>,
-    /// Messages sealed with short nonces: under the active key, and the most under any other.
+    /// Messages sealed with 96-bit nonces: under the active key, and the maximum of the other keys.
     pub messages: [u64; 2],
     pub messages_budget: u64,
     pub last_sync: Option<SystemTime>,
-    /// How many more versions Vault keeps; `None` where there are none.
+    /// Versions that can be written before Vault destroys the oldest; `None` on KV v1.
     pub versions_headroom: Option<u64>,
 }
 
-/// What is known of the token's life.
+/// When the Vault token expires.
 #[derive(Clone, Copy, Debug)]
-pub enum TokenLife {
-    Until(SystemTime),
-    ForEver,
+pub(super) enum TokenExpiry {
+    At(SystemTime),
+    Never,
 }
 
-/// What is set at the scrape.
 #[derive(Clone, Debug)]
-pub struct Gauges {
-    connections: Gauge,
+pub(super) struct Gauges {
     inflight_bytes: Gauge,
     keys: Family<Labels<1>, Gauge>,
     active_key_age: Seconds,
@@ -55,9 +52,8 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    pub fn registered(registry: &mut Registry) -> Self {
+    pub(super) fn register(registry: &mut Registry) -> Self {
         let gauges = Self {
-            connections: Gauge::default(),
             inflight_bytes: Gauge::default(),
             keys: Family::default(),
             active_key_age: Seconds::default(),
@@ -68,52 +64,50 @@ impl Gauges {
             versions_headroom: Seconds::default(),
         };
         let all = gauges.clone();
-        registry.register("connections", "Connections that are open on the socket", all.connections);
         registry.register_with_unit(
             "inflight",
-            "Bytes of requests being handled, and of answers that are not taken yet",
+            "Bytes of requests being handled, and of responses that clients have not read yet",
             Unit::Bytes,
             all.inflight_bytes,
         );
-        registry.register("keys", "Keys by state; those rejected are records that were left out", all.keys);
+        registry.register("keys", "Keys by state; rejected counts the records that were left out", all.keys);
         registry.register_with_unit(
             "active_key_age",
-            "Since the active key was written to Vault; NaN where that is not known",
+            "Since the active key was written to Vault; NaN if unknown",
             Unit::Seconds,
             all.active_key_age,
         );
         registry.register(
             "messages",
-            "Messages sealed with 96-bit nonces by this process: under the active key, and the most under any other",
+            "Messages sealed with 96-bit nonces by this process: under the active key, and the maximum of the other keys",
             all.messages,
         );
         registry.register(
             "messages_budget",
-            "How many such messages one key may seal, by everybody who holds it",
+            "How many such messages one key may seal, over all of its holders",
             all.messages_budget,
         );
         registry.register_with_unit(
             "since_last_sync",
-            "Since the last good sync; NaN before the first",
+            "Since the last successful sync; NaN before the first",
             Unit::Seconds,
             all.since_sync,
         );
         registry.register_with_unit(
             "token_remaining",
-            "Until the Vault token expires unless it is renewed; +Inf for never, NaN without one",
+            "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
             Unit::Seconds,
             all.token_remaining,
         );
         registry.register(
             "versions_headroom",
-            "How many more versions can be written before Vault destroys the oldest; NaN where there are none",
+            "How many versions can be written before Vault destroys the oldest; NaN on KV v1",
             all.versions_headroom,
         );
         gauges
     }
 
-    pub fn set(&self, state: &State, token: Option<TokenLife>, now: SystemTime) {
-        self.connections.set(count(state.connections));
+    pub(super) fn set(&self, state: &State, token: Option<TokenExpiry>, now: SystemTime) {
         self.inflight_bytes.set(count(state.inflight_bytes));
         for (label, keys) in [
             ("active", usize::from(state.keys_active)),
@@ -132,8 +126,8 @@ impl Gauges {
         self.since_sync.set(state.last_sync.map_or(f64::NAN, since));
         self.token_remaining.set(match token {
             None => f64::NAN,
-            Some(TokenLife::ForEver) => f64::INFINITY,
-            Some(TokenLife::Until(at)) => at.duration_since(now).unwrap_or_default().as_secs_f64(),
+            Some(TokenExpiry::Never) => f64::INFINITY,
+            Some(TokenExpiry::At(at)) => at.duration_since(now).unwrap_or_default().as_secs_f64(),
         });
         #[expect(clippy::cast_precision_loss, reason = "a count of versions is far below 2^52")]
         self.versions_headroom.set(state.versions_headroom.map_or(f64::NAN, |headroom| headroom as f64));

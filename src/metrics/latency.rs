@@ -1,5 +1,4 @@
-//! How long requests took: a histogram that is counted into without a lock, since every request does. What it looks like in
-//! the text, prometheus-client knows.
+//! A histogram of request durations. Observing takes no lock, since every request does it; prometheus-client renders it.
 
 use std::{
     fmt,
@@ -15,7 +14,7 @@ use prometheus_client::{
     metrics::{MetricType, TypedMetric},
 };
 
-/// The buckets' upper bounds: from a request on one field, which takes microseconds, to a body of many megabytes.
+/// The buckets' upper bounds: one field takes microseconds, a body of many megabytes takes seconds.
 const BOUNDS: [Duration; 8] = [
     Duration::from_micros(100),
     Duration::from_micros(500),
@@ -27,19 +26,19 @@ const BOUNDS: [Duration; 8] = [
     Duration::from_secs(5),
 ];
 
-/// Clones count into the same.
+/// Clones share their counts.
 #[derive(Clone, Debug, Default)]
-pub struct Latency(Arc<Counts>);
+pub(super) struct Latency(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// One a bound, and one for what took longer.
+    /// One per bound, and one for longer durations.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     nanoseconds: AtomicU64,
 }
 
 impl Latency {
-    pub fn observe(&self, took: Duration) {
+    pub(super) fn observe(&self, took: Duration) {
         let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_just_a_bound_counts_under_it_and_what_took_longer_than_all_counts_too() {
+    fn a_bound_is_inclusive_and_longer_durations_count_too() {
         let (latency, mut registry) = (Latency::default(), Registry::default());
         registry.register("took", "Time", latency.clone());
         for took in [Duration::ZERO, BOUNDS[1], BOUNDS[1] + Duration::from_nanos(1), Duration::from_secs(6)] {

@@ -223,7 +223,7 @@ impl Session {
             return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
         }
         let outcome = self.try_to_log_in().await;
-        self.metrics.logged_in(Outcome::of(&outcome));
+        self.metrics.logged_in(Outcome::from_result(&outcome));
         match outcome {
             Ok(lease) => {
                 tracing::info!(method = self.settings.auth.name(), "logged in to Vault");

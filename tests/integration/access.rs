@@ -1,4 +1,4 @@
-//! Who may do what, by clients that really are other users: these tests start them, for which they must be root.
+//! `keyring_access`, with clients that run as other users: these tests must run as root to start them.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::support::{Daemon, OpenBao, success};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
-/// Users and groups that need no names: the kernel knows numbers alone.
+/// IDs without names: the kernel compares numbers only.
 const APP: &str = "40001";
 const OTHER: &str = "40002";
 const GROUP: &str = "40100";
@@ -39,12 +39,12 @@ fn open(access: &str, more: &[(&str, &str)]) -> Open {
     let socket = folder.path().join("keyringd.sock");
     let settings = [("KONG_KEYRING_ACCESS", access), ("KONG_KEYRING_SOCKET_MODE", "0666")];
     let daemon = Daemon::start_at(Some(&socket), &server, &[settings.as_slice(), more].concat());
-    // Readiness is open to whoever can connect.
+    // Readiness needs no permission.
     daemon.wait_until_ready();
     Open { daemon, socket, _server: server, _folder: folder }
 }
 
-/// A request by a user: the status and the answer.
+/// The status and body of a user's request.
 fn by(user: &str, groups: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
     let mut command = Command::new("setpriv");
     let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
@@ -65,7 +65,7 @@ const REWRAP: &str = "/v1/transit/rewrap/keyring";
 const DATAKEY: &str = "/v1/transit/datakey/plaintext/keyring";
 
 #[test]
-fn each_user_and_group_may_do_what_its_entries_say_and_nothing_else() {
+fn each_user_and_group_has_the_permissions_of_its_entries_only() {
     let open = open(&format!("uid:0=all, uid:{APP}=encrypt, gid:{GROUP}=decrypt+status"), &[]);
     let sealed = open.daemon.encrypt("hello");
     let (plain, cipher) = (json!({ "plaintext": "YQ==" }), json!({ "ciphertext": sealed }));
@@ -88,7 +88,7 @@ fn each_user_and_group_may_do_what_its_entries_say_and_nothing_else() {
     assert_eq!(statuses(OTHER, "5,6"), [403; 9]);
     assert_eq!(statuses("0", "0"), [200, 200, 200, 200, 200, 200, 200, 204, 200]);
     for path in ["/livez", "/readyz"] {
-        assert_eq!(by(OTHER, "", &open.socket, path, None).0, 200, "{path} is open to whoever can connect");
+        assert_eq!(by(OTHER, "", &open.socket, path, None).0, 200, "{path} needs no permission");
     }
 }
 
@@ -100,22 +100,22 @@ fn a_refusal_names_the_operation_and_the_entry_that_would_allow_it() {
         assert_eq!(status, 403, "{answer}");
         serde_json::from_str::<Value>(&answer).unwrap()["errors"][0].as_str().unwrap().to_owned()
     };
-    let said = refused(REWRAP, &json!({ "ciphertext": "kr1:" }));
+    let message = refused(REWRAP, &json!({ "ciphertext": "kr1:" }));
     assert!(
-        said.contains(&format!("uid {APP} (gid {APP}, {GROUP}) may not use encrypt+decrypt here")),
-        "{said}"
+        message.contains(&format!("uid {APP} (gid {APP}, {GROUP}) may not use encrypt+decrypt here")),
+        "{message}"
     );
-    assert!(said.contains(&format!("the entry uid:{APP}=encrypt+decrypt")), "{said}");
-    // Whoever may not is told so before anything of what he sends is looked at, however much it is.
-    let said = refused(ENCRYPT, &json!({ "plaintext": "A".repeat(100_000) }));
-    assert!(said.contains("may not use encrypt"), "{said}");
+    assert!(message.contains(&format!("the entry uid:{APP}=encrypt+decrypt")), "{message}");
+    // The permission is checked before the body, whatever its size.
+    let message = refused(ENCRYPT, &json!({ "plaintext": "A".repeat(100_000) }));
+    assert!(message.contains("may not use encrypt"), "{message}");
 }
 
 #[test]
-fn the_command_line_needs_no_more_than_its_operation() {
+fn a_command_needs_its_own_permission_only() {
     let open = open(&format!("uid:0=status, uid:{APP}=encrypt, uid:{OTHER}=decrypt"), &[]);
     let program = PathBuf::from(crate::support::daemon::PROGRAM);
-    // Others may not be able to enter the folder where the program was built.
+    // Other users may have no access to the build folder.
     let copy = open.socket.with_file_name("keyringd");
     fs::copy(program, &copy).unwrap();
     let run = |user: &str, command: &str, input: &[u8]| {
@@ -139,30 +139,36 @@ fn the_command_line_needs_no_more_than_its_operation() {
     assert_eq!(success(&run(OTHER, "decrypt", sealed.as_bytes())), "hello");
     let refused = run(OTHER, "encrypt", b"hello");
     assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("may not use encrypt") && said.contains(&format!("uid:{OTHER}=encrypt")), "{said}");
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        message.contains("may not use encrypt") && message.contains(&format!("uid:{OTHER}=encrypt")),
+        "{message}"
+    );
 }
 
 #[test]
-fn nobody_and_whoever_a_namespace_hides_match_nothing() {
+fn unmapped_users_match_no_entry() {
     let open = open("uid:0=all, uid:40001=all", &[]);
     let (status, _) = by("65534", "65534", &open.socket, ENCRYPT, Some(&json!({ "plaintext": "YQ==" })));
     assert_eq!(status, 403);
-    // A list that names an ID which the daemon's own user namespace hides would protect nothing: it does not start.
+    // An entry for an ID that is not mapped in the daemon's user namespace is a mistake.
     let command = Command::new("unshare")
         .args(["--user", "--map-root-user", crate::support::daemon::PROGRAM, "check"])
         .env_clear()
         .env("KONG_KEYRING_ACCESS", "uid:40001=all, uid:0=all")
         .output()
         .unwrap();
-    let said = String::from_utf8(command.stderr).unwrap();
-    assert_eq!(command.status.code(), Some(78), "{said}");
-    assert!(said.contains("entry 1 has a uid that the user namespace of this process hides"), "{said}");
-    assert!(!said.contains("entry 2"), "{said}");
+    let message = String::from_utf8(command.stderr).unwrap();
+    assert_eq!(command.status.code(), Some(78), "{message}");
+    assert!(
+        message.contains("entry 1 has a uid that is not mapped in the user namespace of this process"),
+        "{message}"
+    );
+    assert!(!message.contains("entry 2"), "{message}");
 }
 
 #[test]
-fn a_reload_changes_who_may_on_connections_that_are_open() {
+fn a_reload_changes_the_permissions_of_open_connections() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let token = format!("keyring_vault_token = {}", server.token());

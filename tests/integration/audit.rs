@@ -1,4 +1,4 @@
-//! The audit: which requests get a line, what stands in it, and that no client can flood the log.
+//! The audit: which requests get a line, its fields, and that no client can flood the log.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
 const JSON: (&str, &str) = ("KONG_KEYRING_LOG_FORMAT", "json");
 
-/// All that a line may hold.
+/// All fields that a line may have.
 const FIELDS: [&str; 17] = [
     "timestamp",
     "level",
@@ -47,7 +47,7 @@ fn lines(daemon: &Daemon) -> Vec<Value> {
 }
 
 #[test]
-fn with_all_each_request_is_one_line_of_allowed_fields_and_no_payload() {
+fn with_all_each_request_is_one_line_without_a_payload() {
     let (_server, daemon) = started(&[JSON, ("KONG_KEYRING_AUDIT", "all"), ("KONG_LOG_LEVEL", "error")]);
     let sealed = daemon.post(ENCRYPT, &json!({ "plaintext": "cGxhbnRlZA==" })).at("/data/ciphertext");
     daemon.decrypt(&sealed);
@@ -58,12 +58,12 @@ fn with_all_each_request_is_one_line_of_allowed_fields_and_no_payload() {
     daemon.get("/planted-path");
     daemon.get("/livez");
     let lines = wait_for("five lines", || Some(lines(&daemon)).filter(|lines| lines.len() >= 5));
-    let told: Vec<_> = lines
+    let seen: Vec<_> = lines
         .iter()
         .map(|line| format!("{} {} {}", line["operation"], line["outcome"], line["status"]).replace('"', ""))
         .collect();
     assert_eq!(
-        told,
+        seen,
         [
             "encrypt success 200",
             "decrypt success 200",
@@ -92,7 +92,7 @@ fn with_all_each_request_is_one_line_of_allowed_fields_and_no_payload() {
 }
 
 #[test]
-fn with_all_no_request_that_gave_anything_is_folded_and_none_that_was_given_up_is_missed() {
+fn with_all_results_are_never_folded_and_aborted_requests_are_logged() {
     let (_server, mut daemon) = started(&[JSON, ("KONG_KEYRING_AUDIT", "all")]);
     let sealed = daemon.encrypt("x");
     let batch =
@@ -102,7 +102,7 @@ fn with_all_no_request_that_gave_anything_is_folded_and_none_that_was_given_up_i
     }
     let all_bad = json!({ "batch_input": [{}, {}] });
     assert_eq!(daemon.post(DECRYPT, &all_bad).status, 400);
-    // A client that hangs up while its request is worked on.
+    // A client that disconnects during its request.
     let mut stream = daemon.connect();
     let head = format!("POST {DECRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{");
     std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
@@ -121,7 +121,7 @@ fn with_all_no_request_that_gave_anything_is_folded_and_none_that_was_given_up_i
 }
 
 #[test]
-fn without_a_setting_failures_alone_are_told_and_off_tells_nothing() {
+fn failures_are_logged_by_default_and_nothing_with_off() {
     let (_server, daemon) = started(&[JSON]);
     daemon.encrypt("x");
     daemon.decrypt("kr1:first:AAAA");
@@ -146,7 +146,7 @@ fn failures_of_one_kind_are_folded_into_one_line_with_their_count() {
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
     daemon.ended();
     let log = daemon.log();
-    // How many failures each line stands for.
+    // How many failures each line covers.
     let counts = |operation: &str| -> Vec<u64> {
         let named = format!("operation=\"{operation}\"");
         let lines = log.lines().filter(|line| line.contains(&named));
@@ -154,7 +154,7 @@ fn failures_of_one_kind_are_folded_into_one_line_with_their_count() {
         lines.map(|line| repeated(line).unwrap_or(1)).collect()
     };
     for operation in ["decrypt", "other"] {
-        assert_eq!(counts(operation).iter().sum::<u64>(), 500, "every one is told or counted: {log}");
+        assert_eq!(counts(operation).iter().sum::<u64>(), 500, "every failure is logged or counted: {log}");
         assert!(counts(operation).len() < 10, "{log}");
     }
 }

@@ -1,4 +1,4 @@
-//! The formats of ciphertexts on the socket: a real Transit key's, Kong's own fields, bytes, and from each to the other.
+//! The ciphertext formats on the socket: a real Transit key's, Kong's own fields, raw bytes, and rewraps between them.
 
 use std::io::Read as _;
 
@@ -34,7 +34,7 @@ const RAW: (&str, &str) = ("KONG_KEYRING_KEY_DERIVATION", "raw");
 const TRANSIT: (&str, &str) = ("KONG_KEYRING_CIPHERTEXT_FORMAT", "transit");
 
 #[test]
-fn ciphertexts_of_a_transit_key_open_here_and_ours_open_there() {
+fn transits_ciphertexts_decrypt_here_and_ours_decrypt_there() {
     let server = with_transit_key(2);
     let daemon = Daemon::start(&server, &[RAW, TRANSIT]);
     for associated_data in ["", "row 7"] {
@@ -61,7 +61,7 @@ fn ciphertexts_of_a_transit_key_open_here_and_ours_open_there() {
 }
 
 #[test]
-fn an_older_version_of_a_transit_key_is_rewrapped_and_an_unknown_one_told() {
+fn an_older_version_of_a_transit_key_is_rewrapped_and_an_unknown_one_named() {
     let server = with_transit_key(2);
     let older = json!({ "plaintext": encode("old"), "key_version": 1 });
     let older = server.api("POST", "transit/encrypt/keyring", &older).at("/data/ciphertext");
@@ -86,7 +86,7 @@ fn an_older_version_of_a_transit_key_is_rewrapped_and_an_unknown_one_told() {
 }
 
 #[test]
-fn a_transit_key_made_later_is_looked_for_by_its_version() {
+fn a_new_version_of_a_transit_key_is_loaded_on_demand() {
     let server = with_transit_key(2);
     let daemon = Daemon::start(&server, &[RAW, ("KONG_KEYRING_SYNC_INTERVAL", "3600")]);
     server.api("POST", "transit/keys/keyring/rotate", &json!({}));
@@ -109,7 +109,7 @@ fn messages_under_a_transit_key_are_counted_in_status_and_metrics() {
     server.put_record("next", &BASE64_STANDARD.encode([9; 32]));
     daemon.sync();
     assert_eq!(daemon.metric("keyringd_messages{slot=\"active\"}"), 0);
-    assert_eq!(daemon.metric("keyringd_messages{slot=\"other\"}"), 8, "a rotation forgets no count");
+    assert_eq!(daemon.metric("keyringd_messages{slot=\"other\"}"), 8, "a rotation keeps the counts");
 }
 
 fn with_kong_fields(on: &str) -> (OpenBao, Daemon) {
@@ -123,7 +123,7 @@ fn with_kong_fields(on: &str) -> (OpenBao, Daemon) {
 const FIELD: &str = "$ke$1$-8zgITLQh-000102030405060708090a0b-438188bd8d";
 
 #[test]
-fn a_field_of_kongs_is_read_rewrapped_into_ours_and_written_only_on_request() {
+fn a_field_of_kongs_is_decrypted_rewrapped_and_written_only_on_request() {
     let (_server, daemon) = with_kong_fields("on");
     let opened = daemon.decrypt(FIELD);
     assert_eq!(
@@ -149,9 +149,9 @@ fn a_field_of_kongs_is_read_rewrapped_into_ours_and_written_only_on_request() {
 }
 
 #[test]
-fn fields_of_kongs_are_off_unless_switched_on_and_bind_no_associated_data() {
+fn fields_of_kongs_are_off_by_default_and_have_no_associated_data() {
     let (_server, daemon) = with_kong_fields("off");
-    for (path, body, said) in [
+    for (path, body, message) in [
         (DECRYPT, json!({ "ciphertext": FIELD }), "keyring_kong_fields = on"),
         (REWRAP, json!({ "ciphertext": FIELD }), "keyring_kong_fields = on"),
         (ENCRYPT, json!({ "plaintext": "YQ==", "format": "kong" }), "keyring_kong_fields = on"),
@@ -161,7 +161,7 @@ fn fields_of_kongs_are_off_unless_switched_on_and_bind_no_associated_data() {
     ] {
         let refused = daemon.post(path, &body);
         assert_eq!(refused.status, 400, "{body}");
-        assert!(refused.at("/errors/0").contains(said), "{refused:?}");
+        assert!(refused.at("/errors/0").contains(message), "{refused:?}");
     }
     let (_server, daemon) = with_kong_fields("on");
     for (path, body) in [
@@ -184,7 +184,7 @@ fn started() -> (OpenBao, Daemon) {
 }
 
 #[test]
-fn bytes_go_in_and_the_binary_envelope_comes_out_and_back() {
+fn raw_bytes_round_trip_in_the_binary_form() {
     let (server, daemon) = started();
     let mut large = vec![0; 5 << 20];
     std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut large).unwrap();
@@ -210,7 +210,7 @@ fn bytes_go_in_and_the_binary_envelope_comes_out_and_back() {
 }
 
 #[test]
-fn bytes_are_bound_to_their_associated_data_and_to_every_bit() {
+fn raw_bytes_authenticate_their_associated_data_and_every_bit() {
     let (_server, daemon) = started();
     let aad = encode("row 7");
     let bound = [OCTETS, ("keyring-associated-data", aad.as_str())];
@@ -238,15 +238,15 @@ fn bytes_are_bound_to_their_associated_data_and_to_every_bit() {
     ] {
         let refused = daemon.request_with("POST", ENCRYPT, &headers, b"hello");
         assert_eq!(refused.status, 400);
-        let said = refused.at("/errors/0");
-        assert!(said.contains("Keyring-Associated-Data") && !said.contains("planted"), "{said}");
+        let message = refused.at("/errors/0");
+        assert!(message.contains("Keyring-Associated-Data") && !message.contains("planted"), "{message}");
     }
     let refused = daemon.request_with("POST", REWRAP, &[OCTETS], &sealed);
     assert_eq!(refused.status, 415);
 }
 
 #[test]
-fn the_text_forms_open_as_bytes_too_and_an_unknown_key_is_looked_for() {
+fn text_forms_decrypt_as_raw_bytes_and_an_unknown_key_is_loaded_on_demand() {
     let (server, daemon) = started();
     let text = daemon.encrypt("hello") + "\n";
     let opened = daemon.request_with("POST", DECRYPT, &[OCTETS], text.as_bytes());
@@ -263,7 +263,7 @@ fn the_text_forms_open_as_bytes_too_and_an_unknown_key_is_looked_for() {
 }
 
 #[test]
-fn a_rewrap_of_many_answers_each_by_itself() {
+fn a_rewrap_of_a_batch_has_a_result_per_item() {
     let (server, daemon) = started();
     let aad = encode("row 7");
     let bound = json!({ "plaintext": encode("bound"), "associated_data": aad });
@@ -310,7 +310,7 @@ fn data_keys_are_random_of_the_size_asked_for_and_open_again() {
     let wrapped = daemon.request("POST", "/v1/transit/datakey/wrapped/keyring", b"");
     assert!(wrapped.json().pointer("/data/plaintext").is_none(), "{wrapped:?}");
     assert_eq!(daemon.decrypt(&wrapped.at("/data/ciphertext")).status, 200);
-    for (body, said) in [
+    for (body, message) in [
         (json!({ "bits": 192 }), "bits must be 128, 256 or 512"),
         (json!({ "bits": "many" }), "a value has the wrong type"),
         (json!({ "context": "x" }), "\"context\" is not supported here"),
@@ -319,35 +319,38 @@ fn data_keys_are_random_of_the_size_asked_for_and_open_again() {
     ] {
         let refused = daemon.post("/v1/transit/datakey/plaintext/keyring", &body);
         assert_eq!(refused.status, 400, "{body}");
-        assert!(refused.at("/errors/0").contains(said), "{refused:?}");
+        assert!(refused.at("/errors/0").contains(message), "{refused:?}");
     }
 }
 
 #[test]
-fn what_is_told_of_the_keys_has_transits_shape_and_no_key() {
+fn the_description_of_keys_has_transits_shape_and_no_key_material() {
     let (server, daemon) = started();
     server.put_record("second", "another key of thirty-two characters");
     daemon.sync();
-    let told = daemon.get("/v1/transit/keys/keyring");
-    assert_eq!((told.at("/data/name"), told.at("/data/latest_version")), ("keyring".into(), "2".into()));
-    assert_eq!(told.at("/data/type"), "xaes-256-gcm");
+    let described = daemon.get("/v1/transit/keys/keyring");
+    assert_eq!(
+        (described.at("/data/name"), described.at("/data/latest_version")),
+        ("keyring".into(), "2".into())
+    );
+    assert_eq!(described.at("/data/type"), "xaes-256-gcm");
     for (version, id, state) in [("1", "first", "live"), ("2", "second", "active")] {
-        assert_eq!(told.at(&format!("/data/keys/{version}/id")), id);
-        assert_eq!(told.at(&format!("/data/keys/{version}/state")), state);
-        assert!(told.at(&format!("/data/keys/{version}/creation_time")).ends_with('Z'));
+        assert_eq!(described.at(&format!("/data/keys/{version}/id")), id);
+        assert_eq!(described.at(&format!("/data/keys/{version}/state")), state);
+        assert!(described.at(&format!("/data/keys/{version}/creation_time")).ends_with('Z'));
     }
-    assert!(!told.text().contains(KEY) && !told.text().contains("thirty-two"), "{told:?}");
+    assert!(!described.text().contains(KEY) && !described.text().contains("thirty-two"), "{described:?}");
     let names = daemon.request("LIST", "/v1/transit/keys", b"");
     assert_eq!(names.json(), json!({ "data": { "keys": ["keyring"] } }));
     server.put(&json!({ "active": "b", "keys": { "b": KEY, "c": "one more key of thirty-two characters" } }));
     daemon.sync();
-    let told = daemon.get("/v1/transit/keys/keyring");
-    assert_eq!(told.at("/data/keys/3/id"), "b");
-    assert_eq!(told.json()["data"]["keys"]["3"]["ids"].as_array().unwrap().len(), 2);
+    let described = daemon.get("/v1/transit/keys/keyring");
+    assert_eq!(described.at("/data/keys/3/id"), "b");
+    assert_eq!(described.json()["data"]["keys"]["3"]["ids"].as_array().unwrap().len(), 2);
 }
 
 #[test]
-fn a_text_in_another_format_needs_a_rewrap_however_it_is_sent() {
+fn a_text_in_another_format_needs_a_rewrap_in_json_and_as_raw_bytes() {
     let server = with_transit_key(1);
     let native = Daemon::start(&server, &[RAW]).encrypt("hello");
     let daemon = Daemon::start(&server, &[RAW, TRANSIT]);
@@ -356,11 +359,11 @@ fn a_text_in_another_format_needs_a_rewrap_however_it_is_sent() {
     assert_eq!(opened.header("keyring-needs-rewrap"), Some("true"));
     let sealed = daemon.request_with("POST", ENCRYPT, &[OCTETS], b"hello").body;
     let opened = daemon.request_with("POST", DECRYPT, &[OCTETS], &sealed);
-    assert_eq!(opened.header("keyring-needs-rewrap"), Some("false"), "bytes have no other form");
+    assert_eq!(opened.header("keyring-needs-rewrap"), Some("false"), "the binary form has one format");
 }
 
 #[test]
-fn a_key_in_a_map_has_no_version_of_its_own_and_is_not_sealed_with_in_transits_format() {
+fn transits_format_refuses_a_key_in_a_map() {
     let server = with_transit_key(1);
     let daemon = Daemon::start(&server, &[RAW, TRANSIT]);
     let sealed = daemon.encrypt("hello");
@@ -371,5 +374,5 @@ fn a_key_in_a_map_has_no_version_of_its_own_and_is_not_sealed_with_in_transits_f
     let refused = daemon.post(ENCRYPT, &json!({ "plaintext": "YQ==" }));
     assert_eq!(refused.status, 400);
     assert!(refused.at("/errors/0").contains("stands in a map"), "{refused:?}");
-    assert_eq!(daemon.opened(&sealed), "hello", "what was sealed before it became a map still opens");
+    assert_eq!(daemon.opened(&sealed), "hello", "earlier ciphertexts still decrypt");
 }

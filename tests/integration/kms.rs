@@ -1,4 +1,4 @@
-//! Kubernetes KMS v2 as an API server meets it: each of its rules, over rotations, restarts and outages of Vault.
+//! Kubernetes KMS v2 as an API server uses it: each of its rules, over rotations, restarts and outages of Vault.
 
 mod generated;
 mod grpcio;
@@ -10,7 +10,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use keyringd::socket::kms::v2::{DecryptResponse, EncryptResponse, StatusResponse};
+use keyringd::api::kms::v2::{DecryptResponse, EncryptResponse, StatusResponse};
 
 use crate::support::{
     Daemon, OpenBao,
@@ -32,7 +32,7 @@ fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon, Kms) {
     (server, daemon, kms)
 }
 
-/// The key_id as it is documented, from what Vault says of a version.
+/// The documented form of the key_id, from Vault's metadata of a version.
 fn documented_key_id(server: &OpenBao, id: &str, version: u64) -> String {
     let metadata = server.api("GET", "secret/metadata/keyring", &Value::Null).json();
     let created = metadata["data"]["versions"][version.to_string()]["created_time"].as_str().unwrap();
@@ -43,7 +43,7 @@ fn documented_key_id(server: &OpenBao, id: &str, version: u64) -> String {
 }
 
 #[test]
-fn status_says_v2_ok_and_the_documented_key_id() {
+fn status_is_v2_ok_and_the_documented_key_id() {
     let (server, daemon, kms) = started(&[]);
     let expected = StatusResponse {
         version: "v2".to_owned(),
@@ -51,18 +51,18 @@ fn status_says_v2_ok_and_the_documented_key_id() {
         key_id: documented_key_id(&server, "first", 1),
     };
     assert_eq!(kms.status().as_ref(), Ok(&expected));
-    assert_eq!(kms.status().as_ref(), Ok(&expected), "and says it again");
+    assert_eq!(kms.status().as_ref(), Ok(&expected), "the second Status is the same");
     let hash = hex_simd::encode_to_string(Sha256::digest(&expected.key_id), hex_simd::AsciiCase::Lower);
     let log = daemon.log();
     assert_eq!(log.matches(&format!("key_id_hash=\"sha256:{hash}\"")).count(), 1, "{log}");
 }
 
 #[test]
-fn what_was_sealed_opens_under_its_key_id_and_nothing_else_does() {
+fn a_ciphertext_decrypts_under_its_own_key_id_only() {
     let (_server, daemon, kms) = started(&[]);
     let (one, two) = (kms.encrypt(b"a data key").unwrap(), kms.encrypt(b"a data key").unwrap());
     assert_ne!(one.ciphertext, two.ciphertext, "equal plaintexts give different ciphertexts");
-    assert!(one.ciphertext.starts_with(b"KR1\x05first"), "the native envelope");
+    assert!(one.ciphertext.starts_with(b"KR1\x05first"), "the native format");
     assert_eq!(kms.decrypt(&one.ciphertext, &one.key_id).unwrap(), b"a data key");
     let octets = ("content-type", "application/octet-stream");
     let of_an_application = daemon.request_with("POST", "/v1/transit/encrypt/keyring", &[octets], b"x").body;
@@ -74,28 +74,28 @@ fn what_was_sealed_opens_under_its_key_id_and_nothing_else_does() {
     let refused = kms.decrypt(&of_an_application, &one.key_id).unwrap_err();
     assert_eq!(refused.code, INVALID_ARGUMENT);
     assert!(refused.message.contains("cannot be opened"), "{refused:?}");
-    let aloud = daemon.request_with("POST", "/v1/transit/decrypt/keyring", &[octets], &one.ciphertext);
-    assert_eq!(aloud.status, 400, "nor does an application open what is Kubernetes'");
+    let elsewhere = daemon.request_with("POST", "/v1/transit/decrypt/keyring", &[octets], &one.ciphertext);
+    assert_eq!(elsewhere.status, 400, "an application cannot decrypt Kubernetes' ciphertexts");
 }
 
 #[test]
-fn each_field_out_of_its_bounds_is_refused_by_name() {
+fn each_field_beyond_its_limit_is_refused_by_name() {
     let (_server, _daemon, kms) = started(&[]);
     let sealed = kms.encrypt(b"x").unwrap();
     let refused = |call: &str, message: &[u8]| {
         kms.raw::<EncryptResponse>(&format!("/v2.KeyManagementService/{call}"), framed(message)).unwrap_err()
     };
     let decrypt = |ciphertext: &[u8], key_id: &str| decrypt_request(ciphertext, key_id);
-    let without_uid = |mut message: keyringd::socket::kms::v2::DecryptRequest| {
+    let without_uid = |mut message: keyringd::api::kms::v2::DecryptRequest| {
         message.uid.clear();
         message
     };
     let mut annotated = decrypt(&sealed.ciphertext, &sealed.key_id);
     annotated.annotations.insert("a.example".to_owned(), vec![0; 32 << 10].into());
-    let mut nobody = encrypt_request(b"x");
-    nobody.uid.clear();
+    let mut without_a_uid = encrypt_request(b"x");
+    without_a_uid.uid.clear();
     for (call, message, named) in [
-        ("Encrypt", nobody.encode_to_vec(), "uid:"),
+        ("Encrypt", without_a_uid.encode_to_vec(), "uid:"),
         ("Encrypt", encrypt_request(&[0; 976]).encode_to_vec(), "plaintext: 976 bytes, and at most 975 fit"),
         ("Decrypt", without_uid(decrypt(&sealed.ciphertext, &sealed.key_id)).encode_to_vec(), "uid:"),
         ("Decrypt", decrypt(b"", &sealed.key_id).encode_to_vec(), "ciphertext:"),
@@ -115,7 +115,7 @@ fn each_field_out_of_its_bounds_is_refused_by_name() {
 }
 
 #[test]
-fn what_is_no_call_is_refused_in_grpc_and_http_over_h2_in_http() {
+fn unknown_calls_are_refused_in_grpc_and_plain_h2_in_http() {
     let (_server, daemon, kms) = started(&[]);
     for path in [
         "/v2.KeyManagementService/Fly",
@@ -124,7 +124,7 @@ fn what_is_no_call_is_refused_in_grpc_and_http_over_h2_in_http() {
     ] {
         let refused = kms.raw::<StatusResponse>(path, framed(b"")).unwrap_err();
         assert_eq!(refused.code, UNIMPLEMENTED, "{path}");
-        assert!(refused.message.contains("Status, Encrypt and Decrypt"), "{refused:?}");
+        assert!(refused.message.contains("/v2.KeyManagementService/Encrypt"), "{refused:?}");
     }
     for garbage in [&b""[..], b"\0", b"\0\0\0\0\x05ab", b"\x01\0\0\0\0", &framed(b"\xff\xff\xff")] {
         assert!(kms.raw::<EncryptResponse>("/v2.KeyManagementService/Encrypt", garbage.to_vec()).is_err());
@@ -136,7 +136,7 @@ fn what_is_no_call_is_refused_in_grpc_and_http_over_h2_in_http() {
 }
 
 #[test]
-fn an_api_server_loses_nothing_over_rotations_reloads_a_restart_and_an_outage() {
+fn an_api_server_reads_everything_after_rotations_reloads_a_restart_and_an_outage() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("kms.sock");
     let mut server = OpenBao::durable();
@@ -152,7 +152,7 @@ fn an_api_server_loses_nothing_over_rotations_reloads_a_restart_and_an_outage() 
         daemon.sync();
         assert_eq!(daemon.active(), id);
         daemon.reload("success");
-        // Applications have the new key at once; Kubernetes once a Status has told of it.
+        // Applications get the new key at once, Kubernetes after the next Status.
         assert_eq!(&api.write(&kms, b"before a Status"), names.last().unwrap());
         names.push(api.poll(&kms));
         assert_eq!(&api.write(&kms, b"after it"), names.last().unwrap());
@@ -180,7 +180,7 @@ fn an_api_server_loses_nothing_over_rotations_reloads_a_restart_and_an_outage() 
 }
 
 #[test]
-fn before_any_status_and_after_a_removal_the_active_key_seals() {
+fn before_any_status_and_after_a_removal_the_active_key_encrypts() {
     let (server, daemon, kms) = started(&[]);
     assert_eq!(kms.encrypt(b"x").unwrap().key_id, documented_key_id(&server, "first", 1));
     server.put_record("second", OTHER_KEY);
@@ -193,7 +193,7 @@ fn before_any_status_and_after_a_removal_the_active_key_seals() {
 }
 
 #[test]
-fn a_record_written_again_has_a_new_key_id_and_keeps_the_ones_before() {
+fn a_rewritten_record_has_a_new_key_id_and_keeps_the_earlier_ones() {
     let (server, daemon, kms) = started(&[]);
     let before = kms.encrypt(b"a data key").unwrap();
     server.put_record("second", OTHER_KEY);
@@ -232,7 +232,7 @@ fn on_kv_v1_a_key_id_outlives_the_daemon() {
 }
 
 #[test]
-fn status_asks_vault_nothing_and_an_unknown_key_id_asks_once() {
+fn status_sends_vault_no_request_and_an_unknown_key_id_one() {
     let server = OpenBao::dev_with_audit();
     server.put_record("first", KEY);
     let settings = [("KONG_KEYRING_SYNC_INTERVAL", "3600")];
@@ -246,7 +246,7 @@ fn status_asks_vault_nothing_and_an_unknown_key_id_asks_once() {
         kms.status().unwrap();
     }
     assert_eq!(syncs(), before);
-    // Another API server's daemon has the new key already: ours finds it when it is asked for.
+    // The daemon of another API server has the new key already: this one loads it on demand.
     let sealed = others.encrypt(b"a data key").unwrap();
     assert_eq!(kms.decrypt(&sealed.ciphertext, &sealed.key_id).unwrap(), b"a data key");
     assert_eq!(syncs(), before + 1);
@@ -255,11 +255,11 @@ fn status_asks_vault_nothing_and_an_unknown_key_id_asks_once() {
         assert_eq!(refused.code, NOT_FOUND);
         assert!(refused.message.starts_with("key_id: no key of this name"), "{refused:?}");
     }
-    assert_eq!(syncs(), before + 1, "a moment after the last look there is no other");
+    assert_eq!(syncs(), before + 1, "no second sync right after the first");
 }
 
 #[test]
-fn without_keys_healthz_says_why_and_the_rest_is_unavailable() {
+fn without_keys_healthz_has_the_reason_and_calls_are_unavailable() {
     let server = OpenBao::dev();
     let daemon = Daemon::start_unready(&server, &[]);
     let kms = Kms::connect(&daemon.socket());
@@ -280,7 +280,7 @@ fn without_keys_healthz_says_why_and_the_rest_is_unavailable() {
 }
 
 #[test]
-fn a_peer_needs_kms_and_kms_gives_nothing_else() {
+fn a_peer_needs_kms_and_kms_grants_nothing_else() {
     let us = nix::unistd::geteuid().as_raw();
     let (_server, daemon, kms) =
         started(&[("KONG_KEYRING_ACCESS", &format!("uid:{us}=encrypt+decrypt+status+metrics"))]);
@@ -303,7 +303,7 @@ fn a_peer_needs_kms_and_kms_gives_nothing_else() {
 }
 
 #[test]
-fn calls_are_counted_audited_and_logged_without_what_was_in_them() {
+fn calls_are_counted_audited_and_logged_without_payloads() {
     const SETTINGS: [(&str, &str); 3] =
         [("KONG_LOG_LEVEL", "debug"), ("KONG_KEYRING_AUDIT", "all"), ("KONG_KEYRING_LOG_FORMAT", "json")];
     let (_server, daemon, kms) = started(&SETTINGS);
@@ -321,19 +321,19 @@ fn calls_are_counted_audited_and_logged_without_what_was_in_them() {
     };
     assert_eq!((count("status", "success"), count("encrypt", "success")), (1, 1));
     assert_eq!((count("decrypt", "success"), count("decrypt", "invalid")), (1, 1));
-    // h2 lets go of an answer a moment after its client has it.
+    // h2 drops a response a moment after its client has it.
     wait_for("all bytes to be given back", || (daemon.metric("keyringd_inflight_bytes") == 0).then_some(()));
     let log = daemon.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let told =
+    let is_kms =
         |line: &&Value| line["operation"].as_str().is_some_and(|operation| operation.starts_with("kms_"));
-    let told: Vec<_> = lines
+    let seen: Vec<_> = lines
         .iter()
-        .filter(told)
+        .filter(is_kms)
         .map(|line| format!("{} {} {}", line["operation"], line["status"], line["key_id"]).replace('"', ""))
         .collect();
     assert_eq!(
-        told,
+        seen,
         ["kms_status 200 first", "kms_encrypt 200 first", "kms_decrypt 200 first", "kms_decrypt 404 null"]
     );
     let hash = hex_simd::encode_to_string(Sha256::digest(&sealed.key_id), hex_simd::AsciiCase::Lower);
@@ -373,7 +373,7 @@ fn a_thousand_calls_at_once_on_one_connection_are_all_answered() {
 }
 
 #[test]
-fn an_open_connection_of_an_api_server_does_not_keep_the_daemon_from_stopping() {
+fn an_open_connection_of_an_api_server_does_not_delay_the_shutdown() {
     let (_server, mut daemon, kms) = started(&[]);
     kms.status().unwrap();
     let begun = std::time::Instant::now();

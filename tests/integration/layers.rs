@@ -6,23 +6,25 @@ use std::{collections::BTreeSet, fs, path::Path};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // 0
     ("secret", &[]),
+    ("operation", &[]),
     // 1
     ("keyring", &["secret"]),
     ("cipher", &["secret", "keyring"]),
-    ("settings", &["secret", "keyring"]),
+    ("settings", &["secret", "operation", "keyring"]),
     // 2
     ("vault", &["secret", "keyring", "settings", "metrics"]),
     // 3: never each other
     ("sync", &["secret", "keyring", "settings", "vault", "metrics"]),
     ("references", &["secret", "settings", "vault", "metrics"]),
-    ("socket", &["secret", "keyring", "cipher", "settings", "metrics", "logging"]),
+    ("api", &["secret", "operation", "keyring", "cipher", "settings", "metrics", "logging"]),
     // leaves
     ("signals", &[]),
     ("logging", &[]),
-    ("metrics", &[]),
+    ("metrics", &["operation"]),
     ("hardening", &[]),
     ("systemd", &[]),
     // 4
+    ("server", &["api", "metrics"]),
     ("client", &["secret"]),
     (
         "daemon",
@@ -34,14 +36,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "vault",
             "sync",
             "references",
-            "socket",
+            "api",
+            "server",
             "metrics",
             "logging",
             "signals",
             "systemd",
         ],
     ),
-    ("doctor", &["keyring", "settings", "vault", "socket", "metrics"]),
+    ("doctor", &["keyring", "settings", "vault", "server", "metrics"]),
     // 5
     (
         "cli",

@@ -1,4 +1,4 @@
-//! The daemon's life: start, signals, drain, and whose socket it is.
+//! The daemon's lifecycle: start, signals, drain, and the ownership of the socket.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn started() -> (OpenBao, Daemon) {
 }
 
 #[test]
-fn sigterm_and_sigint_end_it_with_success_and_its_socket_goes_with_it() {
+fn sigterm_and_sigint_stop_it_with_success_and_remove_its_socket() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
@@ -38,16 +38,12 @@ fn sigterm_and_sigint_end_it_with_success_and_its_socket_goes_with_it() {
         daemon.signal(signal);
         assert_eq!(daemon.ended().code(), Some(0), "{}", daemon.log());
         assert!(!daemon.socket().exists());
-        assert_eq!(
-            fs::read_dir(daemon.folder()).unwrap().count(),
-            2,
-            "its log and its output are all that is left"
-        );
+        assert_eq!(fs::read_dir(daemon.folder()).unwrap().count(), 2, "only its log and its output are left");
     }
 }
 
 #[test]
-fn a_request_in_flight_is_answered_before_the_end() {
+fn a_request_in_flight_is_answered_before_the_exit() {
     let (_server, mut daemon) = started();
     let body = br#"{"plaintext": "aGVsbG8="}"#;
     let mut stream = daemon.connect();
@@ -67,7 +63,7 @@ fn a_request_in_flight_is_answered_before_the_end() {
 }
 
 #[test]
-fn idle_connections_are_closed_at_once_and_what_does_not_finish_is_cut_and_counted() {
+fn the_drain_closes_idle_connections_at_once_and_cuts_and_counts_the_rest() {
     let (_server, mut daemon) = started();
     let mut idle = daemon.connect();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -87,7 +83,7 @@ fn idle_connections_are_closed_at_once_and_what_does_not_finish_is_cut_and_count
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_exits_at_once() {
     let (_server, mut daemon) = started();
     let mut stream = daemon.connect();
     stream
@@ -101,7 +97,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn an_unwritable_log_does_not_stop_the_daemon() {
     let (server, _) = started();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
@@ -124,7 +120,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+fn an_unread_log_delays_no_request() {
     let (server, _) = started();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
@@ -149,17 +145,17 @@ fn a_log_that_nobody_reads_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_lock_that_a_stranger_holds_on_the_folder_does_not_keep_it_from_starting() {
+fn a_foreign_lock_on_the_folder_does_not_prevent_the_start() {
     let (server, _) = started();
     let folder = tempfile::tempdir().unwrap();
-    let stranger = fs::File::open(folder.path()).unwrap();
-    stranger.lock().unwrap();
+    let other = fs::File::open(folder.path()).unwrap();
+    other.lock().unwrap();
     let daemon = Daemon::start_at(Some(&folder.path().join("s")), &server, &[]);
-    assert!(daemon.log().contains("another process holds a lock"), "{}", daemon.log());
+    assert!(daemon.log().contains("another process holds it"), "{}", daemon.log());
 }
 
 #[test]
-fn a_live_daemons_socket_is_not_stolen_and_a_killed_ones_is_replaced() {
+fn a_live_daemons_socket_is_kept_and_a_killed_ones_is_replaced() {
     let (server, mut daemon) = started();
     let socket = daemon.socket();
     let mut settings = kongs_settings(&server);
@@ -167,8 +163,8 @@ fn a_live_daemons_socket_is_not_stolen_and_a_killed_ones_is_replaced() {
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let second = run(&["run"], &settings, b"");
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&second.stderr);
-    assert!(said.contains("another daemon serves on"), "{said}");
+    let message = String::from_utf8_lossy(&second.stderr);
+    assert!(message.contains("another daemon serves on"), "{message}");
     assert_eq!(daemon.opened(&daemon.encrypt("undisturbed")), "undisturbed");
 
     daemon.signal(Signal::SIGKILL);
@@ -180,7 +176,7 @@ fn a_live_daemons_socket_is_not_stolen_and_a_killed_ones_is_replaced() {
 }
 
 #[test]
-fn the_sockets_mode_and_group_are_as_set() {
+fn the_socket_has_the_configured_mode_and_group() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let gid = nix::unistd::getgid().to_string();
@@ -190,16 +186,17 @@ fn the_sockets_mode_and_group_are_as_set() {
 }
 
 #[test]
-fn dev_serves_a_random_key_and_prints_lines_that_work() {
+fn dev_serves_a_random_key_and_prints_working_commands() {
     let mut daemon = Daemon::dev();
-    let said = wait_for("the welcome", || Some(daemon.out()).filter(|out| out.contains("keyringd status")));
+    let message =
+        wait_for("the welcome", || Some(daemon.out()).filter(|out| out.contains("keyringd status")));
     assert_eq!(daemon.opened(&daemon.encrypt("hello")), "hello");
     assert_eq!(fs::metadata(daemon.socket()).unwrap().permissions().mode() & 0o777, 0o600);
 
     let bin = Path::new(crate::support::daemon::PROGRAM).parent().unwrap().display();
-    let lines: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    let lines: Vec<_> = message.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     let ciphertext = daemon.encrypt("hello");
-    assert_eq!(lines.len(), 6, "{said}");
+    assert_eq!(lines.len(), 6, "{message}");
     for line in lines.iter().filter(|line| !line.contains("bao write")) {
         let line = line.replace("kr1:…", &ciphertext);
         let output = std::process::Command::new("bash")

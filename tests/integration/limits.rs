@@ -1,4 +1,4 @@
-//! What no client can make the daemon exceed, and that it serves others meanwhile.
+//! The limits on clients, and that the daemon serves others meanwhile.
 
 use std::{
     io::{Read as _, Write as _},
@@ -7,12 +7,12 @@ use std::{
 };
 
 use keyringd::{
-    cipher::Format,
-    keyring::Published,
+    api::{self, Api, ApiError, ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture},
+    keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
     metrics::Metrics,
     secret::Secret,
+    server::{self, Listeners, Server},
     settings::Audit,
-    socket::{self, Answered, Limits, Listeners, Live, Service, Upstream, resolve, transit::Formats},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +30,7 @@ fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
 }
 
 #[test]
-fn a_body_over_the_limit_is_413_however_it_is_sent() {
+fn a_body_over_the_limit_is_413_in_every_encoding() {
     let (_server, daemon) = started(&[("KONG_KEYRING_MAX_REQUEST_SIZE", "4k")]);
     let fits = json!({ "plaintext": "A".repeat(4000) }).to_string();
     assert_eq!(daemon.request("POST", ENCRYPT, fits.as_bytes()).status, 200);
@@ -59,12 +59,12 @@ fn a_body_over_the_limit_is_413_however_it_is_sent() {
             .as_bytes(),
         )
         .unwrap();
-    assert_eq!(http::read(stream).unwrap().status, 413, "at once, and without asking for the body");
+    assert_eq!(http::read(stream).unwrap().status, 413, "at once, without 100 Continue");
     assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
 }
 
 #[test]
-fn garbage_on_the_socket_ends_its_connection_and_nothing_else() {
+fn garbage_ends_its_own_connection_only() {
     let (_server, daemon) = started(&[]);
     let garbage: [&[u8]; 8] = [
         b"\0\0\0\0\r\n\r\n",
@@ -112,20 +112,20 @@ fn garbage_on_the_socket_ends_its_connection_and_nothing_else() {
 }
 
 #[test]
-fn clients_over_the_limit_wait_and_are_served_when_others_go() {
+fn clients_over_the_limit_wait_until_others_disconnect() {
     let (_server, daemon) = started(&[("KONG_KEYRING_MAX_CONNECTIONS", "2")]);
     let (one, two) = (daemon.connect(), daemon.connect());
     let mut three = daemon.connect();
     three.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     three.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    assert!(http::read(&three).is_none(), "no place yet");
+    assert!(http::read(&three).is_none(), "the limit is reached");
     drop((one, two));
     three.set_read_timeout(None).unwrap();
     assert_eq!(http::read(&three).unwrap().status, 200);
 }
 
 #[test]
-fn a_thousand_idle_clients_take_little_memory_and_leave_others_served() {
+fn a_thousand_idle_clients_take_little_memory() {
     let (_server, daemon) = started(&[]);
     let before = daemon.peak_memory();
     let crowd: Vec<_> = (0..1000)
@@ -143,7 +143,7 @@ fn a_thousand_idle_clients_take_little_memory_and_leave_others_served() {
 }
 
 #[test]
-fn out_of_descriptors_accepting_pauses_and_goes_on() {
+fn accepting_resumes_after_descriptors_ran_out() {
     let (_server, daemon) = started(&[]);
     let limit = |count: &str| {
         let pid = daemon.pid().to_string();
@@ -154,7 +154,7 @@ fn out_of_descriptors_accepting_pauses_and_goes_on() {
     };
     limit("30");
     let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
-    wait_for("accepting to fail", || daemon.log().contains("cannot be accepted").then_some(()));
+    wait_for("accepting to fail", || daemon.log().contains("accepting connections failed").then_some(()));
     drop(crowd);
     assert_eq!(daemon.opened(&daemon.encrypt("again")), "again");
 }
@@ -182,14 +182,14 @@ fn a_batch_far_over_the_limit_costs_no_more_than_one_at_the_limit() {
 }
 
 #[test]
-fn a_value_that_is_passed_over_takes_no_memory_and_keeps_nobody_waiting() {
+fn a_skipped_value_takes_no_memory_and_delays_no_other_client() {
     let (_server, daemon) = started(&[]);
     let before = daemon.peak_memory();
     let many = format!("{{\"plaintext\":\"YQ==\",\"type\":[{}0]}}", "0,".repeat(8_000_000));
     assert_eq!(daemon.request("POST", ENCRYPT, many.as_bytes()).status, 200);
     let grown = daemon.peak_memory() - before;
     assert!(grown < 60_000, "{grown} KiB more for a body of 16 MB");
-    // As many at once as there are threads that serve, and more: health is answered all the while.
+    // More requests than worker threads: health is served meanwhile.
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| daemon.request("POST", ENCRYPT, many.as_bytes()));
@@ -202,7 +202,7 @@ fn a_value_that_is_passed_over_takes_no_memory_and_keeps_nobody_waiting() {
 }
 
 #[test]
-fn what_could_not_be_sent_back_to_be_opened_is_not_sealed() {
+fn a_ciphertext_too_large_to_decrypt_is_not_made() {
     let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4k"), ("KONG_KEYRING_KONG_FIELDS", "on")];
     let (_server, daemon) = started(&sizes);
     let octets = [("content-type", "application/octet-stream")];
@@ -225,7 +225,7 @@ fn what_could_not_be_sent_back_to_be_opened_is_not_sealed() {
 }
 
 #[test]
-fn clients_that_may_do_nothing_leave_room_for_those_that_may() {
+fn unprivileged_connections_get_a_share_of_the_limit() {
     let us = nix::unistd::geteuid().as_raw();
     let access = format!("uid:{}=all", us + 1);
     let (server, _) = started(&[]);
@@ -233,7 +233,7 @@ fn clients_that_may_do_nothing_leave_room_for_those_that_may() {
     let lines = format!("{token}\nkeyring_max_connections = 32\nkeyring_access = {access}");
     let daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
-    // Two of 32 places are for strangers, which we are; the rest stays free.
+    // This user has no permission, so it gets two of 32 connections.
     let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
     let open = |stream: &std::os::unix::net::UnixStream| {
         stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -250,7 +250,7 @@ fn clients_that_may_do_nothing_leave_room_for_those_that_may() {
 }
 
 #[test]
-fn deep_json_is_refused_wherever_it_stands_and_takes_no_memory() {
+fn deep_json_is_refused_in_every_field_and_takes_no_memory() {
     let (_server, daemon) = started(&[]);
     let before = daemon.peak_memory();
     for field in ["type", "nonce", "plaintext", "batch_input", "unheard_of"] {
@@ -262,13 +262,13 @@ fn deep_json_is_refused_wherever_it_stands_and_takes_no_memory() {
     }
     let deep = format!("{{\"type\":{}{}}}", "[".repeat(200), "]".repeat(200));
     let refused = daemon.request("POST", ENCRYPT, deep.as_bytes());
-    assert!(refused.at("/errors/0").contains("nested deeper"), "{refused:?}");
+    assert!(refused.at("/errors/0").contains("nested too deeply"), "{refused:?}");
     let grown = daemon.peak_memory() - before;
     assert!(grown < 60_000, "{grown} KiB more for bodies of 10 MB");
     assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
 }
 
-/// Sends a body of which so many bytes come, and then nothing more.
+/// Sends that many bytes of a body that is one byte longer.
 fn stalled(daemon: &Daemon, bytes: usize) -> std::os::unix::net::UnixStream {
     let mut stream = daemon.connect();
     let head = format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", bytes + 1);
@@ -278,13 +278,13 @@ fn stalled(daemon: &Daemon, bytes: usize) -> std::os::unix::net::UnixStream {
 }
 
 #[test]
-fn bytes_in_flight_are_bounded_over_all_clients_and_given_back() {
+fn bytes_in_flight_are_limited_over_all_clients_and_given_back() {
     let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "16m")];
     let (_server, daemon) = started(&sizes);
     let held = || daemon.metric("keyringd_inflight_bytes");
     let crowd: Vec<_> = (0..5).map(|_| stalled(&daemon, 3 << 20)).collect();
     wait_for("the bodies to be held", || (held() == 15 << 20).then_some(()));
-    // Announced, and not: a body that does not fit any more is refused, and one that does is served.
+    // With and without an announced length: a body over the budget is refused, a smaller one is served.
     let body = json!({ "plaintext": "A".repeat(2 << 20) }).to_string();
     let refused = daemon.request("POST", ENCRYPT, body.as_bytes());
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("2")));
@@ -302,7 +302,7 @@ fn bytes_in_flight_are_bounded_over_all_clients_and_given_back() {
 }
 
 #[test]
-fn a_flood_of_large_bodies_takes_no_more_memory_than_it_may() {
+fn a_flood_of_large_bodies_stays_within_its_memory() {
     let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "16m")];
     let (_server, daemon) = started(&sizes);
     let body = json!({ "plaintext": "A".repeat(3 << 20) }).to_string();
@@ -318,14 +318,14 @@ fn a_flood_of_large_bodies_takes_no_more_memory_than_it_may() {
     let statuses = statuses.into_inner().unwrap();
     assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
     assert!(statuses.contains(&200), "{statuses:?}");
-    // What is in flight, an answer that is a third larger for each, and what a request needs on the way.
+    // The bytes in flight, responses that are a third larger, and the working memory of each request.
     let peak = daemon.peak_memory();
     assert!(peak < 150_000, "{peak} KiB");
     assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
 }
 
 #[test]
-fn an_announced_body_takes_no_room_before_it_comes() {
+fn an_announced_body_takes_no_memory_before_it_arrives() {
     let (_server, daemon) = started(&[]);
     let head = format!("POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: 33000000\r\n\r\n");
     let crowd: Vec<_> = (0..300)
@@ -346,7 +346,7 @@ fn an_announced_body_takes_no_room_before_it_comes() {
 }
 
 #[test]
-fn an_answer_comes_whatever_follows_the_request() {
+fn a_request_is_answered_whatever_bytes_follow_it() {
     let (_server, daemon) = started(&[]);
     let body = r#"{"plaintext": "aGVsbG8="}"#;
     for after in ["\r\n", "GE", "garbage\r\n\r\n", "POST / HT"] {
@@ -368,19 +368,19 @@ fn an_answer_comes_whatever_follows_the_request() {
 struct NoVault;
 
 impl Upstream for NoVault {
-    fn sync(&self, _: Option<Secret<String>>) -> Answered<'_, Result<(), String>> {
+    fn sync(&self, _: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn look_for_new_keys(&self) -> Answered<'_, ()> {
+    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(async {})
     }
 
-    fn first_outcome(&self) -> Answered<'_, ()> {
+    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
         Box::pin(async {})
     }
 
-    fn resolve<'a>(&'a self, _: &'a str) -> Answered<'a, Result<resolve::Value, resolve::Refusal>> {
+    fn resolve<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
         Box::pin(std::future::pending())
     }
 
@@ -394,40 +394,45 @@ fn with_short_times(clients: impl FnOnce(&std::path::Path)) {
     with_times(Duration::from_millis(200), clients);
 }
 
-/// The same with a time for each thing that clients do.
+/// The same with this timeout for heads, bodies and idle connections.
 fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let limits = Limits {
-        request_size: 1 << 20,
-        inflight_size: 4 << 20,
+    let config = RuntimeConfig {
+        keyrings: Keyrings::single(KeyringEntry {
+            name: "keyring".to_owned(),
+            published: Arc::new(Published::default()),
+            formats: Formats { write: Format::Native, kong_fields: false },
+            max_stale: None,
+        }),
+        access: None,
+        audit: Audit::Off,
+        limits: api::Limits { body_time: time, ..api::Limits::new(1 << 20, 4 << 20, 10) },
+    };
+    let limits = server::Limits {
         connections: 10,
-        batch: 10,
         header_time: time,
         idle_time: time,
-        body_time: time,
         write_time: Duration::from_millis(500),
     };
-    let formats = Formats { write: Format::Native, kong_fields: false };
-    let name = "keyring".to_owned();
-    let live = Live { name, max_stale: None, formats, access: None, audit: Audit::Off, limits };
-    let published = Arc::new(Published::default());
-    let service = Service::new(live, published, Arc::new(Metrics::default()), Arc::new(NoVault));
+    let metrics = Arc::new(Metrics::default());
+    let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(NoVault)));
+    let server = Arc::new(Server::new(api, metrics, limits));
     let stop = CancellationToken::new();
-    let (listener, _file) = runtime.block_on(socket::listen::bind(&path, 0o600, None)).unwrap();
+    let (listener, _file) = runtime.block_on(server::listen::bind(&path, 0o600, None)).unwrap();
     let listeners = Listeners { socket: listener, metrics: None };
-    let serving = runtime.spawn(socket::serve(listeners, Arc::new(service), None, stop.clone()));
+    let serving = runtime.spawn(server.serve(listeners, None, stop.clone()));
     clients(&path);
     stop.cancel();
     assert_eq!(runtime.block_on(serving).unwrap(), 0);
 }
 
 #[test]
-fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+fn a_client_that_reads_nothing_is_disconnected() {
     with_short_times(|path| {
         let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-        // More answers than the kernel keeps, and none of them read.
+        // More responses than the kernel buffers, none of them read.
         let request = b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(10_000);
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
         let error = loop {
@@ -440,12 +445,12 @@ fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
 }
 
 #[test]
-fn a_client_that_takes_its_answer_byte_by_byte_is_given_up() {
+fn a_client_that_reads_byte_by_byte_is_disconnected() {
     with_short_times(|path| {
         let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
         let requests = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
         stream.write_all(&requests).unwrap();
-        // Each read makes room for a little more; the whole never comes.
+        // Each read frees a little buffer space; the whole response never fits.
         stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let (begun, mut taken) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_secs(20) {
@@ -480,7 +485,7 @@ fn a_slow_head_and_a_slow_body_are_cut_off() {
 }
 
 #[test]
-fn clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
+fn idle_clients_at_the_limit_make_room_for_others() {
     with_short_times(|path| {
         let connect = || std::os::unix::net::UnixStream::connect(path).unwrap();
         let begun: [&[u8]; 4] = [
@@ -511,7 +516,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 const SETTINGS: u8 = 4;
 
 #[test]
-fn h2_clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
+fn idle_h2_clients_at_the_limit_make_room_for_others() {
     with_short_times(|path| {
         let connect = || std::os::unix::net::UnixStream::connect(path).unwrap();
         let settings = frame(SETTINGS, 0, 0, &[]);
@@ -527,8 +532,8 @@ fn h2_clients_that_take_every_place_and_do_nothing_lose_it_to_others() {
 }
 
 #[test]
-fn h2_clients_that_have_called_once_lose_their_place_and_one_that_goes_on_calling_keeps_it() {
-    // Long enough for a call, on a machine that has much else to do.
+fn an_h2_client_keeps_its_connection_only_while_it_calls() {
+    // Long enough for a call on a busy machine.
     let time = Duration::from_secs(2);
     with_times(time, |path| {
         let called = || {
@@ -550,7 +555,7 @@ fn h2_clients_that_have_called_once_lose_their_place_and_one_that_goes_on_callin
 }
 
 #[test]
-fn garbage_and_floods_in_h2_end_their_connection_and_nothing_else() {
+fn garbage_and_floods_in_h2_end_their_own_connection_only() {
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
     const PING: u8 = 6;

@@ -1,4 +1,4 @@
-//! What Prometheus reads: every series from the start, no more of them whatever happens, on the socket and beside it.
+//! The metrics: a fixed set of series from the start, on the socket and on the loopback listener.
 
 use std::{collections::BTreeSet, net::TcpStream};
 
@@ -16,14 +16,14 @@ fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
     (server, daemon)
 }
 
-/// The names with their labels.
+/// The names of all series with their labels.
 fn series(text: &str) -> BTreeSet<String> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
 
 #[test]
-fn the_number_of_series_stays_the_same_whatever_clients_send() {
+fn no_request_adds_a_series() {
     let (server, daemon) = started(&[]);
     let before = series(&daemon.get("/metrics").text());
     // A hundred thousand different errors, in batches.
@@ -46,7 +46,7 @@ fn the_number_of_series_stays_the_same_whatever_clients_send() {
 }
 
 #[test]
-fn every_request_is_counted_by_what_it_asked_and_what_became_of_it() {
+fn every_request_is_counted_by_operation_and_outcome() {
     let (_server, daemon) = started(&[]);
     let count = |operation: &str, outcome: &str| {
         let labels = format!("{{operation=\"{operation}\",outcome=\"{outcome}\"}}");
@@ -74,7 +74,7 @@ fn every_request_is_counted_by_what_it_asked_and_what_became_of_it() {
 }
 
 #[test]
-fn the_keyring_and_the_session_are_told_as_they_are() {
+fn gauges_describe_the_keyring_and_the_session() {
     let (server, daemon) = started(&[]);
     server.put_record("second", "another key of thirty-two characters");
     server.put(&json!({ "id": "bad id", "key": KEY }));
@@ -88,12 +88,12 @@ fn the_keyring_and_the_session_are_told_as_they_are() {
     };
     assert!((0.0..60.0).contains(&value("keyringd_since_last_sync_seconds")));
     assert!((0.0..60.0).contains(&value("keyringd_active_key_age_seconds")));
-    assert!(value("keyringd_token_remaining_seconds").is_infinite(), "a root token lives for ever");
+    assert!(value("keyringd_token_remaining_seconds").is_infinite(), "a root token never expires");
     assert!((value("keyringd_versions_headroom") - 7.0).abs() < f64::EPSILON);
 }
 
 #[test]
-fn metrics_and_health_are_served_beside_the_socket_and_nothing_else() {
+fn the_loopback_listener_serves_metrics_and_health_only() {
     let port = free_port();
     let (_server, daemon) = started(&[
         ("KONG_KEYRING_METRICS_LISTEN", &format!("127.0.0.1:{port}")),
@@ -119,14 +119,14 @@ fn metrics_and_health_are_served_beside_the_socket_and_nothing_else() {
     ] {
         let refused = get(method, path);
         assert_eq!(refused.status, 404, "{path}");
-        assert!(refused.at("/errors/0").contains("on the Unix socket"), "{refused:?}");
+        assert!(refused.text().contains("everything else is on the Unix socket"), "{refused:?}");
     }
-    // On the socket the list says who may read them.
+    // On the socket they need a permission.
     assert_eq!(daemon.get("/metrics").status, 403);
 }
 
 #[test]
-fn an_address_that_is_taken_or_not_loopback_is_refused_by_name() {
+fn an_address_in_use_or_not_loopback_is_refused_by_name() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let server = OpenBao::dev();
     let run = |address: &str| {
@@ -139,10 +139,10 @@ fn an_address_that_is_taken_or_not_loopback_is_refused_by_name() {
         let output = crate::support::daemon::run(&["run"], &settings, b"");
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, said) = run(&taken.local_addr().unwrap().to_string());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("keyring_metrics_listen: cannot listen on 127.0.0.1:"), "{said}");
-    let (code, said) = run("0.0.0.0:9187");
-    assert_eq!(code, Some(78), "{said}");
-    assert!(said.contains("keyring_metrics_listen") && said.contains("127.0.0.1:9187"), "{said}");
+    let (code, message) = run(&taken.local_addr().unwrap().to_string());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("keyring_metrics_listen: cannot listen on 127.0.0.1:"), "{message}");
+    let (code, message) = run("0.0.0.0:9187");
+    assert_eq!(code, Some(78), "{message}");
+    assert!(message.contains("keyring_metrics_listen") && message.contains("127.0.0.1:9187"), "{message}");
 }

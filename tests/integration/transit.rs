@@ -1,4 +1,4 @@
-//! Encrypt and decrypt as Transit's clients see them: OpenBao's own command line, and the answers of a real Transit.
+//! Encrypt and decrypt as Transit's clients use them: OpenBao's command line, and responses compared with a real Transit.
 
 use std::process::Command;
 
@@ -66,7 +66,7 @@ fn a_batch_with_one_bad_item_answers_like_transit() {
     let (server, daemon) = started();
     server.api("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
     server.api("POST", "transit/keys/keyring", &json!({}));
-    // The shape of an answer: its status, and for each item its fields, in order of name, and its reference.
+    // The shape of a response: its status, and whether each item is a result or an error, with its reference.
     let shape = |status: u16, body: &Value| {
         let results = body["data"]["batch_results"].as_array().unwrap().clone();
         let fields = |item: &Value| {
@@ -100,7 +100,7 @@ fn a_batch_with_one_bad_item_answers_like_transit() {
 }
 
 #[test]
-fn an_empty_plaintext_is_sealed_as_transit_does() {
+fn an_empty_plaintext_is_encrypted_as_in_transit() {
     let (_server, daemon) = started();
     assert_eq!(daemon.opened(&daemon.encrypt("")), "");
     let answer = daemon.post(ENCRYPT, &json!({ "plaintext": null }));
@@ -109,7 +109,7 @@ fn an_empty_plaintext_is_sealed_as_transit_does() {
 }
 
 #[test]
-fn a_flipped_byte_wrong_associated_data_and_a_cut_ciphertext_get_one_message() {
+fn damaged_and_foreign_ciphertexts_get_one_message() {
     let (_server, daemon) = started();
     let body = json!({ "plaintext": "aGVsbG8=", "associated_data": BASE64_STANDARD.encode("row 7") });
     let sealed = daemon.post(ENCRYPT, &body).at("/data/ciphertext");
@@ -141,7 +141,7 @@ fn a_flipped_byte_wrong_associated_data_and_a_cut_ciphertext_get_one_message() {
 }
 
 #[test]
-fn what_transit_passes_over_is_passed_over_here() {
+fn what_transit_ignores_is_ignored_here() {
     let (server, daemon) = started();
     server.api("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
     server.api("POST", "transit/keys/keyring", &json!({}));
@@ -180,7 +180,7 @@ fn fields_that_would_change_the_meaning_are_refused_by_name() {
 }
 
 #[test]
-fn kongs_cluster_endpoints_say_what_to_do_instead() {
+fn kongs_cluster_endpoints_name_the_alternative() {
     let (_server, daemon) = started();
     for path in ["generate", "activate", "remove", "import", "import/raw", "export", "recover"] {
         let answer = daemon.post(&format!("/keyring/{path}"), &json!({}));

@@ -1,13 +1,13 @@
-//! The code of the messages is what `v2.proto` generates: compiled here in memory, by protox, so that nobody needs protoc.
+//! The generated code of the messages is current: protox compiles `v2.proto` in memory, so that a build needs no protoc.
 
 use std::{fs, path::Path};
 
-/// What stands over the generated code.
-const HEAD: &str = "//! Kubernetes' KMS v2 as `v2.proto` beside this file has it: its messages, and the trait of its service.\n\
-//! Generated: `UPDATE_EXPECT=1 cargo test --test integration kms::generated` writes it anew.\n\n";
+/// The head of the generated file.
+const HEAD: &str = "//! The messages of Kubernetes' KMS v2 and the trait of its service, from `v2.proto` in this folder.\n\
+//! Generated: `UPDATE_EXPECT=1 cargo test --test integration kms::generated` writes this file.\n\n";
 
 fn generated() -> String {
-    let (folder, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src/socket/kms"), tempfile::tempdir());
+    let (folder, out) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/kms"), tempfile::tempdir());
     let (messages, out) = (protox::compile(["v2.proto"], [folder]).unwrap(), out.unwrap());
     tonic_prost_build::configure()
         .build_client(false)
@@ -23,6 +23,6 @@ fn generated() -> String {
 
 #[test]
 fn the_committed_code_is_what_the_messages_generate() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/socket/kms/v2.rs");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/kms/v2.rs");
     expect_test::expect_file![file].assert_eq(&generated());
 }

@@ -60,7 +60,7 @@ assert opened.plaintext == b"hello", opened
 unknown = refused(call, "Decrypt", ciphertext=sealed.ciphertext, uid="3", key_id="kr1.unknown")
 assert unknown.startswith("NOT_FOUND: key_id: no key of this name"), unknown
 nobody = refused(call, "Encrypt", plaintext=b"x")
-assert nobody.startswith("INVALID_ARGUMENT: uid: is empty"), nobody
+assert nobody.startswith("INVALID_ARGUMENT: uid: must not be empty"), nobody
 large = refused(call, "Encrypt", plaintext=b"x" * 2000, uid="4")
 assert large.startswith("INVALID_ARGUMENT: plaintext: 2000 bytes, and at most 975"), large
 huge = refused(call, "Encrypt", plaintext=b"x" * 1000000, uid="5")

@@ -1,0 +1,158 @@
+//! Who the caller is, as the kernel identifies it, and whether it may do what it asks for.
+//!
+//! Nothing that the peer sends plays a part, and neither does its pid, since pids can be reused. `keyring_access` is parsed in
+//! `settings::access`; the permissions of each operation are in `operation`.
+
+use std::{fmt, io, os::fd::AsRawFd as _, sync::Arc};
+
+use enum_map::Enum;
+use tokio::net::UnixStream;
+
+use super::error::{ApiError, ErrorKind};
+use crate::{
+    operation::{Audience, Operation, Permission, Permissions},
+    settings::AccessList,
+};
+
+/// The kernel keeps up to 65536 groups for a process (`NGROUPS_MAX`); most have a few.
+const FIRST_GROUPS: usize = 64;
+const MAX_GROUPS: usize = 65536;
+
+/// Where a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum ListenerKind {
+    /// The Unix socket, where the kernel identifies the peer.
+    Unix,
+    /// A loopback address, where peers are anonymous.
+    Loopback,
+}
+
+/// The client of one connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub listener: ListenerKind,
+    /// Set on the Unix socket only.
+    pub peer: Option<Arc<Peer>>,
+}
+
+/// A process on the Unix socket, as it was when it connected.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub uid: u32,
+    pub gid: u32,
+    /// For the audit only.
+    pub pid: Option<i32>,
+    /// All of its groups, the primary one included.
+    pub groups: Vec<u32>,
+}
+
+impl Caller {
+    /// Whether it may do anything that needs a permission.
+    pub(super) fn has_any_permission(&self, list: Option<&AccessList>) -> bool {
+        self.peer.as_ref().is_none_or(|peer| !peer.permissions(list).is_empty())
+    }
+
+    /// The error is the 403, which names the entry that would allow the operation, or the loopback listener's 404.
+    pub(super) fn authorise(&self, operation: Operation, list: Option<&AccessList>) -> Result<(), ApiError> {
+        match &self.peer {
+            Some(peer) => peer.authorise(operation.permissions(), list),
+            None if operation.audience() == Audience::Public => Ok(()),
+            None => Err(ApiError::new(
+                ErrorKind::NoRoute,
+                "this address serves /metrics, /livez and /readyz; everything else is on the Unix socket",
+            )),
+        }
+    }
+}
+
+impl Peer {
+    /// # Errors
+    /// When the kernel does not identify the peer.
+    pub fn from_stream(stream: &UnixStream) -> io::Result<Self> {
+        let credentials = stream.peer_cred()?;
+        let mut groups = supplementary_groups(stream)?;
+        groups.push(credentials.gid());
+        Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid(), groups })
+    }
+
+    fn permissions(&self, list: Option<&AccessList>) -> Permissions {
+        list.map_or_else(Permission::without_list, |list| list.permissions_of(self.uid, &self.groups))
+    }
+
+    fn authorise(&self, required: Permissions, list: Option<&AccessList>) -> Result<(), ApiError> {
+        if self.permissions(list).is_superset(required) {
+            return Ok(());
+        }
+        let (uid, words) = (self.uid, Permission::words(required));
+        let message = format!(
+            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words}"
+        );
+        Err(ApiError::new(ErrorKind::Denied, message))
+    }
+}
+
+/// `uid 1001 (gid 1001, 2000)`.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {} (gid {}", self.uid, self.gid)?;
+        let mut others = self.groups.iter().filter(|group| **group != self.gid);
+        others.try_for_each(|group| write!(f, ", {group}"))?;
+        f.write_str(")")
+    }
+}
+
+/// `SO_PEERGROUPS` (socket(7)): the supplementary groups of the peer when it connected.
+fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0; FIRST_GROUPS];
+    loop {
+        let (level, option) = (uapi::c::SOL_SOCKET, uapi::c::SO_PEERGROUPS);
+        match uapi::getsockopt(stream.as_raw_fd(), level, option, groups.as_mut_slice()) {
+            Ok(bytes) => {
+                groups.truncate(bytes / size_of::<u32>());
+                return Ok(groups);
+            }
+            Err(error) if error.0 == uapi::c::ERANGE && groups.len() < MAX_GROUPS => {
+                groups.resize(MAX_GROUPS, 0);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::access::access;
+
+    #[tokio::test]
+    async fn the_kernel_identifies_the_peer() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let peer = Peer::from_stream(&one).unwrap();
+        assert_eq!((peer.uid, peer.gid), (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+        let mut groups: Vec<_> = nix::unistd::getgroups().unwrap().iter().map(|gid| gid.as_raw()).collect();
+        groups.push(peer.gid);
+        assert_eq!(peer.groups, groups);
+        assert_eq!(peer.pid, Some(nix::unistd::getpid().as_raw()));
+    }
+
+    #[test]
+    fn without_a_list_a_peer_may_do_all_but_resolve_references() {
+        let peer = Peer { uid: 1001, gid: 1001, pid: None, groups: vec![2000, 1001] };
+        assert_eq!(peer.to_string(), "uid 1001 (gid 1001, 2000)");
+        let caller = Caller { listener: ListenerKind::Unix, peer: Some(Arc::new(peer)) };
+        assert!(caller.authorise(Operation::Rewrap, None).is_ok() && caller.has_any_permission(None));
+        assert!(caller.authorise(Operation::Resolve, None).is_err());
+        let list = access("gid:2000=encrypt").unwrap();
+        assert!(caller.authorise(Operation::Encrypt, Some(&list)).is_ok());
+        assert!(caller.authorise(Operation::Health, Some(&list)).is_ok());
+        assert!(caller.authorise(Operation::Decrypt, Some(&list)).is_err());
+        assert!(!caller.has_any_permission(Some(&access("uid:7=all").unwrap())));
+    }
+
+    #[test]
+    fn anonymous_callers_get_public_operations_only() {
+        let caller = Caller { listener: ListenerKind::Loopback, peer: None };
+        assert!(caller.authorise(Operation::Metrics, None).is_ok());
+        assert!(caller.authorise(Operation::Status, None).is_err());
+    }
+}

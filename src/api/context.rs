@@ -1,0 +1,108 @@
+//! What handlers are given: the state that all requests share, the configuration that a reload swaps as a whole, and the
+//! one call. It imports the API's leaves only, so that every other file can import it.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use hyper::http::request::Parts;
+
+use super::{
+    audit::{Audit, AuditFields},
+    body::{Limits, RequestBody},
+    budget::ByteBudget,
+    error::ApiError,
+    promotion::Promotion,
+};
+use crate::{
+    keyring::{Keyring, KeyringEntry, Keyrings},
+    metrics::Metrics,
+    secret::Secret,
+    settings::{self, AccessList},
+};
+
+/// How long a request waits for the outcome of the first sync. An unreachable Vault is reported sooner.
+const FIRST_SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a request waits for the sync that looks for its key.
+const UNKNOWN_KEY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The state that all requests share.
+pub(super) struct Context {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) upstream: Arc<dyn Upstream>,
+    pub(super) config: ArcSwap<RuntimeConfig>,
+    pub(super) budget: Arc<ByteBudget>,
+    pub(super) audit: Audit,
+    pub(super) promotion: Promotion,
+}
+
+/// What a reload can change. A request keeps the one that it began with.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    pub keyrings: Keyrings,
+    /// `None` leaves it to the socket's mode and group.
+    pub access: Option<AccessList>,
+    pub audit: settings::Audit,
+    pub limits: Limits,
+}
+
+/// What the API asks of the side that talks to Vault.
+pub trait Upstream: Send + Sync {
+    /// Syncs now, with this token if there is one. The error is for the caller.
+    fn sync(&self, token: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>>;
+
+    /// Looks for the key of a ciphertext that the snapshot does not have, unless the last look was a moment ago.
+    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()>;
+
+    /// Waits for the outcome of the first sync.
+    fn first_outcome(&self) -> UpstreamFuture<'_, ()>;
+
+    /// Resolves a reference to another secret.
+    fn resolve<'a>(&'a self, reference: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>>;
+
+    /// The `source` of `GET /status`.
+    fn describe(&self) -> serde_json::Value;
+}
+
+pub type UpstreamFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The value of a reference.
+pub struct ResolvedValue {
+    pub text: Secret<String>,
+    /// How long ago a cached value expired that could not be refreshed.
+    pub stale: Option<Duration>,
+}
+
+/// One authorised request, as its handler sees it.
+pub(super) struct Call<'a> {
+    pub(super) context: &'a Arc<Context>,
+    pub(super) config: &'a RuntimeConfig,
+    pub(super) head: &'a Parts,
+    /// The keyring that the path names, or the default one.
+    pub(super) keyring: &'a Arc<KeyringEntry>,
+    /// Empty on routes without a body.
+    pub(super) body: RequestBody,
+    /// What the handler adds to the audit, also on an error.
+    pub(super) audit: AuditFields,
+}
+
+impl Context {
+    /// The published snapshot; at the start, once the first sync has ended. A client that connects during a restart should
+    /// not notice it.
+    pub(super) async fn snapshot(&self, entry: &KeyringEntry) -> Result<Arc<Keyring>, ApiError> {
+        if entry.published.keyring().is_none() {
+            let _ = tokio::time::timeout(FIRST_SYNC_TIMEOUT, self.upstream.first_outcome()).await;
+        }
+        entry.published.keyring().ok_or_else(|| ApiError::unavailable(entry.no_keys()))
+    }
+
+    /// A newer snapshot, for a ciphertext whose key this one does not have. `None` if there is none in time.
+    pub(super) async fn newer_snapshot(
+        &self,
+        entry: &KeyringEntry,
+        current: &Arc<Keyring>,
+    ) -> Option<Arc<Keyring>> {
+        let looked = tokio::time::timeout(UNKNOWN_KEY_TIMEOUT, self.upstream.look_for_new_keys()).await;
+        entry.published.keyring().filter(|newer| looked.is_ok() && !Arc::ptr_eq(newer, current))
+    }
+}

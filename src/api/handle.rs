@@ -1,0 +1,139 @@
+//! One request from its head to its response: route → authorise → read body → handler → render → record.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt as _;
+use hyper::{Request, body::Incoming, http::Version};
+
+use super::{
+    access::Caller,
+    audit::{AuditFields, AuditRecord},
+    body::{self, RequestBody},
+    budget::ByteBudgetGuard,
+    context::{Call, Context, RuntimeConfig},
+    error::ApiError,
+    response::{self, Response},
+    routes::{self, Route},
+};
+use crate::{
+    metrics::{GaugeGuard, RequestOutcome},
+    operation::Operation,
+    settings,
+};
+
+pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Response {
+    let config = context.config.load_full();
+    let (head, body) = request.into_parts();
+
+    let routed = routes::find(&head, &config.keyrings);
+    let (operation, format) = match &routed {
+        Ok((route, _)) => (route.operation, route.format),
+        Err(unrouted) => (Operation::Other, unrouted.format),
+    };
+    let authorised = routed.map_err(|unrouted| unrouted.error).and_then(|found| {
+        caller.authorise(operation, config.access.as_ref())?;
+        Ok(found)
+    });
+
+    let mut record = RequestRecord::begin(context, caller, &config, operation);
+    let (result, audit) = match authorised {
+        Ok((route, keyring)) => {
+            let (body_read, audit) = (RequestBody::default(), AuditFields::default());
+            let mut call = Call { context, config: &config, head: &head, keyring, body: body_read, audit };
+            // A panic ends this request only.
+            let answered =
+                AssertUnwindSafe(answer(&mut call, route, body, &mut record.budget)).catch_unwind();
+            let panicked = |_| Err(ApiError::failed("the request failed inside keyringd; see its log"));
+            (answered.await.unwrap_or_else(panicked), call.audit)
+        }
+        Err(error) => {
+            if head.version != Version::HTTP_2 {
+                Box::pin(body::discard(&head.headers, body, &config.limits)).await;
+            }
+            (Err(error), AuditFields::default())
+        }
+    };
+    let status = result.as_ref().map_or_else(ApiError::status, Response::status);
+    let response = result.unwrap_or_else(|error| response::error(error, format));
+    record.finish(status.as_u16(), audit, response)
+}
+
+async fn answer(
+    call: &mut Call<'_>,
+    route: &Route,
+    body: Incoming,
+    budget: &mut ByteBudgetGuard,
+) -> Result<Response, ApiError> {
+    let limits = &call.config.limits;
+    if let Some(size) = route.body_size(limits) {
+        call.body = body::read(&call.head.headers, body, size, limits, budget).await?;
+    }
+    (route.handler)(call).await
+}
+
+/// Counts and audits one request when it ends, also if the client disconnects before the response.
+struct RequestRecord<'a> {
+    context: &'a Context,
+    audit: settings::Audit,
+    budget: ByteBudgetGuard,
+    begun: Instant,
+    /// Taken when it is recorded.
+    record: Option<AuditRecord>,
+    _in_flight: GaugeGuard,
+}
+
+impl<'a> RequestRecord<'a> {
+    fn begin(context: &'a Context, caller: &Caller, config: &RuntimeConfig, operation: Operation) -> Self {
+        let record = AuditRecord {
+            peer: caller.peer.clone(),
+            operation,
+            outcome: RequestOutcome::Aborted,
+            status: 0,
+            fields: AuditFields::default(),
+            received: 0,
+            sent: 0,
+            took: Duration::ZERO,
+        };
+        Self {
+            context,
+            audit: config.audit,
+            budget: context.budget.guard(config.limits.inflight_size),
+            begun: Instant::now(),
+            record: Some(record),
+            _in_flight: context.metrics.request_in_flight(),
+        }
+    }
+
+    /// Records the response, which holds its bytes of the budget until it was sent. A gRPC error's HTTP status is 200, so the
+    /// status is passed separately.
+    fn finish(mut self, status: u16, fields: AuditFields, mut response: Response) -> Response {
+        let bytes = std::mem::take(&mut response.body_mut().bytes);
+        if let Some(record) = &mut self.record {
+            let batch = fields.batch.unwrap_or_default();
+            record.outcome = RequestOutcome::from_status(status, batch.items, batch.failed);
+            (record.status, record.fields, record.sent) = (status, fields, bytes.len());
+        }
+        self.record();
+        let budget = std::mem::replace(&mut self.budget, self.context.budget.guard(0));
+        response.body_mut().bytes = budget.attach(bytes);
+        response
+    }
+
+    fn record(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        (record.received, record.took) = (self.budget.received(), self.begun.elapsed());
+        let (received, sent) = (record.received, record.sent);
+        self.context.metrics.request_ended(record.operation, record.outcome, record.took, received, sent);
+        self.context.audit.record(self.audit, record);
+    }
+}
+
+impl Drop for RequestRecord<'_> {
+    fn drop(&mut self) {
+        self.record();
+    }
+}

@@ -1,0 +1,143 @@
+//! What operators and probes ask: status, metrics, liveness and readiness.
+
+use std::time::SystemTime;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::{
+    context::{Call, Context},
+    error::ApiError,
+    response::{self, Response},
+};
+use crate::{
+    keyring::{
+        HeldKey, KeyId, Keyring, KeyringEntry, Listing,
+        key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
+        published::Report,
+    },
+    metrics::{self, State},
+};
+
+/// The header of `/livez` with the key name in Transit's paths: the CLI reads it without the permission for status.
+const NAME: &str = "keyring-name";
+
+/// `GET /livez`
+pub(super) async fn alive(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let mut response = response::text(StatusCode::OK, "ok\n");
+    response::set_header(&mut response, NAME, &call.keyring.name);
+    Ok(response)
+}
+
+/// `GET /readyz`: 200 if there are keys, and the last successful sync is not older than `keyring_max_stale`.
+pub(super) async fn ready(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    call.keyring.health(SystemTime::now()).map_err(ApiError::unavailable)?;
+    Ok(response::text(StatusCode::OK, "ok\n"))
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let text = call.context.metrics.text(&gauges(call.context, call.keyring));
+    Ok(response::typed(StatusCode::OK, text.into(), metrics::CONTENT_TYPE))
+}
+
+/// `GET /status`: everything that `keyringd status` shows.
+pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let (entry, keyring) = (call.keyring, call.keyring.published.keyring());
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": keyring.is_some(),
+        "reason": keyring.is_none().then(|| entry.no_keys()),
+        "name": entry.name,
+        "keyring": keyring.as_deref().map(describe_keyring),
+        "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
+        "sync": describe_sync(&entry.published.report(), SystemTime::now()),
+        "source": call.context.upstream.describe(),
+    });
+    Ok(response::json(StatusCode::OK, &body))
+}
+
+/// `id`, `creation_time` and `state` of a key.
+pub(super) fn describe_key(held: &HeldKey, active: &KeyId) -> Value {
+    let id = held.key.id();
+    let state = match (id == active, held.retired) {
+        (true, _) => "active",
+        (_, true) => "retired",
+        _ => "live",
+    };
+    json!({ "id": id.as_str(), "creation_time": rfc3339(held.created), "state": state })
+}
+
+fn gauges(context: &Context, entry: &KeyringEntry) -> State {
+    let (keyring, report) = (entry.published.keyring(), entry.published.report());
+    let keys = keyring.as_ref().map(|keyring| keyring.newest_first()).unwrap_or_default();
+    let active = keyring.as_ref().map(|keyring| keyring.active());
+    let is_active = |held: &HeldKey| active.is_some_and(|active| active.key.id() == held.key.id());
+    let others = || keys.iter().filter(|held| !is_active(held));
+    let retired = others().filter(|held| held.retired).count();
+    let age = |held: &HeldKey| SystemTime::now().duration_since(held.created).unwrap_or_default();
+    let most_messages = others().map(|held| held.key.messages()).max();
+    State {
+        inflight_bytes: context.budget.used(),
+        keys_active: active.is_some(),
+        keys_live: others().count() - retired,
+        keys_retired: retired,
+        records_rejected: report.rejected.len(),
+        // KV v1 has no creation times.
+        active_key_age: active.filter(|_| report.listing.is_some()).map(age),
+        messages: [active.map_or(0, |held| held.key.messages()), most_messages.unwrap_or(0)],
+        messages_budget: MESSAGE_BUDGET,
+        last_sync: report.last_success,
+        versions_headroom: report.listing.as_ref().map(Listing::headroom),
+    }
+}
+
+/// Keys that sealed too many messages with short nonces.
+fn warnings(keyring: &Keyring) -> Vec<String> {
+    let worn = |held: &&&HeldKey| held.key.messages() >= MESSAGES_TO_WARN_FROM;
+    let keys = keyring.newest_first();
+    keys.iter().filter(worn).map(|held| format!("{}: {TOO_MANY_MESSAGES}", held.key.id())).collect()
+}
+
+fn describe_keyring(keyring: &Keyring) -> Value {
+    let active = keyring.active().key.id();
+    let describe = |held: &&HeldKey| {
+        let mut description = describe_key(held, active);
+        description["version"] = held.version.into();
+        description["messages"] = held.key.messages().into();
+        description
+    };
+    let keys: Vec<_> = keyring.newest_first().iter().map(describe).collect();
+    json!({ "active": active.as_str(), "keys": keys })
+}
+
+fn describe_sync(report: &Report, now: SystemTime) -> Value {
+    let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs();
+    let rejected: Vec<_> = report
+        .rejected
+        .iter()
+        .map(|rejection| {
+            json!({
+                "version": rejection.version,
+                "id": rejection.id.as_ref().map(KeyId::as_str),
+                "reason": rejection.reason.to_string(),
+            })
+        })
+        .collect();
+    json!({
+        "last_success": report.last_success.map(rfc3339),
+        "seconds_since_success": report.last_success.map(since),
+        "last_attempt": report.last_attempt.map(rfc3339),
+        "last_error": report.last_error,
+        "failures": report.failures,
+        "current_version": report.listing.as_ref().map(|listing| listing.current),
+        "max_versions": report.listing.as_ref().map(|listing| listing.max_versions),
+        "headroom": report.listing.as_ref().map(Listing::headroom),
+        "rejected": rejected,
+        "warnings": report.warnings,
+    })
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}

@@ -1,0 +1,349 @@
+//! Vault's Transit API: encrypt, decrypt and rewrap, in JSON or as raw bytes, data keys, and what is known of the keys.
+//!
+//! <https://openbao.org/api-docs/secret/transit/>. `request` and `fields` parse JSON, `raw` handles bodies of raw bytes. Here
+//! each item of a JSON request goes through the cipher, and its result is written straight into the response. The file is
+//! longer than others: the three operations share one way through a batch.
+
+mod attempt;
+mod datakey;
+mod fields;
+mod keys;
+mod raw;
+mod request;
+
+use base64_simd::STANDARD as BASE64;
+use hyper::StatusCode;
+
+use super::{
+    audit::{AuditFields, BatchCount},
+    body::Limits,
+    context::Call,
+    error::{ApiError, ErrorKind},
+    response::{self, Response},
+};
+use crate::{
+    cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
+    keyring::{Formats, HeldKey, Keyring},
+};
+use attempt::{Action, Attempt, count_sealed, needs_rewrap, write_json, write_key};
+pub(super) use datakey::{plaintext as data_key_plaintext, wrapped as data_key_wrapped};
+use fields::{Item, without_line_breaks};
+pub(super) use keys::{list as list_keys, read as read_key};
+use request::{Input, Request};
+
+/// From this size on, a body takes a good part of a millisecond: other requests go first.
+const LONG: usize = 256 << 10;
+
+/// From this size on, a body is worth moving the other tasks to another thread, which costs more than half a millisecond
+/// with as many threads as processors.
+const VERY_LONG: usize = 4 << 20;
+
+/// `POST /v1/transit/encrypt/{name}`
+pub(super) async fn encrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    run(call, Action::Encrypt).await
+}
+
+/// `POST /v1/transit/decrypt/{name}`
+pub(super) async fn decrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    run(call, Action::Decrypt).await
+}
+
+/// `POST /v1/transit/rewrap/{name}`
+pub(super) async fn rewrap(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    run(call, Action::Rewrap).await
+}
+
+/// One attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
+async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
+    if call.body.as_bytes().len() > LONG {
+        tokio::task::yield_now().await;
+    }
+    let keyring = call.context.snapshot(call.keyring).await?;
+    let mut attempt = attempt(call, action, &keyring);
+    if attempt.unknown_key
+        && let Some(newer) = Box::pin(call.context.newer_snapshot(call.keyring, &keyring)).await
+    {
+        attempt = self::attempt(call, action, &newer);
+    }
+    call.audit = attempt.audit;
+    attempt.result
+}
+
+fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Attempt {
+    let very_long = call.body.as_bytes().len() > VERY_LONG;
+    let (formats, limits) = (call.keyring.formats, &call.config.limits);
+    let mut run = || {
+        if raw::is_raw(&call.head.headers) {
+            raw::run(action, keyring, formats, &call.head.headers, call.body.buffer(), limits.request_size)
+        } else {
+            run_json(action, keyring, formats, call.body.as_bytes(), limits)
+        }
+    };
+    if very_long { tokio::task::block_in_place(run) } else { run() }
+}
+
+/// Why one item failed. The messages are for the caller.
+#[derive(Debug, thiserror::Error)]
+enum ItemError {
+    #[error("missing {0}")]
+    Missing(&'static str),
+    #[error("{0} is not base64 (standard alphabet, with padding)")]
+    NotBase64(&'static str),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(
+        "the ciphertext would be too large to decrypt here (keyring_max_request_size): send less, or a stream"
+    )]
+    TooLarge,
+}
+
+fn run_json(action: Action, keyring: &Keyring, formats: Formats, body: &[u8], limits: &Limits) -> Attempt {
+    let parsed = Request::parse(body, limits.batch).map_err(ApiError::invalid);
+    let ready = parsed.and_then(|request| Ok((format(action, &request, formats)?, request)));
+    let (format, request) = match ready {
+        Ok(ready) => ready,
+        Err(error) => return Attempt::failed(error),
+    };
+    let items = match &request.input {
+        Input::One(item) => std::slice::from_ref(item),
+        Input::Batch(items) => items,
+    };
+    let sealed = if action == Action::Decrypt { 0 } else { items.len() };
+    match Nonces::draw(sealed, format) {
+        Ok(nonces) => {
+            let max_request = limits.request_size;
+            Run { action, keyring, formats, format, nonces, max_request }.all(&request, items, body.len())
+        }
+        Err(error) => Attempt::failed(ApiError::failed(error.to_string())),
+    }
+}
+
+/// The format to write: the configured one, or what the request asks for, if the settings allow it.
+fn format(action: Action, request: &Request<'_>, formats: Formats) -> Result<Format, ApiError> {
+    let Some(wanted) = request.format.as_deref() else { return Ok(formats.write) };
+    Err(ApiError::invalid(match wanted {
+        _ if action == Action::Decrypt => "format is for encrypt and rewrap: decrypt reads every format",
+        "native" => return Ok(Format::Native),
+        "transit" if formats.write == Format::Transit => return Ok(Format::Transit),
+        "transit" => "format transit needs keyring_ciphertext_format = transit",
+        "kong" if formats.kong_fields => return Ok(Format::Kong),
+        "kong" => "format kong needs keyring_kong_fields = on",
+        _ => "format must be native, transit or kong",
+    }))
+}
+
+/// A JSON request on one snapshot, with the nonces that were drawn for it.
+struct Run<'k> {
+    action: Action,
+    keyring: &'k Keyring,
+    formats: Formats,
+    format: Format,
+    nonces: Nonces,
+    /// The limit on a request's body: a ciphertext must fit into one to be decrypted.
+    max_request: usize,
+}
+
+impl<'k> Run<'k> {
+    fn all(&mut self, request: &Request<'_>, items: &[Item<'_>], body_len: usize) -> Attempt {
+        // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes per item.
+        // A field of Kong's takes two digits per byte.
+        let growth = if self.format == Format::Kong { 2 } else { 1 };
+        let mut out = Vec::with_capacity(growth * body_len + 200 * items.len() + 64);
+        match &request.input {
+            Input::One(item) => self.single(item, out),
+            Input::Batch(_) => {
+                let (failed, unknown_key) = self.batch(items, &mut out);
+                let status = match failed {
+                    0 => StatusCode::OK,
+                    _ if failed < items.len() => request.partial_failure_status,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                self.count(items.len() - failed);
+                let batch = Some(BatchCount { items: items.len(), failed });
+                let audit = AuditFields { batch, ..AuditFields::default() };
+                Attempt { result: Ok(response::written(status, out)), audit, unknown_key }
+            }
+        }
+    }
+
+    fn single(&mut self, item: &Item<'_>, mut out: Vec<u8>) -> Attempt {
+        out.extend_from_slice(br#"{"data":{"#);
+        match self.one(item, &mut out) {
+            Ok(held) => {
+                out.extend_from_slice(b"}}");
+                self.count(1);
+                let audit = AuditFields::from_key(held.key.id());
+                Attempt { result: Ok(response::written(StatusCode::OK, out)), audit, unknown_key: false }
+            }
+            Err(error) => {
+                let unknown_key = error.is_unknown_key();
+                Attempt { audit: error.audit(), result: Err(error.into()), unknown_key }
+            }
+        }
+    }
+
+    /// Returns how many items failed, and whether one names an unknown key.
+    fn batch(&mut self, items: &[Item<'_>], out: &mut Vec<u8>) -> (usize, bool) {
+        let (mut failed, mut unknown_key) = (0, false);
+        out.extend_from_slice(br#"{"data":{"batch_results":["#);
+        for (at, item) in items.iter().enumerate() {
+            out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
+            if let Err(error) = self.one(item, out) {
+                unknown_key |= error.is_unknown_key();
+                failed += 1;
+                out.extend_from_slice(br#""error":"#);
+                write_json(&error.to_string(), out);
+            }
+            out.extend_from_slice(br#","reference":"#);
+            write_json(item.reference.as_deref().unwrap_or(""), out);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}}");
+        (failed, unknown_key)
+    }
+
+    fn count(&self, succeeded: usize) {
+        if self.action != Action::Decrypt {
+            count_sealed(self.keyring.active(), self.format, succeeded);
+        }
+    }
+
+    /// Appends one item's result to `out` and returns its key. A failure appends nothing.
+    fn one(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
+        match self.action {
+            Action::Encrypt => self.encrypt(item, out),
+            Action::Decrypt => self.decrypt(item, out),
+            Action::Rewrap => self.rewrap(item, out),
+        }
+    }
+
+    /// `ciphertext`, `key_id`, `key_version`. The plaintext is decoded into the buffer that it is encrypted in.
+    fn encrypt(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
+        let plaintext = item.plaintext.as_deref().ok_or(ItemError::Missing("plaintext"))?;
+        let associated_data = associated_data(item)?;
+        let len = BASE64.estimated_decoded_length(plaintext.len());
+        let message = Message::new(self.format, len, |buffer| {
+            BASE64
+                .decode_append(plaintext, buffer)
+                .or_else(|_| BASE64.decode_append(without_line_breaks(plaintext).as_bytes(), buffer))
+                .map_err(|_| ItemError::NotBase64("plaintext"))
+        })?;
+        self.seal(message, &associated_data, out)
+    }
+
+    /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
+    fn decrypt(&self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
+        let opened = self.open(item, &associated_data(item)?)?;
+        out.extend_from_slice(br#""plaintext":""#);
+        BASE64.encode_append(opened.plaintext.as_bytes(), out);
+        out.push(b'"');
+        write_key(opened.held, out);
+        let needs_rewrap = needs_rewrap(&opened, self.keyring, self.formats.write);
+        out.extend_from_slice(br#","needs_rewrap":"#);
+        out.extend_from_slice(if needs_rewrap { b"true" } else { b"false" });
+        Ok(opened.held)
+    }
+
+    /// As encrypt, from any readable format to the one to write, under the active key.
+    fn rewrap(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
+        let associated_data = associated_data(item)?;
+        let opened = self.open(item, &associated_data)?;
+        let plaintext = opened.plaintext.as_bytes();
+        let message = Message::new(self.format, plaintext.len(), |buffer| {
+            buffer.extend_from_slice(plaintext);
+            Ok::<_, ItemError>(())
+        })?;
+        self.seal(message, &associated_data, out)
+    }
+
+    fn seal(
+        &mut self,
+        message: Message,
+        associated_data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<&'k HeldKey, ItemError> {
+        let (active, before) = (self.keyring.active(), out.len());
+        out.extend_from_slice(br#""ciphertext":""#);
+        if let Err(error) = message.seal_text(active, &mut self.nonces, associated_data, out) {
+            out.truncate(before);
+            return Err(error.into());
+        }
+        out.push(b'"');
+        if decrypt_request_len(out.len() - before, associated_data.len()) > self.max_request {
+            out.truncate(before);
+            return Err(ItemError::TooLarge);
+        }
+        write_key(active, out);
+        Ok(active)
+    }
+
+    fn open(&self, item: &Item<'_>, associated_data: &[u8]) -> Result<Opened<'k>, ItemError> {
+        let ciphertext = item.ciphertext.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
+        Ok(cipher::open_text(self.keyring, ciphertext, associated_data, self.formats.kong_fields)?)
+    }
+}
+
+impl ItemError {
+    fn audit(&self) -> AuditFields {
+        match self {
+            Self::Open(OpenError::UnknownKey(id)) => AuditFields::from_key(id),
+            _ => AuditFields::default(),
+        }
+    }
+
+    const fn is_unknown_key(&self) -> bool {
+        matches!(self, Self::Open(error) if error.is_unknown_key())
+    }
+}
+
+impl From<ItemError> for ApiError {
+    fn from(error: ItemError) -> Self {
+        let kind =
+            if matches!(error, ItemError::TooLarge) { ErrorKind::TooLarge } else { ErrorKind::Invalid };
+        Self::new(kind, error.to_string())
+    }
+}
+
+fn associated_data(item: &Item<'_>) -> Result<Vec<u8>, ItemError> {
+    item.decoded_associated_data().ok_or(ItemError::NotBase64("associated_data"))
+}
+
+/// The length of a request that decrypts one ciphertext: its field, and the associated data's if there are any.
+const fn decrypt_request_len(ciphertext_field: usize, associated_data: usize) -> usize {
+    let associated_data_field = if associated_data == 0 {
+        0
+    } else {
+        r#","associated_data":"""#.len() + associated_data.div_ceil(3) * 4
+    };
+    "{}".len() + ciphertext_field + associated_data_field
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use super::*;
+    use crate::{
+        keyring::{Key, KeyId},
+        secret::Secret,
+    };
+
+    #[test]
+    fn only_messages_with_short_nonces_are_counted() {
+        let id = KeyId::parse("a").unwrap();
+        let key = Arc::new(Key::new(id.clone(), Secret::new([7; 32])));
+        let keyring = Keyring::new([HeldKey::new(Arc::clone(&key), 1, SystemTime::now())], &id).unwrap();
+        let limits = Limits::new(1 << 10, 1 << 10, 10);
+        let body = br#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
+        for (write, expected) in [(Format::Native, 0), (Format::Transit, 2)] {
+            let formats = Formats { write, kong_fields: false };
+            let response = run_json(Action::Encrypt, &keyring, formats, body, &limits).result.unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&response.into_body().bytes).unwrap();
+            assert_eq!(json["data"]["batch_results"][1]["key_version"], 1, "{json}");
+            assert!(json["data"]["batch_results"][2]["error"].is_string(), "{json}");
+            assert_eq!(key.messages(), expected);
+        }
+    }
+}

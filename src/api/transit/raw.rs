@@ -1,0 +1,115 @@
+//! Encrypt and decrypt of raw bytes: `application/octet-stream` in and out, in the buffer that the body was read into.
+//!
+//! The associated data are in a header. Encrypt writes the native format's binary form, whatever format texts have; decrypt
+//! reads any form that its first bytes identify.
+
+use hyper::{
+    StatusCode,
+    body::Bytes,
+    header::{self, HeaderMap},
+};
+
+use super::{
+    attempt::{Action, Attempt, needs_rewrap},
+    fields::decode_associated_data,
+};
+use crate::{
+    api::{
+        audit::AuditFields,
+        body::RequestBody,
+        error::{ApiError, ErrorKind},
+        response::{self, Response},
+    },
+    cipher::{self, Format, Nonces, Payload},
+    keyring::{Formats, HeldKey, Keyring},
+};
+
+const CONTENT_TYPE: &str = "application/octet-stream";
+const ASSOCIATED_DATA: &str = "keyring-associated-data";
+const KEY_ID: &str = "keyring-key-id";
+const KEY_VERSION: &str = "keyring-key-version";
+const NEEDS_REWRAP: &str = "keyring-needs-rewrap";
+
+pub(super) fn is_raw(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let media_type = value.split(|b| *b == b';').next().unwrap_or(value).trim_ascii();
+    media_type.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes())
+}
+
+/// Runs a request on one snapshot. The body stays for another attempt if its key is unknown. What decrypt takes is at most
+/// `max_request` bytes long, so encrypt makes no more.
+pub(super) fn run(
+    action: Action,
+    keyring: &Keyring,
+    formats: Formats,
+    headers: &HeaderMap,
+    body: &mut Vec<u8>,
+    max_request: usize,
+) -> Attempt {
+    let associated_data = match associated_data(headers) {
+        Ok(associated_data) => associated_data,
+        Err(message) => return Attempt::failed(ApiError::invalid(message)),
+    };
+    match action {
+        Action::Encrypt if body.len() + cipher::TAG_LEN > max_request => Attempt::failed(ApiError::new(
+            ErrorKind::TooLarge,
+            "the ciphertext would be too large to decrypt here (keyring_max_request_size): send less, or a stream",
+        )),
+        Action::Encrypt => encrypt(keyring, &associated_data, body),
+        Action::Decrypt => decrypt(keyring, formats, &associated_data, body),
+        Action::Rewrap => Attempt::failed(ApiError::new(
+            ErrorKind::MediaType,
+            "rewrap takes JSON: send a text, or decrypt and encrypt the bytes",
+        )),
+    }
+}
+
+fn encrypt(keyring: &Keyring, associated_data: &[u8], body: &mut Vec<u8>) -> Attempt {
+    let mut nonces = match Nonces::draw(1, Format::Native) {
+        Ok(nonces) => nonces,
+        Err(error) => return Attempt::failed(ApiError::failed(error.to_string())),
+    };
+    let (held, body) = (keyring.active(), std::mem::take(body));
+    succeeded(held, raw_response(cipher::seal_binary(held, body, &mut nonces, associated_data), held))
+}
+
+fn decrypt(keyring: &Keyring, formats: Formats, associated_data: &[u8], body: &mut Vec<u8>) -> Attempt {
+    let start = RequestBody::HEADROOM;
+    // Binary ciphertexts have one format: a rewrap can only change their key.
+    let write = if cipher::is_binary(&body[start..]) { Format::Native } else { formats.write };
+    match cipher::open_bytes(keyring, body, start, associated_data, formats.kong_fields) {
+        Ok(opened) => {
+            let needs_rewrap = needs_rewrap(&opened, keyring, write);
+            let mut response = raw_response(opened.plaintext, opened.held);
+            response::set_header(&mut response, NEEDS_REWRAP, if needs_rewrap { "true" } else { "false" });
+            succeeded(opened.held, response)
+        }
+        Err(error) => {
+            let unknown_key = error.is_unknown_key();
+            Attempt { unknown_key, ..Attempt::failed(ApiError::invalid(error.to_string())) }
+        }
+    }
+}
+
+fn succeeded(held: &HeldKey, response: Response) -> Attempt {
+    Attempt { result: Ok(response), audit: AuditFields::from_key(held.key.id()), unknown_key: false }
+}
+
+fn raw_response(payload: Payload, held: &HeldKey) -> Response {
+    let mut response = response::typed(StatusCode::OK, Bytes::from_owner(payload), CONTENT_TYPE);
+    response::set_header(&mut response, KEY_ID, held.key.id().as_str());
+    response.headers_mut().insert(KEY_VERSION, held.version.into());
+    response
+}
+
+fn associated_data(headers: &HeaderMap) -> Result<Vec<u8>, &'static str> {
+    let mut values = headers.get_all(ASSOCIATED_DATA).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(Vec::new()),
+        (Some(value), None) => {
+            let decoded = value.to_str().ok().and_then(decode_associated_data);
+            decoded.ok_or("Keyring-Associated-Data is not base64 (standard alphabet, with padding)")
+        }
+        _ => Err("Keyring-Associated-Data is set twice"),
+    }
+}

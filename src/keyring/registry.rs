@@ -1,0 +1,95 @@
+//! The keyrings that the daemon serves, by name: each with its published snapshot and the formats that it reads and writes.
+//!
+//! There is one keyring for now. Handlers get it by the name in the path, and `default` where a protocol has no name.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::published::Published;
+
+/// The format of a ciphertext. The bytes of each are in `cipher`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `kr1:<id>:…`, or the bytes `KR1…`: XAES-256-GCM with the key ID authenticated.
+    Native,
+    /// `vault:v<version>:…`: AES-256-GCM, as Vault's Transit writes it.
+    Transit,
+    /// `$ke$1$-<id>-…`: AES-256-GCM without its tag, as Kong writes fields. It is not authenticated.
+    Kong,
+}
+
+/// Which ciphertexts are written and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Formats {
+    /// What encrypt writes: native or transit.
+    pub write: Format,
+    /// Whether Kong's own fields are read, and written on request.
+    pub kong_fields: bool,
+}
+
+/// One keyring as the API serves it.
+#[derive(Clone, Debug)]
+pub struct KeyringEntry {
+    /// The key name in Transit's paths.
+    pub name: String,
+    pub published: Arc<Published>,
+    pub formats: Formats,
+    /// The age of the last successful sync from which the keyring is not ready; `None` for no limit.
+    pub max_stale: Option<Duration>,
+}
+
+/// All keyrings, in the order of the settings. There is at least one.
+#[derive(Clone, Debug)]
+pub struct Keyrings {
+    default: Arc<KeyringEntry>,
+}
+
+impl Keyrings {
+    pub fn single(entry: KeyringEntry) -> Self {
+        Self { default: Arc::new(entry) }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<KeyringEntry>> {
+        self.all().find(|entry| entry.name == name)
+    }
+
+    /// The keyring of Kong's API, of Kubernetes and of the metrics.
+    pub const fn default(&self) -> &Arc<KeyringEntry> {
+        &self.default
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
+        std::iter::once(&self.default)
+    }
+}
+
+impl KeyringEntry {
+    /// Whether there are keys that are fresh enough to serve with. The error gives the reason, without secrets.
+    pub fn health(&self, now: SystemTime) -> Result<(), String> {
+        if self.published.keyring().is_none() {
+            return Err(self.no_keys());
+        }
+        let report = self.published.report();
+        let age = report.last_success.map(|at| now.duration_since(at).unwrap_or_default());
+        match (age, self.max_stale) {
+            (Some(age), Some(limit)) if age > limit => {
+                let reason = report.last_error.as_deref().unwrap_or("the next one is running");
+                Err(format!(
+                    "the last successful sync was {} s ago (keyring_max_stale): {reason}",
+                    age.as_secs()
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why there is no snapshot yet.
+    pub fn no_keys(&self) -> String {
+        match &self.published.report().last_error {
+            Some(error) => format!("no keys yet: {error}"),
+            None => "no keys yet: the first sync with Vault is under way".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The server: how bytes come and go. It knows no endpoint, and of the API its entry point only.
+//!
+//! [`listen`] makes the socket file, `accept` admits connections within the limits and drains them at the shutdown, `connection`
+//! serves one in HTTP/1.1 or h2 with its timeouts.
+
+mod accept;
+mod connection;
+pub mod listen;
+
+pub use accept::{Heartbeat, Listeners, Server};
+pub use connection::Limits;

@@ -1,0 +1,406 @@
+//! One connection: its protocol, its timeouts and its end.
+//!
+//! The file is longer than others: it keeps together what wraps the stream. [`detect`] reads h2's connection preface
+//! (RFC 9113, section 3.4), which hyper-util's detection does without a bound on time; [`Rewind`] replays these bytes.
+//! [`WriteTimeout`] bounds the time of writing: hyper bounds the time of reading only.
+
+use std::{
+    convert::Infallible,
+    future, io,
+    ops::Range,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    sync::Notify,
+    time::{Instant, Sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Body, Caller, ListenerKind};
+
+/// Long enough for the connection pools of clients.
+const HEADER_TIME: Duration = Duration::from_secs(75);
+
+/// Kubernetes asks for the status every minute.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
+const WRITE_TIME: Duration = Duration::from_secs(30);
+
+/// The limit on the header time of the loopback listener: every user of this machine may connect there.
+const LOOPBACK_HEADER_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connected client may take for its first request once the shutdown began. It connected in time, and would
+/// take a close without a response for a failure.
+const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
+
+/// The limit on the bytes of a request's head.
+const MAX_HEAD: u32 = 16 << 10;
+
+/// The limit on concurrent calls of one h2 connection. Further ones wait at the client.
+const MAX_STREAMS: u32 = 128;
+
+/// How many bytes an h2 client may send ahead: of one call, whose messages are short, and of all calls.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// How many bytes of a response h2 buffers. The responses are short.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// How many calls a client may reset before they were accepted; more end the connection (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+
+/// What one client can make a connection hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections on the Unix socket.
+    pub connections: usize,
+    /// From the end of one request to the whole head of the next. Over h2, from connecting to the first call.
+    pub header_time: Duration,
+    /// Over h2, from the end of one call to the next.
+    pub idle_time: Duration,
+    /// From the first blocked write to the end of what is to be written.
+    pub write_time: Duration,
+}
+
+impl Limits {
+    pub const fn new(connections: usize) -> Self {
+        Self { connections, header_time: HEADER_TIME, idle_time: IDLE_TIME, write_time: WRITE_TIME }
+    }
+}
+
+/// The connection, as its requests share it.
+struct Connection {
+    api: Arc<Api>,
+    caller: Caller,
+    requests: Activity,
+    /// Has a permit after the first request.
+    first_request: Notify,
+}
+
+/// How many requests began and ended, to tell whether the connection is idle.
+#[derive(Debug, Default)]
+struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Serves a connection until its client closes it, or until its requests in flight have finished after `stop`.
+pub(super) async fn serve<S>(
+    stream: S,
+    api: Arc<Api>,
+    caller: Caller,
+    mut limits: Limits,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    if caller.listener == ListenerKind::Loopback {
+        limits.header_time = limits.header_time.min(LOOPBACK_HEADER_TIME);
+    }
+    let connection =
+        Arc::new(Connection { api, caller, requests: Activity::default(), first_request: Notify::new() });
+    let stopping = async {
+        stop.cancelled().await;
+        let _ = timeout(FIRST_REQUEST_TIME, connection.first_request.notified()).await;
+    };
+    let mut stopping = pin!(stopping);
+    let stream = WriteTimeout::new(stream, limits.write_time);
+    let detected = tokio::select! {
+        () = stopping.as_mut() => return,
+        detected = timeout(limits.header_time, detect(stream)) => detected,
+    };
+    let Ok(Ok((protocol, stream))) = detected else { return };
+    let (io, shared) = (TokioIo::new(stream), Arc::clone(&connection));
+    let handle = service_fn(move |request| {
+        let connection = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(connection.handle(request).await) }
+    });
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let serving = Box::pin(http1(&limits).serve_connection(io, handle));
+            // hyper's timeout for the next head covers an idle connection.
+            run(serving, http1::Connection::graceful_shutdown, future::pending(), stopping).await
+        }
+        Protocol::Http2 => {
+            let serving = Box::pin(http2().serve_connection(io, handle));
+            let idle = async {
+                connection.requests.idle(&limits).await;
+                limits.write_time
+            };
+            run(serving, http2::Connection::graceful_shutdown, idle, stopping).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended early: {error}");
+    }
+}
+
+impl Connection {
+    async fn handle(&self, request: Request<Incoming>) -> hyper::Response<Body> {
+        self.first_request.notify_one();
+        let _active = self.requests.begin();
+        self.api.handle(&self.caller, request).await
+    }
+}
+
+fn http1(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_header_size(MAX_HEAD as usize);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
+    builder
+}
+
+/// Runs a connection. At `stopping` it finishes the requests in flight, for which the caller bounds the time. When `idle`
+/// ends, it shuts down, and is cut if its client does not let it within the returned time.
+async fn run<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<Box<C>>,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    idle: impl Future<Output = Duration>,
+    stopping: impl Future<Output = ()>,
+) -> hyper::Result<()> {
+    let grace = tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = stopping => None,
+        grace = idle => Some(grace),
+    };
+    shut_down(connection.as_mut());
+    let Some(grace) = grace else { return connection.await };
+    timeout(grace, connection).await.unwrap_or(Ok(()))
+}
+
+impl Activity {
+    /// Counts a request as active until the guard is dropped.
+    fn begin(&self) -> impl Drop + use<'_> {
+        struct Active<'a>(&'a Activity);
+        impl Drop for Active<'_> {
+            fn drop(&mut self) {
+                self.0.ended.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Active(self)
+    }
+
+    /// Waits until there was no request for the header time, then for the idle time. It checks once per interval, so it may
+    /// end up to one interval late.
+    async fn idle(&self, limits: &Limits) {
+        let counts = || (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
+        let mut before = counts();
+        let mut interval: Duration = limits.header_time;
+        loop {
+            tokio::time::sleep(interval).await;
+            let now = counts();
+            if now == before && now.0 == now.1 {
+                return;
+            }
+            (before, interval) = (now, limits.idle_time);
+        }
+    }
+}
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A stream whose first bytes are read again.
+#[derive(Debug)]
+struct Rewind<S> {
+    first: [u8; PREFACE.len()],
+    /// The part of `first` that is still to be read again.
+    again: Range<usize>,
+    stream: S,
+}
+
+/// Reads until the bytes are h2's preface, or differ from it: then they are HTTP/1.1. The caller bounds the time.
+async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Rewind<S>)> {
+    let (mut first, mut len) = ([0; PREFACE.len()], 0);
+    while len < PREFACE.len() && first[..len] == PREFACE[..len] {
+        match stream.read(&mut first[len..]).await? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    let protocol = if first == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((protocol, Rewind { first, again: 0..len, stream }))
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.again.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let now = self.again.len().min(buffer.remaining());
+        let start = self.again.start;
+        buffer.put_slice(&self.first[start..start + now]);
+        self.again.start += now;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A stream with a write timeout, so that no client holds a response's memory and a connection by reading slowly.
+struct WriteTimeout<S> {
+    stream: S,
+    time: Duration,
+    /// Set from the first blocked write until everything is written.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> WriteTimeout<S> {
+    const fn new(stream: S, time: Duration) -> Self {
+        Self { stream, time, deadline: None }
+    }
+
+    /// The outcome of a write, or an error after the deadline.
+    fn check<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_pending() && self.deadline.is_none() {
+            self.deadline = Some(Box::pin(sleep_until(Instant::now() + self.time)));
+        }
+        let expired = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if expired {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the client does not read its response");
+            return Poll::Ready(Err(error));
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.check(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.check(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.deadline = None; // hyper flushes when it has written everything
+        }
+        self.check(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// The detected protocol of a client that sends these pieces and then ends, and all bytes that are read afterwards.
+    async fn detected(pieces: &[&[u8]]) -> (Protocol, Vec<u8>) {
+        let (mut client, server) = tokio::io::duplex(1);
+        let sending = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+            }
+            drop(client);
+        };
+        let reading = async {
+            let (protocol, mut stream) = detect(server).await.unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).await.unwrap();
+            (protocol, all)
+        };
+        tokio::join!(sending, reading).1
+    }
+
+    #[tokio::test]
+    async fn h2_is_detected_by_its_whole_preface_and_no_byte_is_lost() {
+        assert_eq!(detected(&[PREFACE, b"more"]).await, (Protocol::Http2, [&PREFACE[..], b"more"].concat()));
+        for other in
+            [&b""[..], b"P", b"POST / HTTP/1.1\r\n\r\n", &PREFACE[..23], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r"]
+        {
+            assert_eq!(detected(&[other]).await, (Protocol::Http1, other.to_vec()));
+        }
+    }
+}
