@@ -1,7 +1,7 @@
-//! The daemon's life: it starts the sync and the socket, waits for a signal or a death, and stops them in order.
+//! The daemon: starts sync and socket, waits for a signal or the end of a task, and stops the tasks in order.
 //!
-//! One owner: only here are tasks started and stopped. What each does is theirs. `reload` changes the settings of a
-//! running daemon, `upstream` is the socket's way to Vault; [`dev`] is the same daemon on a keyring of its own, without Vault.
+//! Tasks are started and stopped here only. `reload` changes the settings of a running daemon, `upstream` is what the socket
+//! asks of Vault; [`dev`] is the same daemon with a random keyring and without Vault.
 
 pub mod dev;
 mod reload;
@@ -9,12 +9,11 @@ mod upstream;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc::UnboundedReceiver,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -24,7 +23,7 @@ use crate::{
     keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
     logging::Log,
     metrics::Metrics,
-    references::{Home, References},
+    references::{Engines, References},
     server::{
         self, Heartbeat, Listeners, Server,
         listen::{self, ListenError, SocketFile},
@@ -33,10 +32,10 @@ use crate::{
     signals::Signal,
     sync::{SyncHandle, Syncer},
     systemd,
-    vault::{Session, transport::TransportError},
+    vault::{SessionName, Sessions, transport::TransportError},
 };
 use reload::Reload;
-use upstream::{ByTheSync, FromVault};
+use upstream::VaultUpstream;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,77 +52,75 @@ pub enum StartError {
     NoRandomness(#[from] crate::cipher::NoRandomness),
 }
 
-/// What the daemon has of the world outside.
-pub struct Outside {
+/// What the daemon gets from outside.
+pub struct Inputs {
     pub signals: UnboundedReceiver<Signal>,
-    /// Loads the settings anew.
+    /// Loads the settings again.
     pub load: Box<dyn Fn() -> Loaded + Send>,
     pub log: Log,
-    /// A socket that somebody listens on for us.
+    /// A socket that systemd listens on for us.
     pub listener: Option<std::os::unix::net::UnixListener>,
 }
 
-/// The daemon, from its settings to its exit code. It serves from the start; until the first keyring is there, with 503.
+/// The daemon, from its settings to its exit code. It serves from the start; until the first keyring it answers 503.
 ///
 /// # Errors
-/// [`StartError`]: the settings name something that cannot be had.
-pub async fn run(settings: Settings, outside: Outside) -> Result<ExitCode, StartError> {
+/// [`StartError`]: the settings name something that is not available.
+pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
-    let described = ArcSwap::from_pointee(describe(&settings));
-    let Settings { vault, keyring, secrets, socket, .. } = settings;
-    let home = Home::of(&vault);
-    let session = Session::new(vault, Arc::clone(&metrics))?;
-    let (listener, file) = listen(outside.listener, &socket).await?;
-    let (syncer, sync) = Syncer::new(&keyring, session, Arc::clone(&published), Arc::clone(&metrics));
-    let references = Arc::new(References::new(secrets, &home, Arc::new(ByTheSync(sync.clone())))?);
+    let described = describe(&settings);
+    let Settings { server, keyring, secrets, socket, .. } = settings;
+    let stop = CancellationToken::new();
+    let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
+    let client = sessions.client(SessionName::Keyring, server)?;
+    let engines = Engines::new(secrets, (&client, &keyring.secret), &sessions)?;
+    let (listener, file) = listen(inputs.listener, &socket).await?;
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
+    let (syncer, sync) = Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics));
+    let references = Arc::new(References::new(engines));
+    let upstream = Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), described));
     let config = runtime_config(&keyring, &socket, &published);
-    let upstream = Arc::new(FromVault {
-        sync: sync.clone(),
-        references: Arc::clone(&references),
-        described,
-        mistakes: ArcSwap::default(),
-    });
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
-    let server = Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket));
-    let (server, stop) = (Arc::new(server), CancellationToken::new());
+    let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
     let heartbeat =
-        systemd::sign_of_life_interval().map(|every| Heartbeat { interval: every, beat: systemd::alive });
-    let life = Life {
+        systemd::sign_of_life_interval().map(|interval| Heartbeat { interval, beat: systemd::alive });
+    let serving = Arc::clone(&server).serve(listeners, heartbeat, stop.clone());
+    let tasks = Tasks {
         serving: tokio::spawn({
-            let (api, serving) =
-                (Arc::clone(&api), Arc::clone(&server).serve(listeners, heartbeat, stop.clone()));
+            let api = Arc::clone(&api);
             async move { api.audit_during(serving).await }
         }),
         syncing: tokio::spawn(syncer.run(stop.clone())),
-        reading: tokio::spawn({
+        refreshing: tokio::spawn({
             let stop = stop.clone();
             async move { references.keep_fresh(stop).await }
         }),
-        telling: tokio::spawn(tell_systemd(sync.clone(), Arc::clone(&published))),
+        notifying: tokio::spawn(notify_systemd(sync, Arc::clone(&published))),
+        sessions: Arc::clone(&sessions),
         stop,
     };
-    let reload = Reload {
+    let mut reload = Reload {
         api,
         server,
         published,
         upstream,
         metrics,
-        sync,
+        sessions,
         socket,
-        load: outside.load,
-        log: outside.log,
+        load: inputs.load,
+        log: inputs.log,
+        pending: JoinSet::new(),
     };
-    let code = life.until_its_end(outside.signals, move |signal| reload.act_on(signal)).await;
+    let code = tasks.run(inputs.signals, move |signal| reload.act_on(signal)).await;
     drop(file);
     Ok(code)
 }
 
-/// The socket that was passed to us, or one of our own making, whose file goes when it is dropped.
+/// The socket that systemd passed, or a new one, whose file is removed when the result is dropped.
 async fn listen(
     passed: Option<std::os::unix::net::UnixListener>,
     socket: &settings::Socket,
@@ -138,12 +135,12 @@ async fn listen(
     Ok((UnixListener::from_std(passed).map_err(StartError::Passed)?, None))
 }
 
-/// Ready once there are keys; how it goes in words, whenever that changes.
-async fn tell_systemd(mut sync: SyncHandle, published: Arc<Published>) {
-    let mut told = false;
+/// READY after the first keyring, and STATUS at each change.
+async fn notify_systemd(mut sync: SyncHandle, published: Arc<Published>) {
+    let mut is_ready = false;
     loop {
         let report = published.report();
-        let words = match (published.keyring(), &report.last_error) {
+        let status = match (published.keyring(), &report.last_error) {
             (None, None) => "waiting for the first keys".to_owned(),
             (None, Some(error)) => format!("no keys yet: {error}"),
             (Some(keyring), None) => format!("serving, active key {}", keyring.active().key.id()),
@@ -151,59 +148,63 @@ async fn tell_systemd(mut sync: SyncHandle, published: Arc<Published>) {
                 format!("serving, active key {}; syncs fail: {error}", keyring.active().key.id())
             }
         };
-        systemd::status(&words);
-        if !told && published.keyring().is_some() {
+        systemd::status(&status);
+        if !is_ready && published.keyring().is_some() {
             systemd::ready();
-            told = true;
+            is_ready = true;
         }
         sync.changed().await;
     }
 }
 
 /// The tasks of a daemon.
-struct Life {
+struct Tasks {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
-    reading: JoinHandle<()>,
-    telling: JoinHandle<()>,
+    refreshing: JoinHandle<()>,
+    notifying: JoinHandle<()>,
+    sessions: Arc<Sessions>,
     stop: CancellationToken,
 }
 
-impl Life {
-    /// Until it is asked to stop, which is a success, or a task dies, which is a failure.
-    async fn until_its_end(
-        mut self,
-        mut signals: UnboundedReceiver<Signal>,
-        mut act: impl FnMut(Signal),
-    ) -> ExitCode {
-        let asked = loop {
+impl Tasks {
+    /// Runs until a signal to stop, which is a success, or until a task ends, which is a failure.
+    async fn run(mut self, mut signals: UnboundedReceiver<Signal>, mut act: impl FnMut(Signal)) -> ExitCode {
+        let has_failed = loop {
             tokio::select! {
-                _ = &mut self.serving => break false,
-                _ = &mut self.syncing => break false,
-                _ = &mut self.reading => break false,
-                _ = &mut self.telling => break false,
+                _ = &mut self.serving => break true,
+                _ = &mut self.syncing => break true,
+                _ = &mut self.refreshing => break true,
+                _ = &mut self.notifying => break true,
                 signal = signals.recv() => match signal {
-                    Some(Signal::Stop) | None => break true,
+                    Some(Signal::Stop) | None => break false,
                     Some(signal) => act(signal),
                 },
             }
         };
-        if !asked {
+        if has_failed {
             tracing::error!(
-                "a part of the daemon died, so it ends: this is a defect of keyringd, please report it"
+                "a task of the daemon ended, so it stops: this is a defect of keyringd, please report it"
             );
             return ExitCode::FAILURE;
         }
-        tracing::info!("stopping: what is in flight may finish");
-        self.telling.abort();
+        self.shut_down().await
+    }
+
+    async fn shut_down(self) -> ExitCode {
+        tracing::info!("shutting down, draining requests");
+        self.notifying.abort();
         systemd::stopping();
         self.stop.cancel();
         match self.serving.await {
             Ok(0) => tracing::info!("stopped"),
-            Ok(cut) => tracing::warn!(cut, "stopped, and connections that did not finish were cut"),
+            Ok(connections) => {
+                tracing::warn!(connections, "stopped; closed connections that were not finished")
+            }
             Err(_) => return ExitCode::FAILURE,
         }
-        let _ = (self.syncing.await, self.reading.await); // they had the whole drain to end their sessions in
+        let _ = (self.syncing.await, self.refreshing.await);
+        self.sessions.end().await; // they began to end with the drain
         ExitCode::SUCCESS
     }
 }
@@ -240,7 +241,6 @@ const fn server_limits(socket: &settings::Socket) -> server::Limits {
     server::Limits::new(socket.limits.connections)
 }
 
-/// The level, as the log knows it.
 pub const fn level(log: settings::Log) -> LevelFilter {
     match log.level {
         LogLevel::Trace => LevelFilter::TRACE,
@@ -253,13 +253,13 @@ pub const fn level(log: settings::Log) -> LevelFilter {
 
 fn describe(settings: &Settings) -> Value {
     json!({
-        "vault": settings.vault.host.as_str().trim_end_matches('/'),
-        "mount": settings.vault.mount.to_string(),
-        "path": settings.vault.path.to_string(),
-        "kv": settings.vault.kv.to_string(),
-        "auth_method": settings.vault.auth.name(),
+        "vault": settings.server.host.as_str().trim_end_matches('/'),
+        "mount": settings.keyring.secret.mount.to_string(),
+        "path": settings.keyring.secret.path.to_string(),
+        "kv": settings.keyring.secret.kv.to_string(),
+        "auth_method": settings.server.auth.name(),
         "interval": settings.keyring.sync_interval.as_secs(),
-        "plain_http": settings.vault.sends_in_the_clear(),
+        "plain_http": settings.server.sends_in_the_clear(),
     })
 }
 
@@ -269,11 +269,11 @@ mod tests {
 
     use super::*;
 
-    /// A daemon whose tasks go on, but for the one that `dies` is put into.
-    async fn end_of(dies: usize) -> ExitCode {
+    /// The exit code of a daemon whose task of this number panics.
+    async fn exit_code_when_one_panics(panics: usize) -> ExitCode {
         let task = |at: usize| {
             tokio::spawn(async move {
-                assert_ne!(at, dies, "planted");
+                assert_ne!(at, panics, "planted");
                 std::future::pending::<()>().await;
             })
         };
@@ -282,21 +282,23 @@ mod tests {
             serving.await.unwrap();
             0
         });
-        let life = Life {
+        let stop = CancellationToken::new();
+        let tasks = Tasks {
             serving,
             syncing: task(1),
-            reading: task(2),
-            telling: task(3),
-            stop: CancellationToken::new(),
+            refreshing: task(2),
+            notifying: task(3),
+            sessions: Arc::new(Sessions::new(Arc::default(), stop.clone())),
+            stop,
         };
         let (_signals, received) = mpsc::unbounded_channel();
-        life.until_its_end(received, |_| ()).await
+        tasks.run(received, |_| ()).await
     }
 
     #[tokio::test]
-    async fn a_task_that_dies_ends_the_daemon_with_a_failure() {
-        for dies in 0..4 {
-            assert_eq!(end_of(dies).await, ExitCode::FAILURE, "{dies}");
+    async fn a_task_that_panics_ends_the_daemon_with_a_failure() {
+        for panics in 0..4 {
+            assert_eq!(exit_code_when_one_panics(panics).await, ExitCode::FAILURE, "{panics}");
         }
     }
 }

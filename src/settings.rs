@@ -38,7 +38,7 @@ use source::{Origin, Source};
 /// Everything the daemon needs to know, checked.
 #[derive(Debug)]
 pub struct Settings {
-    pub vault: Vault,
+    pub server: Server,
     pub keyring: Keyring,
     pub secrets: Secrets,
     pub socket: Socket,
@@ -47,36 +47,49 @@ pub struct Settings {
     pub require_memory_lock: bool,
 }
 
-/// Where the records are, and how to get at them.
-#[derive(Debug)]
-pub struct Vault {
+/// A Vault server, and how to log in to it. Two equal values need one session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Server {
     pub host: Url,
+    pub namespace: Option<String>,
+    pub auth: Auth,
+    pub tls: Tls,
+    pub names: SettingNames,
+}
+
+/// How the server proves who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    pub trusted: TrustedCertificates,
+    /// The most intermediate authorities between the server's certificate and a trusted one.
+    pub verify_depth: usize,
+}
+
+/// The settings that a session's messages name: the keyring's, those of references, or the object of APISIX's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettingNames {
+    pub host: &'static str,
+    pub token: &'static str,
+    /// The start of every other setting of the login: `keyring_vault_` or `vault_hcv_`.
+    pub prefix: &'static str,
+}
+
+/// A secret in a KV secrets engine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KvSecret {
     pub mount: SecretPath,
     pub path: SecretPath,
     pub kv: KvVersion,
-    pub namespace: Option<String>,
-    pub auth: Auth,
-    pub trusted: TrustedCertificates,
-    /// How many intermediate authorities a server's certificate may stand below.
-    pub verify_depth: usize,
-    pub named_in: NamedIn,
 }
 
-/// The settings that messages name, when something is wrong with the server or the token.
-#[derive(Clone, Copy, Debug)]
-pub struct NamedIn {
-    pub host: &'static str,
-    pub token: &'static str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KvVersion {
     V1,
     V2,
 }
 
 /// A path in Vault, segment by segment: none empty, `.` or `..`, none with control characters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretPath(pub Vec<String>);
 
 /// Who may vouch for the server.
@@ -88,6 +101,8 @@ pub struct TrustedCertificates {
 
 #[derive(Debug)]
 pub struct Keyring {
+    /// The secret that holds the records.
+    pub secret: KvSecret,
     /// The key name in Transit's paths.
     pub name: String,
     pub derivation: KeyDerivation,
@@ -187,7 +202,7 @@ pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
     path.filter(|_| reader.mistakes.is_empty()).ok_or(reader.mistakes)
 }
 
-impl Vault {
+impl Server {
     /// Plain http to anything but this machine.
     pub fn sends_in_the_clear(&self) -> bool {
         let loopback = match self.host.host() {
@@ -197,6 +212,13 @@ impl Vault {
             None => false,
         };
         self.host.scheme() == "http" && !loopback
+    }
+}
+
+impl SettingNames {
+    /// The session's setting of this ending, such as `kube_role`. An object of APISIX's has one setting for all.
+    pub fn setting(&self, ending: &str) -> String {
+        if self.prefix == self.host { self.host.to_owned() } else { format!("{}{ending}", self.prefix) }
     }
 }
 
@@ -270,7 +292,7 @@ mod tests {
         let settings = loaded.settings.unwrap();
         assert_eq!(settings.keyring.name, "keyring");
         assert_eq!(settings.socket.mode, 0o660);
-        assert!(settings.vault.trusted.system);
+        assert!(settings.server.tls.trusted.system);
     }
 
     #[test]

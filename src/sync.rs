@@ -1,71 +1,60 @@
-//! The sync: read what Vault holds, build the keyring, publish it; and when to do so again.
+//! The sync: reads what Vault holds, builds the keyring, publishes it, and decides when to do so again.
 //!
-//! [`Syncer`] owns the history and the clock, [`schedule`] the pure rule of when. Others ask through a [`SyncHandle`].
-//! What failed leaves everything as it was. The socket is not known here: both meet in `keyring::published`. The file is
-//! longer than most: it is one state, and all that changes it.
+//! [`Syncer`] owns the history and the clock, `read` reads once, `schedule` has the pure rules of time. Others send
+//! requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::published`.
 
 mod queue;
-pub mod schedule;
-mod warnings;
+mod read;
+mod schedule;
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{
-        History, Keyring, Listing, Place, Published,
-        history::{Built, NoKeyring, VersionId, VersionState},
-        published::Report,
-    },
+    keyring::{History, KeyDerivation, Keyring, Place, Published, history::NoKeyring, published::Report},
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{self, KvVersion},
-    vault::{Kv, Session, VaultError, any_secret, backoff},
+    settings::{self, KvSecret, KvVersion},
+    vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
+pub use read::{Read, read};
 
-/// How many versions are fetched at once.
-const CONCURRENT_READS: usize = 4;
-
-/// How long a sync or a login under way at the stop may take to finish: a login that is cut off leaves its token behind.
-const LAST_STEP: Duration = Duration::from_secs(2);
-
-/// The least time between two syncs that an unknown key ID causes.
+/// The least time between two syncs for unknown keys.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a sync did not go through. The keyring is as it was.
+/// Why a sync failed. The keyring stays as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum SyncError {
+enum SyncError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     #[error("{0}: write a usable record to Vault")]
     NoKeyring(NoKeyring),
 }
 
-/// Keeps the published keyring in step with Vault. It runs for as long as it is polled.
+/// Keeps the published keyring in step with Vault.
 #[derive(Debug)]
 pub struct Syncer {
-    session: Session,
-    kv: Kv,
-    version: KvVersion,
+    client: Client,
+    secret: KvSecret,
+    derivation: KeyDerivation,
     interval: Duration,
     history: History,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     report: Report,
     queue: Queue,
-    last_look: Option<Instant>,
+    /// When the last sync for a caller ended.
+    last_request: Option<Instant>,
 }
 
 impl SyncError {
-    /// How long the server asked to be left alone.
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Vault(error) => error.retry_after(),
@@ -77,113 +66,93 @@ impl SyncError {
 impl Syncer {
     pub fn new(
         settings: &settings::Keyring,
-        session: Session,
+        client: Client,
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> (Self, SyncHandle) {
         let (handle, queue) = queue::new();
         let syncer = Self {
-            kv: Kv::new(session.settings(), settings.derivation),
-            version: session.settings().kv,
-            session,
+            client,
+            secret: settings.secret.clone(),
+            derivation: settings.derivation,
             interval: settings.sync_interval,
             history: History::default(),
             published,
             metrics,
             report: Report::default(),
             queue,
-            last_look: None,
+            last_request: None,
         };
         (syncer, handle)
     }
 
-    /// Syncs at once, then at every interval and whenever it is asked to, with backoff while Vault fails, and keeps the
-    /// session alive meanwhile. Ends at `stop`, or when every handle is gone, and then ends the session.
+    /// Syncs at once, then at every interval and for every request, with backoff while Vault fails. Ends at `stop`, or when
+    /// every handle is gone.
     pub async fn run(mut self, stop: CancellationToken) {
-        let no_longer = async {
-            stop.cancelled().await;
-            tokio::time::sleep(LAST_STEP).await;
-        };
         tokio::select! {
-            () = self.keep_in_step(&stop) => {}
-            () = no_longer => {}
+            () = self.keep_in_step() => {}
+            () = stop.cancelled() => {}
         }
-        self.session.end().await;
     }
 
-    async fn keep_in_step(&mut self, stop: &CancellationToken) {
+    async fn keep_in_step(&mut self) {
         let mut next = Instant::now() + self.scheduled_sync().await;
         loop {
-            let maintenance = self.session.next_maintenance().map(Instant::from_std);
-            let request = tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(next) => {
-                    next = Instant::now() + self.scheduled_sync().await;
-                    continue;
-                }
-                () = tokio::time::sleep_until(maintenance.unwrap_or(next)), if maintenance.is_some() => {
-                    self.session.maintain().await;
-                    continue;
-                }
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => next = Instant::now() + self.scheduled_sync().await,
                 request = self.queue.next() => match request {
-                    Some(request) => request,
+                    Some(request) => self.execute(request, &mut next).await,
                     None => return,
                 },
-            };
-            match request {
-                // While Vault fails the backoff holds, whatever clients ask for.
-                Request::Look(_) if self.report.failures > 0 || self.looked_a_moment_ago() => {}
-                Request::SyncWith(token, done) => {
-                    let _ = done.send(self.sync_with(token).await);
-                }
-                Request::Read(place, done) => {
-                    let outcome = any_secret::read(&mut self.session, &place).await;
-                    if let Err(error) = &outcome {
-                        self.queue.refuse_readers(error);
-                    }
-                    let _ = done.send(outcome);
-                }
-                Request::Change(changed, done) => {
-                    next = Instant::now() + self.change(*changed).await;
-                    let _ = done.send(Ok(()));
-                }
-                Request::Sync(done) | Request::Look(done) => {
-                    let mut waiting = self.queue.take_alike();
-                    waiting.push(done);
-                    let outcome = self.asked_sync(&mut next).await;
-                    self.last_look = Some(Instant::now());
-                    for done in waiting {
-                        let _ = done.send(outcome.clone());
-                    }
+            }
+        }
+    }
+
+    async fn execute(&mut self, request: Request, next: &mut Instant) {
+        match request {
+            // While Vault fails the backoff holds, whatever clients send.
+            Request::UnknownKey(_) if self.report.failures > 0 || self.synced_a_moment_ago() => {}
+            Request::SyncWith(token, done) => {
+                let _ = done.send(self.sync_with(&token).await);
+            }
+            Request::Change(changed, done) => {
+                *next = Instant::now() + self.change(*changed).await;
+                let _ = done.send(Ok(()));
+            }
+            Request::Sync(done) | Request::UnknownKey(done) => {
+                let mut waiting = self.queue.take_alike();
+                waiting.push(done);
+                let outcome = self.requested_sync(next).await;
+                self.last_request = Some(Instant::now());
+                for done in waiting {
+                    let _ = done.send(outcome.clone());
                 }
             }
         }
     }
 
-    /// Takes in other settings. What was read stays when it was read from the same place by the same rules; if not, the
-    /// keyring serves until the new place has given one. Answers how long to wait until the next sync.
-    async fn change(&mut self, (session, settings): (Session, settings::Keyring)) -> Duration {
-        let place = |session: &Session| {
-            let vault = session.settings();
-            (vault.namespace.clone(), vault.mount.clone(), vault.path.clone(), vault.kv)
-        };
-        if place(&session) != place(&self.session) || settings.derivation != self.kv.derivation() {
+    /// Applies other settings. The history stays if it was read from the same place by the same rules. If not, the keyring
+    /// serves until the new place has given one. Returns how long to wait until the next sync.
+    async fn change(&mut self, (client, settings): (Client, settings::Keyring)) -> Duration {
+        if client.server().namespace != self.client.server().namespace
+            || settings.secret != self.secret
+            || settings.derivation != self.derivation
+        {
             self.history = History::default();
         }
-        self.kv = Kv::new(session.settings(), settings.derivation);
-        (self.version, self.interval) = (session.settings().kv, settings.sync_interval);
-        let before = std::mem::replace(&mut self.session, session);
+        self.client = client;
+        (self.secret, self.derivation) = (settings.secret, settings.derivation);
+        self.interval = settings.sync_interval;
         let delay = self.scheduled_sync().await;
-        before.end().await;
         // Settings often change on many hosts at once.
         if self.report.failures > 0 { delay } else { schedule::out_of_step(self.interval, backoff::random()) }
     }
 
-    fn looked_a_moment_ago(&self) -> bool {
-        self.last_look.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL)
+    fn synced_a_moment_ago(&self) -> bool {
+        self.last_request.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL)
     }
 
-    /// The sync that was due; answers how long to wait until the next, longer with each failure.
+    /// The sync that was due. Returns how long to wait until the next, which grows with each failure.
     async fn scheduled_sync(&mut self) -> Duration {
         let random = backoff::random();
         let in_step = self.report.failures > 0 || self.report.last_success.is_none();
@@ -192,15 +161,15 @@ impl Syncer {
             Ok(()) => 0,
             Err(_) => self.report.failures.saturating_add(1),
         };
-        self.publish_report(); // first, so that the status knows what the log says
+        self.publish_report(); // before the log line, so that the status agrees with it
         match outcome {
             Ok(()) if in_step => schedule::out_of_step(self.interval, random),
             Ok(()) => schedule::after_success(self.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
-                let mut delay = delay.max(self.session.rest()); // sooner there would be no login
+                let mut delay = delay.max(self.client.cooldown()); // there is no login before that
                 if self.published.keyring().is_some() {
-                    delay = delay.max(schedule::without_hurry(self.interval, random));
+                    delay = delay.max(schedule::with_keys(self.interval, random));
                 }
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
@@ -209,9 +178,9 @@ impl Syncer {
         }
     }
 
-    /// A sync that somebody asked for. Many may be asked at once, so the next is due when it was; sooner only where Vault
-    /// was thought to be away.
-    async fn asked_sync(&mut self, next: &mut Instant) -> Result<(), String> {
+    /// The sync for a caller. Many daemons may get such requests at once, so the next sync is due when it was; sooner only
+    /// after Vault was away.
+    async fn requested_sync(&mut self, next: &mut Instant) -> Result<(), String> {
         let was_away = self.report.failures > 0;
         let outcome = self.sync().await;
         self.publish_report();
@@ -221,30 +190,22 @@ impl Syncer {
             }
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!("a sync that was asked for failed, the keyring stays as it was: {error}");
+                tracing::warn!("requested sync failed, the keyring stays as it was: {error}");
             }
         }
         outcome.map_err(|error| error.to_string())
     }
 
-    /// One sync in our own session.
+    /// One sync in the session.
     async fn sync(&mut self) -> Result<(), SyncError> {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
-        let mut outcome = self.read(None, now).await;
-        if let Err(SyncError::Vault(VaultError::Denied { path })) = outcome {
-            // The token, or its policy? With a new login it is worth one more try.
-            outcome = match self.session.after_denial(path).await {
-                Ok(()) => self.read(None, now).await,
-                Err(error) => Err(error.into()),
-            };
-        }
+        let outcome = self.read(None, now).await;
         self.metrics.synced(Outcome::from_result(&outcome));
         match outcome {
             Ok(keyring) => {
-                self.session.proved();
                 if self.report.failures > 0 {
-                    tracing::info!(failures = self.report.failures, "syncing with Vault again");
+                    tracing::info!(failures = self.report.failures, "sync with Vault succeeds again");
                 }
                 (self.report.last_error, self.report.failures) = (None, 0);
                 self.publish(keyring, now);
@@ -257,61 +218,37 @@ impl Syncer {
         }
     }
 
-    /// One sync under a token that somebody brought along. How it goes says nothing of our own session.
-    async fn sync_with(&mut self, token: Secret<String>) -> Result<(), String> {
+    /// One sync with a caller's token. Its outcome changes nothing about the session.
+    async fn sync_with(&mut self, token: &Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
-        let outcome = self.read(Some(&token), now).await;
+        let outcome = self.read(Some(token), now).await;
         self.metrics.synced(Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
         Ok(())
     }
 
-    /// Reads what changed. Answers the keyring that it makes; `None` when the one before stays.
+    /// Reads what changed. Returns the new keyring; `None` when the current one stays.
     async fn read(
         &mut self,
         token: Option<&Secret<String>>,
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
-        let access = match token {
-            Some(token) => self.session.access_with(token),
-            None => self.session.access().await?,
-        };
-        let (built, listing) = match self.version {
-            KvVersion::V2 => {
-                let mut listing = self.kv.list(&access, now).await?;
-                let (kv, access) = (&self.kv, &access);
-                let read = |id: VersionId| async move {
-                    Ok::<_, VaultError>((id, kv.read(access, id.number).await?))
-                };
-                let missing = self.history.missing(&listing);
-                let read: Vec<_> =
-                    stream::iter(missing).map(read).buffered(CONCURRENT_READS).try_collect().await?;
-                let mut fetched = Vec::new();
-                for (id, contents) in read {
-                    match contents {
-                        Some(contents) => fetched.push((id, contents)),
-                        // Removed since it was listed, or by a clock that is ahead of ours.
-                        None => drop(listing.versions.insert(id, VersionState::Removed)),
-                    }
-                }
-                (self.history.advance(&listing, fetched), Some(listing))
-            }
-            KvVersion::V1 => (self.history.replace(self.kv.read_v1(&access).await?, now), None),
-        };
-        self.judge(built, listing)
+        let kv = Kv::new(&self.client, &self.secret, Purpose::Keyring).with_token(token);
+        let read = read(&kv, self.derivation, &mut self.history, now, |_, _| {}).await?;
+        self.apply(read)
     }
 
-    /// Takes into the report what is to be said of what was read.
-    fn judge(&mut self, built: Built, listing: Option<Listing>) -> Result<Option<Keyring>, SyncError> {
-        let warnings = warnings::of(&built, &self.history, listing.as_ref());
+    /// Puts into the report what was read.
+    fn apply(&mut self, read: Read) -> Result<Option<Keyring>, SyncError> {
+        let warnings = read.warnings(&self.history);
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
         (self.report.rejected, self.report.warnings, self.report.listing) =
-            (built.rejected, warnings, listing);
-        match built.keyring {
-            Ok(keyring) => Ok(Some(keyring.read_from(self.place()))),
-            // The sync went through, and the keyring stays as it was: that is among the warnings.
+            (read.built.rejected, warnings, read.listing);
+        match read.built.keyring {
+            Ok(keyring) => Ok(Some(keyring.read_from(self.location()))),
+            // The sync succeeded, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
         }
@@ -319,28 +256,26 @@ impl Syncer {
 
     fn publish_report(&self) {
         self.published.set_report(self.report.clone());
-        self.queue.tell_of_change();
+        self.queue.notify();
     }
 
-    /// Where the session reads.
-    fn place(&self) -> Place {
-        let vault = self.session.settings();
+    fn location(&self) -> Place {
         Place {
-            mount: vault.mount.to_string(),
-            path: vault.path.to_string(),
-            versioned: self.version == KvVersion::V2,
+            mount: self.secret.mount.to_string(),
+            path: self.secret.path.to_string(),
+            versioned: self.secret.kv == KvVersion::V2,
         }
     }
 
-    /// The report first, since whoever sees the new keyring finds its sync in the status; the word that there is something new
-    /// last, since whoever waits for it looks for the keyring.
+    /// The report first, so that the status has the sync of every keyring that can be seen. The notification last, so that
+    /// its receivers see the keyring.
     fn publish(&mut self, keyring: Option<Keyring>, now: SystemTime) {
         self.report.last_success = Some(now);
         self.published.set_report(self.report.clone());
         if let Some(keyring) = keyring {
             self.publish_keyring(keyring);
         }
-        self.queue.tell_of_change();
+        self.queue.notify();
     }
 
     fn publish_keyring(&self, keyring: Keyring) {

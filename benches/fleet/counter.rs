@@ -1,5 +1,5 @@
-//! Counts the requests that reach a server: whoever connects here is connected to it, and each end of a request's head is
-//! noted on the way. While the server is away, connections are refused by being closed.
+//! Counts the requests that reach a server: a proxy that records the end of each request's head. While the server is away,
+//! connections are closed.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What ends a head. The bodies of logins are JSON on one line, which has no such thing.
+/// The end of a head. The bodies of logins are JSON on one line, which does not contain it.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 pub struct Counter {
@@ -17,7 +17,7 @@ pub struct Counter {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// When requests came, and since when that is written down.
+/// When requests came, and since when they are recorded.
 struct Seen {
     since: Instant,
     at: Vec<Instant>,
@@ -57,7 +57,7 @@ impl Counter {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What came since this was asked last.
+    /// The requests since the last call.
     pub fn since_last(&self) -> Counts {
         let Seen { since, at } = std::mem::replace(&mut *self.seen.lock().unwrap(), Seen::none());
         Counts { time: since.elapsed(), came: at.into_iter().map(|at| at.duration_since(since)).collect() }
@@ -69,7 +69,7 @@ impl Counts {
         self.came.len()
     }
 
-    /// The most within any second, wherever it begins.
+    /// The most requests within any second.
     pub fn most_in_a_second(&self) -> usize {
         let within = |at: &Duration| {
             self.came.iter().filter(|came| **came >= *at && **came < *at + Duration::from_secs(1)).count()

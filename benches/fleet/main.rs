@@ -1,8 +1,8 @@
-//! What a fleet costs one Vault: some hundred sessions in this process, each as a daemon has it, against one real OpenBao,
-//! at the start, at rest, at a rotation, and at OpenBao's return after it was away.
+//! The load of a fleet on one Vault: some hundred sessions in this process, each like a daemon's, against one real OpenBao,
+//! at the start, at rest, at a rotation, and at OpenBao's return after an outage.
 //!
 //! `cargo bench --bench fleet` prints requests and how evenly they come, then what that means for fleets of other sizes;
-//! `-- --short` runs it for a moment, to see that it runs. Every request goes through `counter`.
+//! `-- --short` is a short run that checks the bench itself. Every request goes through `counter`.
 
 #![expect(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ use keyringd::{
     metrics::Metrics,
     settings::{self, source},
     sync::Syncer,
-    vault::Session,
+    vault::{SessionName, Sessions},
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -45,10 +45,10 @@ struct Fleet {
     interval: Duration,
 }
 
-/// Of a token, in intervals: an hour to a minute.
+/// The TTL of a token, in intervals: an hour for an interval of a minute.
 const TOKEN_LIFE: u32 = 60;
 
-/// How many versions there are to read at the start.
+/// How many versions a daemon reads at the start.
 const VERSIONS: usize = 3;
 
 /// A daemon without its socket.
@@ -84,7 +84,7 @@ fn main() {
     let until = |what: &str, reached: &dyn Fn(&Host) -> bool| {
         let begun = Instant::now();
         while !hosts.iter().all(reached) {
-            assert!(begun.elapsed() < 20 * fleet.interval, "waited in vain until {what}");
+            assert!(begun.elapsed() < 20 * fleet.interval, "timed out waiting until {what}");
             sleep(Duration::from_millis(20));
         }
     };
@@ -98,7 +98,7 @@ fn main() {
     let show = |phase: &str, counts: &Counts| show(phase, counts, fleet);
     all_under(&format!("key-{}", VERSIONS - 1));
     show("start, all at once", &counter.since_last());
-    wait(1); // what they did at once is behind them from here on
+    wait(1); // from here on the start no longer counts
     counter.since_last();
     wait(3);
     show("at rest, 3 intervals", &counter.since_last());
@@ -125,12 +125,17 @@ fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let loaded = settings::load(&[Box::new(source::File(settings.to_owned()))]);
     let settings = loaded.settings.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
-    let session = Session::new(settings.vault, Arc::clone(&metrics)).unwrap();
-    let (syncer, handle) = Syncer::new(&settings.keyring, session, Arc::clone(&published), metrics);
+    let sessions = Sessions::new(Arc::clone(&metrics), stop.clone());
+    let client = {
+        let _runtime = runtime.enter();
+        sessions.client(SessionName::Keyring, settings.server).unwrap()
+    };
+    let (syncer, handle) = Syncer::new(&settings.keyring, client, Arc::clone(&published), metrics);
     let stop = stop.clone();
     runtime.spawn(async move {
         syncer.run(stop).await;
-        drop(handle); // without it there would be nobody to sync for
+        drop(handle); // without a handle the sync ends
+        sessions.end().await;
     });
     Host(published)
 }
@@ -163,8 +168,8 @@ fn show(phase: &str, counts: &Counts, fleet: Fleet) {
     println!("| {phase} | {all} | {a_host:.2} | {mean:.1} | {most} | {of_mean:.1} |");
 }
 
-/// What was counted, for fleets of other sizes, in requests a second: tokens live for an hour, and there are ten versions to
-/// read at the start.
+/// The same for fleets of other sizes, in requests a second: tokens live for an hour, and a daemon reads ten versions at the
+/// start.
 fn on_paper() -> String {
     let mut text = String::from(
         "| hosts | `keyring_sync_interval` | at rest | a rotation | Vault's return | all start within a minute |\n\

@@ -14,7 +14,7 @@ use crate::{
 /// `keyringd doctor`.
 pub fn doctor(from: &FromFile) -> Result<ExitCode, Failure> {
     let settings = from.settings()?;
-    let policy = policy::least_privilege(&settings.vault);
+    let policy = policy::least_privilege(&settings.keyring.secret);
     let colour = io::stdout().is_terminal();
     let (mut failed, mut unprinted) = (false, None);
     let tell = |finding: Finding| {
@@ -40,5 +40,5 @@ fn line(finding: &Finding, colour: bool) -> String {
         State::Failed => ("FAIL", 31),
     };
     let word = if colour { format!("\x1b[{code}m{word:<4}\x1b[0m") } else { format!("{word:<4}") };
-    format!("{word}  {:<9} {}\n", finding.step, finding.says)
+    format!("{word}  {:<9} {}\n", finding.step, finding.message)
 }

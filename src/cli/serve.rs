@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Failure, FromFile, print, say, usable};
 use crate::{
-    daemon::{self, Outside, StartError, dev},
+    daemon::{self, Inputs, StartError, dev},
     hardening::{self, Variable},
     keyring::KeyId,
     logging,
@@ -38,13 +38,13 @@ pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
     }
     let listener = systemd::listener().map_err(cannot("take the socket that systemd passed"))?;
     let log = logging::start(daemon::level(settings.log), settings.log.format == LogFormat::Json);
-    let outside = Outside {
+    let inputs = Inputs {
         signals: signals::watch().map_err(cannot("handle signals"))?,
         load: Box::new(move || reload(&from)),
         log,
         listener,
     };
-    runtime()?.block_on(daemon::run(settings, outside)).map_err(|error| match error {
+    runtime()?.block_on(daemon::run(settings, inputs)).map_err(|error| match error {
         StartError::Transport(error) => Failure::Unusable(error.to_string()),
         other => Failure::operation(other),
     })

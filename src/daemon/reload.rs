@@ -1,54 +1,62 @@
-//! SIGHUP: the settings are loaded anew, checked, and then swapped in whole. Bad ones change nothing and say so.
+//! SIGHUP: the settings are loaded again, checked, and then applied as a whole. Invalid ones change nothing.
 //!
-//! Requests in flight go on with what they began with. The socket itself stays as it is: its path, mode and group are
-//! for the next start.
+//! A session whose own settings are equal stays. Otherwise the session before it serves until the new one has logged in; a
+//! further reload cancels that wait. Requests in flight keep what they began with. The socket's path, mode and group take
+//! effect at the next start.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use super::{FromVault, describe, level, runtime_config, server_limits};
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use super::{
+    describe, level, runtime_config, server_limits,
+    upstream::{LoginFailures, VaultUpstream},
+};
 use crate::{
     api::Api,
     keyring::Published,
     logging::Log,
     metrics::{Metrics, Outcome},
-    references::Home,
+    references::Engines,
     server::Server,
-    settings::{self, Loaded, LogFormat, Settings},
+    settings::{self, Auth, KvSecret, KvVersion, Loaded, LogFormat, Settings},
     signals::Signal,
-    sync::SyncHandle,
     systemd,
-    vault::Session,
+    vault::{Client, Kv, SessionName, Sessions, VaultError, backoff, kv::Purpose},
 };
 
-/// All that a reload reaches.
-pub struct Reload {
-    pub api: Arc<Api>,
-    pub server: Arc<Server>,
-    pub published: Arc<Published>,
-    pub upstream: Arc<FromVault>,
-    pub metrics: Arc<Metrics>,
-    pub sync: SyncHandle,
-    /// The socket as it was made.
-    pub socket: settings::Socket,
-    pub load: Box<dyn Fn() -> Loaded + Send>,
-    pub log: Log,
+/// What a reload changes.
+pub(super) struct Reload {
+    pub(super) api: Arc<Api>,
+    pub(super) server: Arc<Server>,
+    pub(super) published: Arc<Published>,
+    pub(super) upstream: Arc<VaultUpstream>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) sessions: Arc<Sessions>,
+    /// The settings that the socket was created with.
+    pub(super) socket: settings::Socket,
+    pub(super) load: Box<dyn Fn() -> Loaded + Send>,
+    pub(super) log: Log,
+    /// New sessions that have to log in before they are used.
+    pub(super) pending: JoinSet<()>,
 }
 
 impl Reload {
-    /// Does what a signal asks for, unless it is the end.
-    pub fn act_on(&self, signal: Signal) {
+    /// Executes a signal other than the one to stop.
+    pub(super) fn act_on(&mut self, signal: Signal) {
         match signal {
             Signal::Sync => {
-                let sync = self.sync.clone();
+                let sync = self.upstream.sync.clone();
                 tokio::spawn(async move { sync.sync(None).await });
             }
             Signal::Reload => {
-                // Before there are keys the daemon is not ready, and must not say so afterwards.
+                // Before the first keys the daemon is not ready, and must not report so after the reload.
                 let ready = self.published.keyring().is_some();
                 if ready {
                     systemd::reloading();
                 }
-                self.now();
+                self.reload();
                 if ready {
                     systemd::ready();
                 }
@@ -57,50 +65,109 @@ impl Reload {
         }
     }
 
-    /// Reloads. The sync takes up the new settings in its own time.
-    fn now(&self) {
+    fn reload(&mut self) {
         let loaded = (self.load)();
         for warning in &loaded.warnings {
             tracing::warn!("settings: {warning}");
         }
         let mistakes = match loaded.settings {
-            Ok(settings) => self.swap_in(settings).err().into_iter().collect(),
+            Ok(settings) => self.apply(settings).err().into_iter().collect(),
             Err(mistakes) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         };
         for mistake in &mistakes {
             tracing::error!("settings: {mistake}");
         }
         if mistakes.is_empty() {
-            tracing::info!("the settings were reloaded");
+            tracing::info!("settings reloaded");
         } else {
-            tracing::error!(mistakes = mistakes.len(), "the settings were not reloaded: those before stay");
+            tracing::error!(mistakes = mistakes.len(), "settings not reloaded: the current ones stay");
         }
-        self.metrics.reloaded(if mistakes.is_empty() { Outcome::Success } else { Outcome::Failure });
-        self.upstream.mistakes.store(Arc::new(mistakes));
+        let outcome = if mistakes.is_empty() { Outcome::Success } else { Outcome::Failure };
+        self.upstream.set_mistakes(mistakes);
+        self.metrics.reloaded(outcome);
     }
 
-    /// What can fail comes first; from then on everything is swapped.
-    fn swap_in(&self, settings: Settings) -> Result<(), String> {
+    /// What can fail comes first; from then on everything is applied.
+    fn apply(&mut self, settings: Settings) -> Result<(), String> {
         let described = describe(&settings);
-        let Settings { vault, keyring, socket, log, secrets, require_memory_lock: _ } = settings;
-        let home = Home::of(&vault);
-        let session = Session::new(vault, Arc::clone(&self.metrics)).map_err(|error| error.to_string())?;
-        self.upstream.references.change(secrets, &home).map_err(|error| error.to_string())?;
-        let made = |socket: &settings::Socket| {
+        let Settings { server, keyring, socket, log, secrets, require_memory_lock: _ } = settings;
+        let client = self.sessions.client(SessionName::Keyring, server).map_err(|error| error.to_string())?;
+        let engines = Engines::new(secrets, (&client, &keyring.secret), &self.sessions)
+            .map_err(|error| error.to_string())?;
+        let created = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
         };
-        if made(&socket) != made(&self.socket) {
+        if created(&socket) != created(&self.socket) {
             tracing::warn!(
-                "keyring_socket_path, _mode, _group and keyring_metrics_listen take effect at the next start: restart \
-                 keyringd"
+                "keyring_socket_path, keyring_socket_mode, keyring_socket_group and keyring_metrics_listen take effect at \
+                 the next start: restart keyringd"
             );
         }
         self.log.change(level(log), log.format == LogFormat::Json);
         self.api.change(runtime_config(&keyring, &socket, &self.published));
         self.server.change(server_limits(&socket));
-        self.upstream.described.store(Arc::new(described));
-        let sync = self.sync.clone();
-        tokio::spawn(async move { sync.change(session, keyring).await });
+        self.upstream.set_described(described);
+        self.pending = JoinSet::new(); // aborts what an earlier reload waits for
+        let failures = self.upstream.new_login_failures();
+        self.change_references(engines, Arc::clone(&failures));
+        self.change_sync(client, keyring, failures);
         Ok(())
     }
+
+    fn change_references(&mut self, engines: Engines, failures: Arc<LoginFailures>) {
+        let clients: Vec<_> =
+            engines.clients().filter(|client| client.has_to_log_in_first()).cloned().collect();
+        if clients.is_empty() {
+            return self.upstream.references.change(engines);
+        }
+        let upstream = Arc::clone(&self.upstream);
+        self.pending.spawn(async move {
+            join_all(clients.iter().map(|client| log_in(client, &failures))).await;
+            upstream.references.change(engines);
+        });
+    }
+
+    fn change_sync(&mut self, client: Client, keyring: settings::Keyring, failures: Arc<LoginFailures>) {
+        let upstream = Arc::clone(&self.upstream);
+        self.pending.spawn(async move {
+            if client.has_to_log_in_first() {
+                log_in(&client, &failures).await;
+                prove_token(&client, &keyring.secret, &failures).await;
+            }
+            upstream.sync.change(client, keyring).await;
+        });
+    }
+}
+
+/// Waits until a new session has logged in. Failures are logged and shown in the status.
+async fn log_in(client: &Client, failures: &LoginFailures) {
+    client.until_logged_in(|error| report(client, error, failures)).await;
+    failures.set(&client.name().to_string(), None);
+}
+
+/// Waits until Vault knows a configured token. The lookup does not show that, since a token may lack the right to it.
+async fn prove_token(client: &Client, secret: &KvSecret, failures: &LoginFailures) {
+    let mut attempts = 0;
+    while let Err(error @ VaultError::BadToken(_)) = read_any(client, secret).await {
+        report(client, &error, failures);
+        attempts += 1;
+        tokio::time::sleep(backoff::after_failure(attempts, None, backoff::random())).await;
+    }
+    failures.set(&client.name().to_string(), None);
+}
+
+async fn read_any(client: &Client, secret: &KvSecret) -> Result<(), VaultError> {
+    let kv = Kv::new(client, secret, Purpose::Keyring);
+    match (&client.server().auth, secret.kv) {
+        (Auth::Token(_), KvVersion::V2) => kv.list(SystemTime::now()).await.map(drop),
+        (Auth::Token(_), KvVersion::V1) => kv.read(None).await.map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn report(client: &Client, error: &VaultError, failures: &LoginFailures) {
+    let session = client.name().to_string();
+    let failure = format!("login with the new settings failed; the previous session stays in use: {error}");
+    tracing::warn!(session, "{failure}");
+    failures.set(&session, Some(format!("{session}: {failure}")));
 }

@@ -1,33 +1,76 @@
-//! The socket's way to Vault: what it asks for is handed to the sync, or to the references, and their errors are turned into
-//! what clients are told.
+//! What the socket asks of Vault: requests go to the sync or to the references, and their errors become responses.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use crate::{
     api::{ApiError, ErrorKind, ResolvedValue, Upstream, UpstreamFuture},
-    references::{
-        References, ResolveError,
-        read::{Reading, Reads},
-    },
+    references::{References, ResolveError},
     secret::Secret,
     settings::resolve::Unresolved,
     sync::SyncHandle,
-    vault::{Place, VaultError},
 };
 
-/// The socket's way to Vault.
-pub struct FromVault {
-    pub sync: SyncHandle,
-    pub references: Arc<References>,
-    pub described: ArcSwap<Value>,
-    /// Of the last reload.
-    pub mistakes: ArcSwap<Vec<String>>,
+pub(super) struct VaultUpstream {
+    pub(super) sync: SyncHandle,
+    pub(super) references: Arc<References>,
+    described: ArcSwap<Value>,
+    mistakes: Mutex<Mistakes>,
 }
 
-impl Upstream for FromVault {
+#[derive(Default)]
+struct Mistakes {
+    /// Of the last reload.
+    settings: Vec<String>,
+    logins: Arc<LoginFailures>,
+}
+
+/// By session of one reload: why it cannot log in, so that the previous session stays in use.
+#[derive(Default)]
+pub(super) struct LoginFailures(Mutex<BTreeMap<String, String>>);
+
+impl LoginFailures {
+    /// `None` once the session has logged in.
+    pub(super) fn set(&self, session: &str, failure: Option<String>) {
+        let mut failures = lock(&self.0);
+        match failure {
+            Some(failure) => failures.insert(session.to_owned(), failure),
+            None => failures.remove(session),
+        };
+    }
+}
+
+impl VaultUpstream {
+    pub(super) fn new(sync: SyncHandle, references: Arc<References>, described: Value) -> Self {
+        Self { sync, references, described: ArcSwap::from_pointee(described), mistakes: Mutex::default() }
+    }
+
+    pub(super) fn set_described(&self, described: Value) {
+        self.described.store(Arc::new(described));
+    }
+
+    pub(super) fn set_mistakes(&self, mistakes: Vec<String>) {
+        lock(&self.mistakes).settings = mistakes;
+    }
+
+    /// A new list, which replaces that of the reload before.
+    pub(super) fn new_login_failures(&self) -> Arc<LoginFailures> {
+        let failures = Arc::default();
+        lock(&self.mistakes).logins = Arc::clone(&failures);
+        failures
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Upstream for VaultUpstream {
     fn sync(&self, token: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
         Box::pin(self.sync.sync(token))
     }
@@ -51,7 +94,11 @@ impl Upstream for FromVault {
 
     fn describe(&self) -> Value {
         let mut described = Value::clone(&self.described.load());
-        described["reload_mistakes"] = Vec::clone(&self.mistakes.load()).into();
+        let mistakes = lock(&self.mistakes);
+        let mut all = mistakes.settings.clone();
+        all.extend(lock(&mistakes.logins.0).values().cloned());
+        drop(mistakes);
+        described["reload_mistakes"] = all.into();
         described
     }
 }
@@ -71,19 +118,4 @@ fn api_error(reference: &str, error: &ResolveError) -> ApiError {
     };
     let subject = if kind == ErrorKind::NotAReference { "the text" } else { reference };
     ApiError::new(kind, format!("{subject} {error}"))
-}
-
-/// Secrets by the right of the keyring's own session, which the sync drives.
-pub struct ByTheSync(pub SyncHandle);
-
-impl Reads for ByTheSync {
-    fn read(&self, place: Place) -> Reading<'_> {
-        Box::pin(async move {
-            let stopping = || VaultError::Unreachable {
-                host: "Vault".to_owned(),
-                cause: "the daemon is stopping".to_owned(),
-            };
-            self.0.read(place).await.unwrap_or_else(|| Err(stopping()))
-        })
-    }
 }

@@ -1,7 +1,7 @@
-//! The secrets that were read: each read by one at a time however many ask, anew before its time is over, and bounded.
+//! The cache of secrets: one read per secret at a time, a background refresh before a value expires, a bounded size.
 //!
-//! What is kept of one, and what that is worth, is in `kept`. Reading goes on when whoever asked has gone: others wait for
-//! it too, and a login that is cut off leaves a token behind. What is dropped is wiped.
+//! It is our own because of Kong's three TTLs and because dropped values are wiped. The rules of one entry are in
+//! `cache_entry`. A read continues when its caller goes away, since others may wait for it.
 
 use std::{
     collections::HashMap,
@@ -10,47 +10,44 @@ use std::{
 };
 
 use super::{
-    kept::{Json, Kept, Outcome, Worth, is_absence},
-    read::Reads,
+    cache_entry::{CacheEntry, Decision, Json, Outcome, is_absence},
+    fetch::{Fetch, SecretAddress},
 };
-use crate::{
-    settings::reference::Caching,
-    vault::{Place, VaultError},
-};
+use crate::{settings::reference::Caching, vault::VaultError};
 
-/// The most that is kept: secrets, and bytes of them. Past it, what was not asked for longest goes.
-const MOST: usize = 1024;
-const MOST_BYTES: usize = 32 << 20;
+/// The most secrets that are kept, and bytes of them. Past that, the least recently used are dropped.
+const MAX_SECRETS: usize = 1024;
+const MAX_BYTES: usize = 32 << 20;
 
-/// How long a secret that nobody asks for goes on being read anew.
+/// How long an unused secret is still refreshed.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// How long one waits for Vault who could be served an old value.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for Vault where a stale value could be served.
+const STALE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A secret on a server, which may be asked in several ways.
+/// A secret in an engine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub server: Arc<str>,
-    pub place: Place,
+pub(super) struct Key {
+    pub(super) engine: Arc<str>,
+    pub(super) address: SecretAddress,
 }
 
-/// What was found, and how old it is beyond its time.
+/// What was found, and how long ago it expired.
 #[derive(Debug)]
-pub struct Found {
-    pub json: Json,
-    pub stale: Option<Duration>,
+pub(super) struct Found {
+    pub(super) json: Json,
+    pub(super) stale: Option<Duration>,
 }
 
 #[derive(Default)]
-pub struct Cache(Mutex<HashMap<Key, Arc<Entry>>>);
+pub(super) struct Cache(Mutex<HashMap<Key, Arc<Slot>>>);
 
-struct Entry {
+struct Slot {
     key: Key,
-    kept: Mutex<Kept>,
-    /// Held by the one who reads.
+    entry: Mutex<CacheEntry>,
+    /// Held during a read.
     reading: tokio::sync::Mutex<()>,
-    reads: Mutex<Arc<dyn Reads>>,
+    fetch: Mutex<Fetch>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -58,125 +55,126 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cache {
-    /// The secret, as fresh as `caching` wants it if that can be had.
+    /// The secret, as fresh as `caching` requires, or stale if it cannot be read.
     ///
     /// # Errors
-    /// [`VaultError`] of the last look for it.
-    pub async fn get(
+    /// [`VaultError`] of the last read.
+    pub(super) async fn get(
         &self,
         key: Key,
         caching: Caching,
-        reads: &Arc<dyn Reads>,
+        fetch: &Fetch,
     ) -> Result<Found, Arc<VaultError>> {
-        let entry = self.entry(key, reads);
+        let slot = self.slot(key, fetch);
         let now = Instant::now();
-        lock(&entry.kept).ask(caching, now);
-        let worth = lock(&entry.kept).worth(caching, now);
-        let stand_in = match worth {
-            Worth::Serve(json, stale) => return Ok(Found { json, stale }),
-            Worth::Refuse(error) => return Err(error),
-            Worth::Read(stand_in) => stand_in,
+        lock(&slot.entry).record_request(caching, now);
+        let decision = lock(&slot.entry).decide(caching, now);
+        let stale = match decision {
+            Decision::Serve(json, stale) => return Ok(Found { json, stale }),
+            Decision::Refuse(error) => return Err(error),
+            Decision::Read(stale) => stale,
         };
-        let reading = tokio::spawn(Arc::clone(&entry).read(now));
-        let Some((json, over)) = stand_in else {
-            let outcome = reading.await.unwrap_or_else(|_| Err(Arc::new(stopping())));
+        let reading = tokio::spawn(Arc::clone(&slot).read(now));
+        let Some((json, expired_for)) = stale else {
+            // The runtime cancels tasks at the end only.
+            let outcome = reading.await.unwrap_or_else(|_| Err(Arc::new(VaultError::Stopping)));
             self.make_room();
             return outcome.map(|json| Found { json, stale: None });
         };
-        match tokio::time::timeout(PATIENCE, reading).await {
+        match tokio::time::timeout(STALE_TIMEOUT, reading).await {
             Ok(Ok(Ok(json))) => Ok(Found { json, stale: None }),
             Ok(Ok(Err(error))) if is_absence(&error) => Err(error),
-            _ => Ok(Found { json, stale: Some(over) }),
+            _ => Ok(Found { json, stale: Some(expired_for) }),
         }
     }
 
-    fn entry(&self, key: Key, reads: &Arc<dyn Reads>) -> Arc<Entry> {
-        let mut entries = lock(&self.0);
-        let entry = entries.entry(key).or_insert_with_key(|key| {
-            Arc::new(Entry {
+    fn slot(&self, key: Key, fetch: &Fetch) -> Arc<Slot> {
+        let mut slots = lock(&self.0);
+        let slot = slots.entry(key).or_insert_with_key(|key| {
+            Arc::new(Slot {
                 key: key.clone(),
-                kept: Mutex::default(),
+                entry: Mutex::default(),
                 reading: tokio::sync::Mutex::default(),
-                reads: Mutex::new(Arc::clone(reads)),
+                fetch: Mutex::new(Arc::clone(fetch)),
             })
         });
-        let entry = Arc::clone(entry);
-        drop(entries);
-        *lock(&entry.reads) = Arc::clone(reads);
-        entry
+        let slot = Arc::clone(slot);
+        drop(slots);
+        *lock(&slot.fetch) = Arc::clone(fetch);
+        slot
     }
 
-    /// Reads anew what is due, and drops what can serve no more. Answers when to call next, at the latest.
-    pub fn refresh(&self) -> Option<Instant> {
+    /// Starts the refreshes that are due, and drops expired entries. Returns when the next refresh is due.
+    pub(super) fn refresh(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut next: Option<Instant> = None;
-        lock(&self.0).retain(|_, entry| {
-            let mut kept = lock(&entry.kept);
-            let (spent, due) = (kept.tidy(now), kept.refresh_due(now, IDLE));
-            drop(kept);
-            // One that is being read now is just beginning.
-            let idle = entry.reading.try_lock().is_ok();
+        lock(&self.0).retain(|_, slot| {
+            let mut entry = lock(&slot.entry);
+            let (empty, due) = (entry.expire(now), entry.refresh_due(now, IDLE));
+            drop(entry);
+            let idle = slot.reading.try_lock().is_ok();
             match due {
-                Some(at) if at <= now && idle => drop(tokio::spawn(Arc::clone(entry).read(now))),
+                Some(at) if at <= now && idle => drop(tokio::spawn(Arc::clone(slot).read(now))),
                 Some(at) if at > now => next = Some(next.map_or(at, |next| next.min(at))),
                 _ => {}
             }
-            !(spent && idle && Arc::strong_count(entry) == 1)
+            !(empty && idle && Arc::strong_count(slot) == 1)
         });
         next
     }
 
     fn make_room(&self) {
-        let mut entries = lock(&self.0);
-        let size = |entry: &Entry| lock(&entry.kept).size();
-        let mut bytes: usize = entries.values().map(|entry| size(entry)).sum();
-        if entries.len() <= MOST && bytes <= MOST_BYTES {
+        let mut slots = lock(&self.0);
+        let size = |slot: &Slot| lock(&slot.entry).size();
+        let mut bytes: usize = slots.values().map(|slot| size(slot)).sum();
+        if slots.len() <= MAX_SECRETS && bytes <= MAX_BYTES {
             return;
         }
         let mut by_use: Vec<_> =
-            entries.values().map(|entry| (lock(&entry.kept).used(), Arc::clone(entry))).collect();
-        by_use.sort_by_key(|(used, _)| *used);
-        for (_, entry) in by_use {
-            if entries.len() <= MOST && bytes <= MOST_BYTES {
+            slots.values().map(|slot| (lock(&slot.entry).last_used(), Arc::clone(slot))).collect();
+        by_use.sort_by_key(|(last_used, _)| *last_used);
+        for (_, slot) in by_use {
+            if slots.len() <= MAX_SECRETS && bytes <= MAX_BYTES {
                 return;
             }
-            bytes = bytes.saturating_sub(size(&entry));
-            entries.remove(&entry.key);
+            bytes = bytes.saturating_sub(size(&slot));
+            slots.remove(&slot.key);
         }
     }
 
-    /// The settings have changed: everything is to be read anew, and what is on no server of theirs goes.
-    pub fn outdate(&self, servers: &HashMap<Arc<str>, Arc<dyn Reads>>) {
-        lock(&self.0).retain(|key, entry| {
-            let Some(reads) = servers.get(&key.server) else { return false };
-            lock(&entry.kept).outdate();
-            *lock(&entry.reads) = Arc::clone(reads);
+    /// The settings have changed: entries are refreshed at their next use, by the engine's new way to read. Entries of
+    /// engines that are gone are dropped.
+    pub(super) fn outdate(&self, engines: &HashMap<Arc<str>, Fetch>) {
+        lock(&self.0).retain(|key, slot| {
+            let Some(fetch) = engines.get(&key.engine) else { return false };
+            lock(&slot.entry).outdate();
+            *lock(&slot.fetch) = Arc::clone(fetch);
             true
         });
     }
 }
 
-impl Entry {
-    /// Reads it, unless somebody else did while this waited for its turn.
-    async fn read(self: Arc<Self>, asked: Instant) -> Outcome {
+impl Slot {
+    /// Reads the secret, unless another read has ended since `start`.
+    async fn read(self: Arc<Self>, start: Instant) -> Outcome {
         let _turn = self.reading.lock().await;
-        let before = lock(&self.kept).outcome_since(asked);
+        let before = lock(&self.entry).outcome_since(start);
         if let Some(outcome) = before {
             return outcome;
         }
-        let reads = Arc::clone(&lock(&self.reads));
-        let outcome = reads.read(self.key.place.clone()).await.map(Arc::new).map_err(Arc::new);
-        let mut kept = lock(&self.kept);
-        let served = kept.size() > 0;
-        kept.take(&outcome, Instant::now());
-        drop(kept);
+        let fetch = Arc::clone(&lock(&self.fetch));
+        let outcome = fetch(self.key.address.clone()).await.map(Arc::new).map_err(Arc::new);
+        let mut entry = lock(&self.entry);
+        let had_value = entry.size() > 0;
+        entry.apply(&outcome, Instant::now());
+        drop(entry);
         match &outcome {
-            Err(error) if served && is_absence(error) => {
-                tracing::info!("a secret that was read is not there any more, and serves no longer: {error}");
+            Err(error) if had_value && is_absence(error) => {
+                tracing::info!("a referenced secret was deleted in Vault; dropped from the cache: {error}");
             }
-            Err(error) if served => {
+            Err(error) if had_value => {
                 tracing::warn!(
-                    "a secret cannot be read anew, and serves as it was for its resurrect_ttl: {error}"
+                    "refresh of a referenced secret failed; serving the cached value for its resurrect_ttl: {error}"
                 );
             }
             _ => {}
@@ -185,91 +183,92 @@ impl Entry {
     }
 }
 
-/// Why nothing is read any more.
-pub fn stopping() -> VaultError {
-    VaultError::Unreachable { host: "Vault".to_owned(), cause: "the daemon is stopping".to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::{references::read::Reading, secret::Secret};
+    use crate::{
+        secret::Secret,
+        settings::{KvSecret, KvVersion, SecretPath},
+    };
 
-    /// A server that counts, and answers as often as it is let.
-    struct Counting {
+    /// A server that counts reads, and answers as many as it has permits.
+    struct Server {
         reads: AtomicUsize,
-        gate: tokio::sync::Semaphore,
+        permits: tokio::sync::Semaphore,
     }
 
-    impl Counting {
-        fn letting(answers: usize) -> Arc<Self> {
-            Arc::new(Self { reads: AtomicUsize::new(0), gate: tokio::sync::Semaphore::new(answers) })
+    impl Server {
+        fn with_permits(permits: usize) -> Arc<Self> {
+            Arc::new(Self { reads: AtomicUsize::new(0), permits: tokio::sync::Semaphore::new(permits) })
         }
 
-        fn count(&self) -> usize {
+        fn reads(&self) -> usize {
             self.reads.load(Ordering::Relaxed)
         }
-    }
 
-    impl Reads for Counting {
-        fn read(&self, place: Place) -> Reading<'_> {
-            Box::pin(async move {
-                self.reads.fetch_add(1, Ordering::Relaxed);
-                self.gate.acquire().await.unwrap().forget();
-                Ok(Secret::new(format!("{:?}", place.path)))
+        fn fetch(self: &Arc<Self>) -> Fetch {
+            let server = Arc::clone(self);
+            Arc::new(move |address| {
+                let server = Arc::clone(&server);
+                Box::pin(async move {
+                    server.reads.fetch_add(1, Ordering::Relaxed);
+                    server.permits.acquire().await.unwrap().forget();
+                    Ok(Secret::new(address.secret.path.to_string()))
+                })
             })
         }
     }
 
     fn key(path: &str) -> Key {
-        let place = Place { mount: vec!["m".into()], path: vec![path.into()], v2: true, version: None };
-        Key { server: "s".into(), place }
+        let segment = |text: &str| SecretPath(vec![text.into()]);
+        let secret = KvSecret { mount: segment("m"), path: segment(path), kv: KvVersion::V2 };
+        Key { engine: "s".into(), address: SecretAddress { secret, version: None } }
     }
 
     #[tokio::test]
-    async fn however_many_ask_at_once_one_reads() {
-        let server = Counting::letting(0);
-        let (cache, reads) = (Arc::new(Cache::default()), Arc::clone(&server) as Arc<dyn Reads>);
-        let asking: Vec<_> = (0..100)
+    async fn many_concurrent_requests_cause_one_read() {
+        let server = Server::with_permits(0);
+        let (cache, fetch) = (Arc::new(Cache::default()), server.fetch());
+        let requests: Vec<_> = (0..100)
             .map(|_| {
-                let (cache, reads) = (Arc::clone(&cache), Arc::clone(&reads));
-                tokio::spawn(async move { cache.get(key("a"), Caching::default(), &reads).await })
+                let (cache, fetch) = (Arc::clone(&cache), Arc::clone(&fetch));
+                tokio::spawn(async move { cache.get(key("a"), Caching::default(), &fetch).await })
             })
             .collect();
-        while server.count() == 0 {
+        while server.reads() == 0 {
             tokio::task::yield_now().await;
         }
-        // One that goes away leaves the others with their answer.
-        asking[0].abort();
-        server.gate.add_permits(1);
-        for one in asking.into_iter().skip(1) {
-            assert!(one.await.unwrap().is_ok());
+        // An abandoned request leaves the read to the others.
+        requests[0].abort();
+        server.permits.add_permits(1);
+        for request in requests.into_iter().skip(1) {
+            assert!(request.await.unwrap().is_ok());
         }
-        assert_eq!(server.count(), 1);
+        assert_eq!(server.reads(), 1);
     }
 
     #[tokio::test]
-    async fn what_is_kept_is_bounded_and_goes_by_when_it_was_asked_for() {
-        let server = Counting::letting(1 << 20);
-        let (cache, reads) = (Cache::default(), Arc::clone(&server) as Arc<dyn Reads>);
-        for number in 0..MOST + 10 {
-            cache.get(key(&number.to_string()), Caching::default(), &reads).await.unwrap();
+    async fn the_cache_is_bounded_and_drops_the_least_recently_used() {
+        let server = Server::with_permits(1 << 20);
+        let (cache, fetch) = (Cache::default(), server.fetch());
+        for number in 0..MAX_SECRETS + 10 {
+            cache.get(key(&number.to_string()), Caching::default(), &fetch).await.unwrap();
         }
-        assert_eq!(lock(&cache.0).len(), MOST);
-        let before = server.count();
-        cache.get(key(&(MOST + 9).to_string()), Caching::default(), &reads).await.unwrap();
-        assert_eq!(server.count(), before);
-        cache.get(key("0"), Caching::default(), &reads).await.unwrap();
-        assert_eq!(server.count(), before + 1);
+        assert_eq!(lock(&cache.0).len(), MAX_SECRETS);
+        let before = server.reads();
+        cache.get(key(&(MAX_SECRETS + 9).to_string()), Caching::default(), &fetch).await.unwrap();
+        assert_eq!(server.reads(), before);
+        cache.get(key("0"), Caching::default(), &fetch).await.unwrap();
+        assert_eq!(server.reads(), before + 1);
     }
 
     #[tokio::test]
-    async fn what_is_dropped_is_dropped_with_its_text() {
-        let server = Counting::letting(1 << 20);
-        let (cache, reads) = (Cache::default(), Arc::clone(&server) as Arc<dyn Reads>);
-        let found = cache.get(key("a"), Caching::default(), &reads).await.unwrap();
+    async fn a_dropped_entry_drops_its_text() {
+        let server = Server::with_permits(1 << 20);
+        let (cache, fetch) = (Cache::default(), server.fetch());
+        let found = cache.get(key("a"), Caching::default(), &fetch).await.unwrap();
         let held = Arc::downgrade(&found.json);
         drop(found);
         assert!(held.upgrade().is_some());

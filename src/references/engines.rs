@@ -1,34 +1,31 @@
-//! Which engine a name leads to, by the settings as they are, and the way there: a session of the engine's own, or the
-//! keyring's. One value, which a reload replaces as a whole.
+//! The engines that references name, by the settings: each with its session, or with the keyring's. One value, which a
+//! reload replaces as a whole.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
 use super::{
-    ResolveError, Resolved,
+    error::ResolveError,
+    fetch::{self, Fetch},
     name::EngineName,
-    read::{OwnSession, Reads},
 };
 use crate::{
-    metrics::Metrics,
+    secret::Secret,
     settings::{
-        self, KvVersion, SecretPath, Secrets,
+        self, KvSecret, KvVersion, SecretPath, Secrets,
         keys::VARIABLE_PREFIX,
         reference::Caching,
         resolve::Named,
         source::{Environment, Source as _},
     },
-    vault::{Session, transport::TransportError},
+    vault::{Client, SessionName, Sessions, transport::TransportError},
 };
 
-/// How the variables begin that are the daemon's own: its settings, and where it moved secrets to.
+/// The prefixes of the daemon's own variables: its settings, and where it moved secrets to.
 const OWN_VARIABLES: [&str; 2] = [VARIABLE_PREFIX, "KEYRINGD_"];
 
-/// The engines by their names.
 pub struct Engines {
     hcv: Engine,
     prefixes: Vec<String>,
@@ -36,86 +33,51 @@ pub struct Engines {
     own_variables: BTreeSet<String>,
 }
 
-/// One engine, and the way to it.
-pub struct Engine {
-    pub reads: Arc<dyn Reads>,
-    /// The engine's name, server and namespace: what is kept of another is none of its business.
-    pub server: Arc<str>,
-    pub mount: SecretPath,
-    pub kv: KvVersion,
-    pub below: Vec<String>,
-    pub caching: Caching,
-    pub decode_base64: bool,
-    /// One of its own.
-    pub has_session: bool,
-}
-
-/// Where the keyring is: what engines without a server of their own go by.
-#[derive(Clone, Debug)]
-pub struct Home {
-    mount: SecretPath,
-    kv: KvVersion,
-    server: String,
-}
-
-impl Home {
-    pub fn of(vault: &settings::Vault) -> Self {
-        Self { mount: vault.mount.clone(), kv: vault.kv, server: server(vault) }
-    }
-}
-
-fn server(vault: &settings::Vault) -> String {
-    format!("{} {}", vault.host, vault.namespace.as_deref().unwrap_or_default())
+pub(super) struct Engine {
+    client: Client,
+    pub(super) fetch: Fetch,
+    /// The engine's name, server and namespace. An engine is served no cached secret of another.
+    pub(super) id: Arc<str>,
+    pub(super) mount: SecretPath,
+    pub(super) kv: KvVersion,
+    /// The start of each secret's path.
+    pub(super) below: Vec<String>,
+    pub(super) caching: Caching,
+    pub(super) decode_base64: bool,
 }
 
 impl Engines {
+    /// Engines without a mount or a server of their own use those of the keyring's secret. No request is sent yet.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the settings' certificates cannot be used.
     pub fn new(
         secrets: Secrets,
-        home: &Home,
-        keyring: &Arc<dyn Reads>,
-        sessions: &TaskTracker,
-        stop: &CancellationToken,
+        keyring: (&Client, &KvSecret),
+        sessions: &Sessions,
     ) -> Result<Self, TransportError> {
-        let engine = |name: &str, engine: settings::secrets::Engine| {
-            let has_session = engine.server.is_some();
-            let (reads, server): (Arc<dyn Reads>, _) = match engine.server {
-                None => (Arc::clone(keyring), home.server.clone()),
-                Some(vault) => {
-                    let server = server(&vault);
-                    // What the metrics say of logins is of the keyring's own.
-                    let session = Session::new(vault, Arc::new(Metrics::default()))?;
-                    let (own, driven) = OwnSession::new(session, stop.clone());
-                    sessions.spawn(driven);
-                    (Arc::new(own), server)
-                }
-            };
-            Ok::<_, TransportError>(Engine {
-                reads,
-                server: format!("{name} {server}").into(),
-                mount: engine.mount.unwrap_or_else(|| home.mount.clone()),
-                kv: engine.kv.unwrap_or(home.kv),
-                below: engine.below,
-                caching: engine.caching,
-                decode_base64: engine.decode_base64,
-                has_session,
-            })
-        };
-        let objects = secrets.objects.into_iter();
+        let objects = secrets.objects.into_iter().map(|(id, object)| {
+            let name = SessionName::Object(id.clone());
+            Ok((id, Engine::new(name, object, keyring, sessions)?))
+        });
         Ok(Self {
-            hcv: engine("hcv", secrets.hcv)?,
+            objects: objects.collect::<Result<_, TransportError>>()?,
+            hcv: Engine::new(SessionName::Hcv, secrets.hcv, keyring, sessions)?,
             prefixes: secrets.prefixes,
-            objects: objects
-                .map(|(id, object)| Ok((id.clone(), engine(&format!("vault/{id}"), object)?)))
-                .collect::<Result<_, TransportError>>()?,
             own_variables: secrets.own_variables,
         })
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Engine> {
+    /// The sessions, some of them several times.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.all().map(|engine| &engine.client)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Engine> {
         std::iter::once(&self.hcv).chain(self.objects.values())
     }
 
-    pub fn of(&self, name: &EngineName) -> Result<&Engine, ResolveError> {
+    pub(super) fn get(&self, name: &EngineName) -> Result<&Engine, ResolveError> {
         match name {
             EngineName::Kong(name) if name == "hcv" || self.prefixes.contains(name) => Ok(&self.hcv),
             EngineName::Kong(name) => Err(ResolveError::UnknownBackend(name.clone())),
@@ -125,14 +87,40 @@ impl Engines {
         }
     }
 
-    /// A variable of the daemon's, unless it is there to make the daemon what it is: its token is one.
-    pub fn variable(&self, named: &Named) -> Result<Resolved, ResolveError> {
+    /// The value of one of the daemon's variables. Those that configure the daemon are refused: its token is one.
+    pub(super) fn variable(&self, named: &Named) -> Result<Secret<String>, ResolveError> {
         let name = &named.variable;
         let own = OWN_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
         if own || self.own_variables.contains(name) {
             return Err(ResolveError::OwnVariable(name.clone()));
         }
-        let value = named.value(Environment.variable(name))?;
-        Ok(Resolved { value, stale: None })
+        Ok(named.value(Environment.variable(name))?)
+    }
+}
+
+impl Engine {
+    fn new(
+        name: SessionName,
+        settings: settings::secrets::Engine,
+        (keyring, default): (&Client, &KvSecret),
+        sessions: &Sessions,
+    ) -> Result<Self, TransportError> {
+        let engine = name.to_string();
+        let client = match settings.server {
+            None => keyring.clone(),
+            Some(server) => sessions.client(name, server)?,
+        };
+        let server = client.server();
+        let id = format!("{engine} {} {}", server.host, server.namespace.as_deref().unwrap_or_default());
+        Ok(Self {
+            id: id.into(),
+            fetch: fetch::from_client(client.clone()),
+            client,
+            mount: settings.mount.unwrap_or_else(|| default.mount.clone()),
+            kv: settings.kv.unwrap_or(default.kv),
+            below: settings.below,
+            caching: settings.caching,
+            decode_base64: settings.decode_base64,
+        })
     }
 }

@@ -1,6 +1,6 @@
-//! One field of a secret, out of the JSON text of all: text, and nothing else. Without a field, the whole JSON text.
+//! One field of a secret, from the JSON text of all fields. It must be text. Without a field name, the whole JSON text.
 //!
-//! Pure. Nothing of the other fields is copied, and no error quotes what is in any of them.
+//! Pure. The other fields are not copied, and no error quotes the content of any field.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,14 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::ResolveError;
+use super::error::ResolveError;
 use crate::{secret::Secret, settings::resolve::kind};
 
-pub fn of(json: &Secret<String>, field: Option<&str>, base64: bool) -> Result<Secret<String>, ResolveError> {
+pub(super) fn extract(
+    json: &Secret<String>,
+    field: Option<&str>,
+    base64: bool,
+) -> Result<Secret<String>, ResolveError> {
     let Some(name) = field else { return Ok(Secret::new(json.expose().clone())) };
     let fields: BTreeMap<String, &RawValue> =
         serde_json::from_str(json.expose()).map_err(|_| ResolveError::NoFields)?;
@@ -37,12 +41,12 @@ mod tests {
         "base64": "aMOpbGxv", "bytes": "/w=="}"#;
 
     fn field(name: Option<&str>, base64: bool) -> Result<String, String> {
-        let found = of(&Secret::new(JSON.to_owned()), name, base64);
+        let found = extract(&Secret::new(JSON.to_owned()), name, base64);
         found.map(|text| text.expose().clone()).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_text_comes_as_it_is_and_without_a_field_everything() {
+    fn a_text_is_returned_unchanged_and_without_a_field_everything() {
         assert_eq!(field(Some("name"), false).unwrap(), "ACME Inc.");
         assert_eq!(field(Some("test.com.key"), false).unwrap(), "-----BEGIN\nplanted\n-----END\n");
         assert_eq!(field(Some("empty"), false).unwrap(), "");
@@ -52,8 +56,8 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_told_apart_and_not_quoted() {
-        for (name, base64, said) in [
+    fn any_other_type_is_named_and_not_quoted() {
+        for (name, base64, part) in [
             ("Name", false, "has no field \"Name\""),
             ("number", false, "is a number"),
             ("yes", false, "is a boolean"),
@@ -64,9 +68,9 @@ mod tests {
             ("bytes", true, "is not base64"),
         ] {
             let error = field(Some(name), base64).unwrap_err();
-            assert!(error.contains(said) && !error.contains("planted") && !error.contains("ACME"), "{error}");
+            assert!(error.contains(part) && !error.contains("planted") && !error.contains("ACME"), "{error}");
         }
-        let list = of(&Secret::new("[\"planted\"]".to_owned()), Some("0"), false).unwrap_err();
+        let list = extract(&Secret::new("[\"planted\"]".to_owned()), Some("0"), false).unwrap_err();
         assert!(matches!(list, ResolveError::NoFields));
     }
 }

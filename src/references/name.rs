@@ -1,48 +1,47 @@
-//! What a reference names, whichever notation it is in: an engine, a secret below it, a field, and how long to keep it.
+//! A parsed reference, in either notation: an engine, a secret in it, a field, and its cache times.
 //!
-//! The grammars are in `settings::reference`. What names a variable is told from the rest by `settings::resolve`.
+//! The grammars are in `settings::reference`. References to variables are recognised by `settings::resolve`.
 
-use super::ResolveError;
+use super::error::ResolveError;
 use crate::settings::reference::{
     Caching, Reference,
     apisix::{self, Apisix},
 };
 
-/// A secret, and what is wanted of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Name {
-    pub engine: EngineName,
-    pub path: Vec<String>,
-    /// The whole secret unless there is one.
-    pub field: Option<String>,
-    pub version: Option<u64>,
-    pub caching: Caching,
+pub(super) struct Name {
+    pub(super) engine: EngineName,
+    pub(super) path: Vec<String>,
+    /// `None` for the whole secret.
+    pub(super) field: Option<String>,
+    pub(super) version: Option<u64>,
+    pub(super) caching: Caching,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum EngineName {
-    /// A backend of Kong's, or a prefix that stands for one.
+pub(super) enum EngineName {
+    /// A backend or prefix of Kong's.
     Kong(String),
     /// An object of APISIX's.
     Object(String),
 }
 
 impl Name {
-    pub fn parse(text: &str) -> Result<Self, ResolveError> {
-        let name = if apisix::is_reference(text) { Self::of_apisix(text) } else { Self::of_kong(text) }?;
-        // Servers and libraries would take the first two for steps on the path.
+    pub(super) fn parse(text: &str) -> Result<Self, ResolveError> {
+        let name = if apisix::is_reference(text) { Self::from_apisix(text) } else { Self::from_kong(text) }?;
+        // Servers and libraries would resolve the first two as steps of the path.
         let bad = |segment: &String| {
             matches!(segment.as_str(), "." | "..") || segment.chars().any(char::is_control)
         };
         if name.path.iter().any(bad) { Err(ResolveError::BadPath) } else { Ok(name) }
     }
 
-    fn of_kong(text: &str) -> Result<Self, ResolveError> {
+    fn from_kong(text: &str) -> Result<Self, ResolveError> {
         let Reference { backend, path, key, caching, version } = Reference::parse(text)?;
         Ok(Self { engine: EngineName::Kong(backend), path, field: key, version, caching })
     }
 
-    fn of_apisix(text: &str) -> Result<Self, ResolveError> {
+    fn from_apisix(text: &str) -> Result<Self, ResolveError> {
         match Apisix::parse(text)? {
             Apisix::Secret { id, path, field } => Ok(Self {
                 engine: EngineName::Object(id),
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_leads_nowhere_else() {
+    fn a_path_cannot_leave_its_engine() {
         for text in [
             "{vault://hcv/a/../b/c}",
             "{vault://hcv/%2e%2e/b}",
@@ -79,7 +78,7 @@ mod tests {
         ] {
             assert!(matches!(Name::parse(text), Err(ResolveError::BadPath)), "{text}");
         }
-        // A field is looked for, and sent nowhere.
+        // A field name is not sent.
         assert!(Name::parse("{vault://hcv/a/..}").is_ok());
         assert_eq!(Name::parse("{vault://hcv/a%2Fb/c}").unwrap().path, ["a/b"]);
     }

@@ -129,9 +129,13 @@ async fn lock(folder: &Path) -> Result<fs::File, ListenError> {
 /// # Errors
 /// [`ListenError`], as [`bind`].
 pub fn probe(path: &Path) -> Result<(), ListenError> {
+    let folder = parent_folder(path);
+    if !folder.is_dir() {
+        return Err(ListenError::NoFolder(folder.to_owned()));
+    }
     let failed =
         |error| ListenError::Io { path: path.to_owned(), step: "creating a folder next to it", error };
-    PrivateFolder::new(parent_folder(path)).map(drop).map_err(failed)
+    PrivateFolder::new(folder).map(drop).map_err(failed)
 }
 
 /// Checks that `path` is free or a socket that no process serves on.

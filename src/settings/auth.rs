@@ -18,7 +18,7 @@ use super::{
 pub use family::{Family, HCV, KEYRING};
 
 /// How to log in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Auth {
     /// A token that somebody made for us.
     Token(Credential),
@@ -29,14 +29,14 @@ pub enum Auth {
 }
 
 /// A service account's token, from the file that Kubernetes keeps fresh.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Kubernetes {
     pub mount: SecretPath,
     pub role: String,
     pub jwt: Credential,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct AppRole {
     pub mount: SecretPath,
     pub role_id: String,
@@ -46,7 +46,7 @@ pub struct AppRole {
 }
 
 /// A TLS client certificate.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Cert {
     pub mount: SecretPath,
     pub certificate: Credential,
@@ -54,7 +54,7 @@ pub struct Cert {
     pub role: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Jwt {
     pub mount: SecretPath,
     pub role: Option<String>,
@@ -62,14 +62,14 @@ pub struct Jwt {
 }
 
 /// Where the JWT comes from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum JwtSource {
     File(Credential),
     /// An OAuth 2.0 token endpoint, by the client-credentials grant (RFC 6749, 4.4).
     Endpoint(ClientCredentials),
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ClientCredentials {
     pub endpoint: Url,
     pub client_id: String,

@@ -12,14 +12,15 @@ use crate::secret::Secret;
 /// The longest secret that a file may hold: a private key with its chain fits many times over.
 const MAX_LEN: usize = 1 << 20;
 
-#[derive(Debug)]
+/// Equal when both are the same text or the same file, whatever the file holds.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Credential {
     Inline(Secret<String>),
     File(SecretFile),
 }
 
 /// A file that holds a secret. What the path of one that a reference gave is, no message says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
     path: PathBuf,
     by_reference: bool,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use url::Url;
 
 use super::{
-    KvVersion, NamedIn, SecretPath, Vault, auth,
+    KvVersion, SecretPath, Server, SettingNames, Tls, auth,
     keys::{self, Key},
     pem,
     reader::Reader,
@@ -36,7 +36,7 @@ pub struct Secrets {
 #[derive(Debug)]
 pub struct Engine {
     /// `None` for the keyring's own session.
-    pub server: Option<Vault>,
+    pub server: Option<Server>,
     /// `None` for the mount and the version of the keyring's own.
     pub mount: Option<SecretPath>,
     pub kv: Option<KvVersion>,
@@ -79,36 +79,32 @@ fn hcv(reader: &mut Reader) -> Option<Engine> {
     }
     let mount = mount.unwrap_or_else(|| SecretPath(vec!["secret".to_owned()]));
     let kv = kv.unwrap_or(KvVersion::V1);
-    let server = hcv_server(reader, &mount, kv)?;
+    let server = hcv_server(reader)?;
     Some(Engine { server: Some(server), mount: Some(mount), kv: Some(kv), ..engine })
 }
 
-fn hcv_server(reader: &mut Reader, mount: &SecretPath, kv: KvVersion) -> Option<Vault> {
+fn hcv_server(reader: &mut Reader) -> Option<Server> {
     let protocol = reader
         .required(&keys::HCV_PROTOCOL, |text| value::one_of(text, &[("http", "http"), ("https", "https")]));
     let name = reader.required(&keys::HCV_HOST, host);
     let port = reader.required(&keys::HCV_PORT, |text| value::number(text, 1..=65535));
     let namespace = reader.optional(&keys::HCV_NAMESPACE, value::namespace);
     let auth = auth::read(reader, &auth::HCV);
-    let (trusted, verify_depth) = trust(reader)?;
+    let tls = trust(reader)?;
     let (protocol, name, port) = (protocol?, name?, port?);
-    Some(Vault {
+    Some(Server {
         host: value::base_url(&format!("{protocol}://{name}:{port}")).ok()?,
-        mount: mount.clone(),
-        path: SecretPath(Vec::new()),
-        kv,
         namespace,
         auth: auth?,
-        trusted,
-        verify_depth,
-        named_in: NamedIn { host: keys::HCV_HOST.name, token: keys::HCV_TOKEN.name },
+        tls,
+        names: SettingNames { host: keys::HCV_HOST.name, token: keys::HCV_TOKEN.name, prefix: "vault_hcv_" },
     })
 }
 
-fn trust(reader: &mut Reader) -> Option<(super::TrustedCertificates, usize)> {
+fn trust(reader: &mut Reader) -> Option<Tls> {
     let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, pem::trusted_certificates);
     let depth = reader.required(&keys::SSL_VERIFY_DEPTH, |text| value::number(text, 0..=100));
-    Some((trusted?, usize::try_from(depth?).ok()?))
+    Some(Tls { trusted: trusted?, verify_depth: usize::try_from(depth?).ok()? })
 }
 
 /// A host alone, as Kong has it beside the protocol and the port.

@@ -3,14 +3,15 @@
 //! How one value is read is in `reader` and `value`; the types that come of it are in `settings`.
 
 use super::{
-    Auth, CiphertextFormat, Keyring, KvVersion, Limits, Log, NamedIn, SecretPath, Settings, Socket, Vault,
-    access, auth, keys, pem, reader::Reader, secrets, value,
+    Auth, CiphertextFormat, Keyring, KvSecret, KvVersion, Limits, Log, SecretPath, Server, SettingNames,
+    Settings, Socket, Tls, access, auth, keys, pem, reader::Reader, secrets, value,
 };
 
 pub fn read_settings(reader: &mut Reader) -> Option<Settings> {
     reader.must_be(&keys::ENABLED, "on", |text| value::boolean(text).map(|on| on.then_some(())));
     reader.must_be(&keys::STRATEGY, "vault", |text| Ok((text == "vault").then_some(())));
-    let vault = read_vault(reader);
+    let server = read_server(reader);
+    let secret = read_secret(reader);
     let secrets = secrets::read(reader);
     let path = reader.optional(&keys::VAULT_PATH, value::secret_path);
     let name = reader.optional(&keys::NAME, value::key_name).or_else(|| name_from(reader, path.as_ref()?));
@@ -24,8 +25,8 @@ pub fn read_settings(reader: &mut Reader) -> Option<Settings> {
     }
     let sync_interval = reader.required(&keys::SYNC_INTERVAL, |text| value::seconds(text, 1..=86400));
     let max_stale = reader.required(&keys::MAX_STALE, |text| value::seconds(text, 0..=31_536_000));
-    if let (Some(CiphertextFormat::Transit), Some(Vault { kv: KvVersion::V1, .. })) =
-        (ciphertext_format, &vault)
+    if let (Some(CiphertextFormat::Transit), Some(KvSecret { kv: KvVersion::V1, .. })) =
+        (ciphertext_format, &secret)
     {
         let message = "must be native on version 1 of the KV engine: Transit's ciphertexts name a version of the key, and \
                        there are none";
@@ -36,8 +37,9 @@ pub fn read_settings(reader: &mut Reader) -> Option<Settings> {
     let level = reader.required(&keys::LOG_LEVEL, value::log_level);
     let format = reader.required(&keys::LOG_FORMAT, value::log_format);
     Some(Settings {
-        vault: vault?,
+        server: server?,
         keyring: Keyring {
+            secret: secret?,
             name: name?,
             derivation: derivation?,
             ciphertext_format: ciphertext_format?,
@@ -52,25 +54,29 @@ pub fn read_settings(reader: &mut Reader) -> Option<Settings> {
     })
 }
 
-fn read_vault(reader: &mut Reader) -> Option<Vault> {
-    let host = reader.required(&keys::VAULT_HOST, value::base_url);
+fn read_secret(reader: &mut Reader) -> Option<KvSecret> {
     let mount = reader.required(&keys::VAULT_MOUNT, value::secret_path);
     let path = reader.required(&keys::VAULT_PATH, value::secret_path);
     let kv = reader.required(&keys::VAULT_KV, value::kv_version);
+    Some(KvSecret { mount: mount?, path: path?, kv: kv? })
+}
+
+fn read_server(reader: &mut Reader) -> Option<Server> {
+    let host = reader.required(&keys::VAULT_HOST, value::base_url);
     let namespace = reader.optional(&keys::VAULT_NAMESPACE, value::namespace);
     let auth = auth::read(reader, &auth::KEYRING);
     let trusted = reader.required(&keys::SSL_TRUSTED_CERTIFICATE, pem::trusted_certificates);
     let depth = reader.required(&keys::SSL_VERIFY_DEPTH, |text| value::number(text, 0..=100));
-    Some(Vault {
+    Some(Server {
         host: host?,
-        mount: mount?,
-        path: path?,
-        kv: kv?,
         namespace,
         auth: auth?,
-        trusted: trusted?,
-        verify_depth: usize::try_from(depth?).ok()?,
-        named_in: NamedIn { host: keys::VAULT_HOST.name, token: keys::VAULT_TOKEN.name },
+        tls: Tls { trusted: trusted?, verify_depth: usize::try_from(depth?).ok()? },
+        names: SettingNames {
+            host: keys::VAULT_HOST.name,
+            token: keys::VAULT_TOKEN.name,
+            prefix: "keyring_vault_",
+        },
     })
 }
 
@@ -127,16 +133,16 @@ pub fn warn_of(reader: &mut Reader, settings: &Settings) {
         let message = "is not longer than keyring_sync_interval: /readyz would fail between two good syncs";
         reader.warn_of(&keys::MAX_STALE, message);
     }
-    warn_of_server(reader, &keys::VAULT_HOST, &settings.vault);
-    if let Some(vault) = &settings.secrets.hcv.server {
-        warn_of_server(reader, &keys::HCV_PROTOCOL, vault);
+    warn_of_server(reader, &keys::VAULT_HOST, &settings.server);
+    if let Some(server) = &settings.secrets.hcv.server {
+        warn_of_server(reader, &keys::HCV_PROTOCOL, server);
     }
     if settings
         .secrets
         .objects
         .values()
         .filter_map(|engine| engine.server.as_ref())
-        .any(Vault::sends_in_the_clear)
+        .any(Server::sends_in_the_clear)
     {
         reader.warn_of(&keys::SECRET_OBJECTS, IN_THE_CLEAR);
     }
@@ -145,11 +151,11 @@ pub fn warn_of(reader: &mut Reader, settings: &Settings) {
 const IN_THE_CLEAR: &str =
     "plain http to another machine: the token and the keys cross the network unencrypted; use https";
 
-fn warn_of_server(reader: &mut Reader, key: &'static keys::Key, vault: &Vault) {
-    if vault.sends_in_the_clear() {
+fn warn_of_server(reader: &mut Reader, key: &'static keys::Key, server: &Server) {
+    if server.sends_in_the_clear() {
         reader.warn_of(key, IN_THE_CLEAR);
     }
-    if matches!(vault.auth, Auth::Cert(_)) && vault.host.scheme() == "http" {
+    if matches!(server.auth, Auth::Cert(_)) && server.host.scheme() == "http" {
         reader.warn_of(key, "the auth method cert needs https: over http no certificate is shown");
     }
 }

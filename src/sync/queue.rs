@@ -1,152 +1,124 @@
-//! Who asks the sync for what: the handle that others hold, and the queue that the sync works off.
+//! Requests to the sync: the handle that others hold, and the queue that the sync takes them from.
 //!
-//! Clients that name unknown keys wait in a line of their own, so that a flood of them keeps no operator waiting. Whoever
-//! has gone is not worked for. What is done about a request is in `sync`.
+//! Requests for unknown keys have a queue of their own, so that a flood of them delays no operator. Abandoned requests are
+//! skipped. How a request is executed is in `sync`.
 
 use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    secret::Secret,
-    settings,
-    vault::{Place, Session, VaultError},
-};
+use crate::{secret::Secret, settings, vault::Client};
 
-/// Requests of operators that may wait. More than that has nothing to add.
-const MAX_ASKED: usize = 256;
+/// The most operators' requests that wait. More of them would not change the outcome.
+const MAX_SYNCS: usize = 256;
 
-/// Clients with unknown keys that may wait; further ones are answered from the keys that are there.
-const MAX_LOOKING: usize = 256;
+/// The most requests for unknown keys that wait. Further ones are answered from the keys held.
+const MAX_UNKNOWN_KEYS: usize = 256;
 
-/// Secrets that are to be read in the keyring's session. Further ones wait to get into this line.
-const MAX_READING: usize = 64;
-
-/// Tells whoever asked how it went; dropped, that nothing was done.
-pub type Done = oneshot::Sender<Result<(), String>>;
-
-/// Hands over what was read.
-pub type Read = oneshot::Sender<Result<Secret<String>, VaultError>>;
+/// Gets the outcome of a request; dropped if nothing was done.
+pub(super) type Done = oneshot::Sender<Result<(), String>>;
 
 /// Asks the sync to run; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SyncHandle {
-    asked: mpsc::Sender<Request>,
-    looking: mpsc::Sender<Done>,
-    reading: mpsc::Sender<(Place, Read)>,
-    /// Whether a sync has ended, well or not; it is told again at each change.
+    syncs: mpsc::Sender<Request>,
+    unknown_keys: mpsc::Sender<Done>,
+    /// Whether a sync has ended, successfully or not. It is sent again at each change.
     ended: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
-pub enum Request {
+pub(super) enum Request {
     Sync(Done),
     /// With a token for this one sync.
     SyncWith(Secret<String>, Done),
     /// A ciphertext names a key that is not held.
-    Look(Done),
-    /// Another secret is wanted, by the right of the keyring's session.
-    Read(Place, Read),
-    /// The settings have changed.
-    Change(Box<(Session, settings::Keyring)>, Done),
+    UnknownKey(Done),
+    /// Other settings, and the session for them.
+    Change(Box<(Client, settings::Keyring)>, Done),
 }
 
-/// What waits to be done.
 #[derive(Debug)]
-pub struct Queue {
-    asked: mpsc::Receiver<Request>,
-    looking: mpsc::Receiver<Done>,
-    reading: mpsc::Receiver<(Place, Read)>,
-    /// Taken from the line and not worked off yet.
-    put_off: VecDeque<Request>,
+pub(super) struct Queue {
+    syncs: mpsc::Receiver<Request>,
+    unknown_keys: mpsc::Receiver<Done>,
+    /// Taken from the channel and not executed yet.
+    postponed: VecDeque<Request>,
     ended: watch::Sender<bool>,
 }
 
-pub fn new() -> (SyncHandle, Queue) {
-    let (asked, asked_end) = mpsc::channel(MAX_ASKED);
-    let (looking, looking_end) = mpsc::channel(MAX_LOOKING);
-    let (reading, reading_end) = mpsc::channel(MAX_READING);
-    let (ended, told) = watch::channel(false);
+pub(super) fn new() -> (SyncHandle, Queue) {
+    let (syncs, next_syncs) = mpsc::channel(MAX_SYNCS);
+    let (unknown_keys, next_unknown_keys) = mpsc::channel(MAX_UNKNOWN_KEYS);
+    let (notify, ended) = watch::channel(false);
     let queue = Queue {
-        asked: asked_end,
-        looking: looking_end,
-        reading: reading_end,
-        put_off: VecDeque::new(),
-        ended,
+        syncs: next_syncs,
+        unknown_keys: next_unknown_keys,
+        postponed: VecDeque::new(),
+        ended: notify,
     };
-    (SyncHandle { asked, looking, reading, ended: told }, queue)
+    (SyncHandle { syncs, unknown_keys, ended }, queue)
 }
 
 impl SyncHandle {
-    /// Syncs now, and says how it went.
+    /// Syncs now, with this token if there is one.
     ///
     /// # Errors
-    /// The reason, for people.
+    /// The reason, as a message.
     pub async fn sync(&self, token: Option<Secret<String>>) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
         let request = match token {
             None => Request::Sync(done),
             Some(token) => Request::SyncWith(token, done),
         };
-        self.asked.try_send(request).map_err(|_| "too many syncs are waiting already".to_owned())?;
-        outcome.await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()))
+        self.syncs.try_send(request).map_err(|_| "too many syncs are waiting".to_owned())?;
+        outcome.await.unwrap_or_else(|_| Err("keyringd is shutting down".to_owned()))
     }
 
-    /// Waits until something was published that this handle has not waited for yet, or for ever.
+    /// Waits for the next publication that this handle has not seen, or for ever.
     pub async fn changed(&mut self) {
         if self.ended.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until the first sync has ended, well or not.
+    /// Waits until the first sync has ended, successfully or not.
     pub async fn first_outcome(&self) {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
-    /// Goes on with other settings: syncs with them at once, and ends the session before them.
-    pub async fn change(&self, session: Session, settings: settings::Keyring) {
+    /// Uses other settings from the next sync on, which is made at once.
+    pub async fn change(&self, client: Client, settings: settings::Keyring) {
         let (done, outcome) = oneshot::channel();
-        if self.asked.send(Request::Change(Box::new((session, settings)), done)).await.is_ok() {
+        if self.syncs.send(Request::Change(Box::new((client, settings)), done)).await.is_ok() {
             let _ = outcome.await;
         }
     }
 
-    /// Reads a secret in the keyring's session; `None` when the daemon is stopping.
-    ///
-    /// # Errors
-    /// [`VaultError`].
-    pub async fn read(&self, place: Place) -> Option<Result<Secret<String>, VaultError>> {
-        let (done, outcome) = oneshot::channel();
-        self.reading.send((place, done)).await.ok()?;
-        outcome.await.ok()
-    }
-
-    /// Looks for new keys, unless that was done a moment ago. The caller bounds how long it waits.
+    /// Syncs for an unknown key, unless that was done a moment ago. The caller limits how long it waits.
     pub async fn look_for_new_keys(&self) {
         let (done, outcome) = oneshot::channel();
-        if self.looking.try_send(done).is_ok() {
+        if self.unknown_keys.try_send(done).is_ok() {
             let _ = outcome.await;
         }
     }
 }
 
 impl Queue {
-    /// Tells whoever waits that something was published.
-    pub fn tell_of_change(&self) {
+    /// Wakes everyone that waits for a publication.
+    pub(super) fn notify(&self) {
         self.ended.send_replace(true);
     }
 
-    /// The next request whose asker still waits; `None` when nobody can ask any more.
-    pub async fn next(&mut self) -> Option<Request> {
+    /// The next request whose caller still waits; `None` when all handles are gone.
+    pub(super) async fn next(&mut self) -> Option<Request> {
         loop {
-            let request = match self.put_off.pop_front() {
+            let request = match self.postponed.pop_front() {
                 Some(request) => request,
                 None => tokio::select! {
                     biased;
-                    request = self.asked.recv() => request?,
-                    Some(done) = self.looking.recv() => Request::Look(done),
-                    Some((place, done)) = self.reading.recv() => Request::Read(place, done),
+                    request = self.syncs.recv() => request?,
+                    Some(done) = self.unknown_keys.recv() => Request::UnknownKey(done),
                 },
             };
             if !request.is_abandoned() {
@@ -155,26 +127,16 @@ impl Queue {
         }
     }
 
-    /// That the server cannot be reached holds for all who wait to read: each in turn would wait as long to hear it.
-    pub fn refuse_readers(&mut self, error: &VaultError) {
-        while let Some(same) = error.for_others() {
-            match self.reading.try_recv() {
-                Ok((_, done)) => drop(done.send(Err(same))),
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// All others whom one sync answers, since they asked before it began.
-    pub fn take_alike(&mut self) -> Vec<Done> {
+    /// All further requests that one sync answers, since they came before it began.
+    pub(super) fn take_alike(&mut self) -> Vec<Done> {
         let mut alike = Vec::new();
-        while let Ok(request) = self.asked.try_recv() {
+        while let Ok(request) = self.syncs.try_recv() {
             match request {
-                Request::Sync(done) | Request::Look(done) => alike.push(done),
-                other => self.put_off.push_back(other),
+                Request::Sync(done) | Request::UnknownKey(done) => alike.push(done),
+                other => self.postponed.push_back(other),
             }
         }
-        while let Ok(done) = self.looking.try_recv() {
+        while let Ok(done) = self.unknown_keys.try_recv() {
             alike.push(done);
         }
         alike
@@ -184,8 +146,7 @@ impl Queue {
 impl Request {
     fn is_abandoned(&self) -> bool {
         match self {
-            Self::Sync(done) | Self::SyncWith(_, done) | Self::Look(done) => done.is_closed(),
-            Self::Read(_, done) => done.is_closed(),
+            Self::Sync(done) | Self::SyncWith(_, done) | Self::UnknownKey(done) => done.is_closed(),
             Self::Change(..) => false,
         }
     }

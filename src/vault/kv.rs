@@ -1,8 +1,8 @@
-//! The KV secrets engine, versions 1 and 2: one secret's versions and their contents.
+//! The KV secrets engine, versions 1 and 2: the versions of a secret, and their fields as JSON text.
 //!
 //! <https://openbao.org/api-docs/secret/kv/kv-v2/>: `GET /v1/{mount}/metadata/{path}` and
-//! `GET /v1/{mount}/data/{path}?version=N`; on version 1, `GET /v1/{mount}/{path}`. What the contents mean is in
-//! `keyring::record`, what the versions add up to in `keyring::history`.
+//! `GET /v1/{mount}/data/{path}?version=N`; on version 1, `GET /v1/{mount}/{path}`. `keyring::record` parses the fields of
+//! the keyring's secret, `keyring::history` combines its versions.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -10,25 +10,39 @@ use reqwest::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
-use super::{Access, VaultError, transport::Answer};
+use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
     keyring::{
-        KeyDerivation, Listing,
+        Listing,
         history::{VersionId, VersionState},
-        record::Contents,
     },
-    settings::{self, SecretPath},
+    secret::Secret,
+    settings::{KvSecret, KvVersion},
 };
 
-/// `max_versions` 0 stands for the engine's own default.
+/// The engine's default, which `max_versions` 0 selects.
 const DEFAULT_MAX_VERSIONS: u64 = 10;
 
-/// One secret.
+/// One secret, and how to read it.
 #[derive(Debug)]
-pub struct Kv {
-    mount: SecretPath,
-    path: SecretPath,
-    derivation: KeyDerivation,
+pub struct Kv<'a> {
+    client: &'a Client,
+    secret: &'a KvSecret,
+    purpose: Purpose,
+    token: Option<&'a Secret<String>>,
+}
+
+/// What the secret is read for, which decides the settings that an error names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Keyring,
+    Reference,
+}
+
+/// The fields of a secret, or the path of a version that was deleted or destroyed.
+enum Fetched {
+    Fields(Secret<String>),
+    Removed(String),
 }
 
 #[derive(Deserialize)]
@@ -57,81 +71,116 @@ struct VersionData<'a> {
     data: &'a RawValue,
 }
 
-/// What a 404 says of a version that was there.
+/// The body of a 404 for a version that existed.
 #[derive(Deserialize)]
 struct RemovedVersion {
     #[serde(rename = "metadata")]
     _metadata: IgnoredAny,
 }
 
-impl Kv {
-    pub fn new(settings: &settings::Vault, derivation: KeyDerivation) -> Self {
-        Self { mount: settings.mount.clone(), path: settings.path.clone(), derivation }
+impl<'a> Kv<'a> {
+    pub const fn new(client: &'a Client, secret: &'a KvSecret, purpose: Purpose) -> Self {
+        Self { client, secret, purpose, token: None }
     }
 
-    pub const fn derivation(&self) -> KeyDerivation {
-        self.derivation
+    /// Reads with this token, if there is one, instead of the session's.
+    #[must_use]
+    pub const fn with_token(self, token: Option<&'a Secret<String>>) -> Self {
+        Self { token, ..self }
     }
 
-    /// Version 2: which versions there are, and which of them can be read at `now`. One request.
+    pub const fn engine(&self) -> KvVersion {
+        self.secret.kv
+    }
+
+    /// Version 2: the versions, and which of them can be read at `now`. One request.
     ///
     /// # Errors
-    /// [`VaultError`]; a secret that is not there is one too.
-    pub async fn list(&self, access: &Access<'_>, now: SystemTime) -> Result<Listing, VaultError> {
-        let answer = access.get(self.segments(Some("metadata")), None).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            let hint = "write the first record there; or correct keyring_vault_mount and keyring_vault_path, or \
-                        keyring_vault_kv if the engine is version 1";
-            return Err(not_found(answer, hint));
+    /// [`VaultError`]; also when the secret does not exist.
+    pub async fn list(&self, now: SystemTime) -> Result<Listing, VaultError> {
+        let response = self.get("metadata", None).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Err(self.not_found(response.path));
         }
-        let metadata =
-            serde_json::from_slice(&answer.body).ok().and_then(|envelope: Envelope<Metadata>| envelope.data);
-        let Some(metadata) = metadata else {
-            return Err(malformed(answer, "it holds no version metadata; is the engine of version 2?"));
+        let Some(Envelope { data: Some(metadata) }) = response.json::<Envelope<Metadata>>() else {
+            return Err(malformed(response, "it holds no version metadata; is the engine of version 2?"));
         };
-        listing(metadata, now).ok_or_else(|| malformed(answer, "a time in it cannot be read"))
+        listing(metadata, now).ok_or_else(|| malformed(response, "a time in it is invalid"))
     }
 
-    /// Version 2: the contents of one version; `None` when it turns out to be deleted or destroyed. One request.
+    /// The fields of one version, or of the current one. One request.
+    ///
+    /// # Errors
+    /// [`VaultError`]; [`VaultError::NotFound`] also for a version that was deleted or destroyed.
+    pub async fn read(&self, version: Option<u64>) -> Result<Secret<String>, VaultError> {
+        match self.fetch(version).await? {
+            Fetched::Fields(fields) => Ok(fields),
+            Fetched::Removed(path) => Err(self.not_found(path)),
+        }
+    }
+
+    /// Version 2: the fields of one version; `None` when it was deleted or destroyed. One request.
     ///
     /// # Errors
     /// [`VaultError`]; also when there is no such version.
-    pub async fn read(&self, access: &Access<'_>, version: u64) -> Result<Option<Contents>, VaultError> {
-        let answer = access.get(self.segments(Some("data")), Some(version)).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            // The metadata of a removed version comes along; without it nothing is known.
-            return match answer.json::<Envelope<RemovedVersion>>() {
-                Some(Envelope { data: Some(_) }) => Ok(None),
-                _ => Err(not_found(answer, &format!("version {version} was listed and is not there"))),
+    pub async fn read_version(&self, version: u64) -> Result<Option<Secret<String>>, VaultError> {
+        match self.fetch(Some(version)).await? {
+            Fetched::Fields(fields) => Ok(Some(fields)),
+            Fetched::Removed(_) => Ok(None),
+        }
+    }
+
+    async fn fetch(&self, version: Option<u64>) -> Result<Fetched, VaultError> {
+        let response = self.get("data", version).await?;
+        let is_v2 = self.secret.kv == KvVersion::V2;
+        if response.status == StatusCode::NOT_FOUND {
+            // The response for a removed version has its metadata. Without it, nothing is known of the version.
+            return match response.json::<Envelope<RemovedVersion>>() {
+                Some(Envelope { data: Some(_) }) if is_v2 => Ok(Fetched::Removed(response.path)),
+                _ => Err(self.not_found(response.path)),
             };
         }
-        match serde_json::from_slice::<Envelope<VersionData<'_>>>(&answer.body) {
-            Ok(Envelope { data: Some(version) }) => {
-                Ok(Some(Contents::parse(version.data.get().as_bytes(), self.derivation)))
+        let fields = if is_v2 {
+            let envelope = response.json::<Envelope<VersionData<'_>>>();
+            envelope.and_then(|envelope| envelope.data).map(|version| version.data)
+        } else {
+            response.json::<Envelope<&RawValue>>().and_then(|envelope| envelope.data)
+        };
+        // A record of the keyring that is `null` is rejected by itself; a reference has no use for it.
+        let fields = fields.filter(|fields| self.purpose == Purpose::Keyring || fields.get() != "null");
+        match fields.map(|fields| Secret::new(fields.get().to_owned())) {
+            Some(fields) => Ok(Fetched::Fields(fields)),
+            None if is_v2 => Err(malformed(response, "data.data is missing; is the engine of version 2?")),
+            None => Err(malformed(response, "data is missing")),
+        }
+    }
+
+    /// `endpoint` is version 2's.
+    async fn get(&self, endpoint: &str, version: Option<u64>) -> Result<Response, VaultError> {
+        let endpoint = (self.secret.kv == KvVersion::V2).then_some(endpoint);
+        let segments = self.secret.mount.segments().chain(endpoint).chain(self.secret.path.segments());
+        match self.token {
+            Some(token) => self.client.get_with_token(token, segments, version).await,
+            None => self.client.get(segments, version).await,
+        }
+    }
+
+    const fn not_found(&self, path: String) -> VaultError {
+        let hint = match (self.purpose, self.secret.kv) {
+            (Purpose::Keyring, KvVersion::V2) => {
+                "write the first record there; or correct keyring_vault_mount and keyring_vault_path, or \
+                 keyring_vault_kv if the engine is version 1"
             }
-            _ => Err(malformed(answer, "data.data is missing; is the engine of version 2?")),
-        }
-    }
-
-    /// Version 1: the contents there are. One request.
-    ///
-    /// # Errors
-    /// [`VaultError`]; a secret that is not there is one too.
-    pub async fn read_v1(&self, access: &Access<'_>) -> Result<Contents, VaultError> {
-        let answer = access.get(self.segments(None), None).await?;
-        if answer.status == StatusCode::NOT_FOUND {
-            let hint = "write the record there; or correct keyring_vault_mount and keyring_vault_path, or set \
-                        keyring_vault_kv = v2 if the engine is version 2";
-            return Err(not_found(answer, hint));
-        }
-        match serde_json::from_slice::<Envelope<&RawValue>>(&answer.body) {
-            Ok(Envelope { data: Some(data) }) => Ok(Contents::parse(data.get().as_bytes(), self.derivation)),
-            _ => Err(malformed(answer, "data is missing")),
-        }
-    }
-
-    fn segments<'a>(&'a self, of: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-        self.mount.segments().chain(of).chain(self.path.segments())
+            (Purpose::Keyring, KvVersion::V1) => {
+                "write the record there; or correct keyring_vault_mount and keyring_vault_path, or set \
+                 keyring_vault_kv = v2 if the engine is version 2"
+            }
+            (Purpose::Reference, _) => {
+                "write the secret there, or correct the reference; if it exists, correct the mount or the version of \
+                 the engine (vault_hcv_mount, vault_hcv_kv, or the object's mount and kv)"
+            }
+        };
+        VaultError::NotFound { path, hint }
     }
 }
 
@@ -153,12 +202,8 @@ fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
     Some(Listing { versions, current: metadata.current_version, max_versions })
 }
 
-fn not_found(answer: Answer, hint: &str) -> VaultError {
-    VaultError::NotFound { path: answer.path, hint: hint.to_owned() }
-}
-
-fn malformed(answer: Answer, what: &'static str) -> VaultError {
-    VaultError::Malformed { path: answer.path, what }
+fn malformed(response: Response, what: &'static str) -> VaultError {
+    VaultError::Malformed { path: response.path, what }
 }
 
 #[cfg(test)]
@@ -192,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_cannot_be_read_is_no_listing() {
+    fn a_listing_with_an_invalid_time_is_refused() {
         let json = r#"{"current_version": 1, "versions": {"1": {"created_time": "yesterday", "deletion_time": "", "destroyed": false}}}"#;
         assert_eq!(listing(serde_json::from_str(json).unwrap(), SystemTime::now()), None);
     }

@@ -1,106 +1,121 @@
-//! A token and the time it has left; when to renew it and when to log in anew.
+//! The lease of a token: when to renew it and when to log in again.
 //!
-//! Pure: the present is a parameter. The clock is the monotonic one, so a wall clock that jumps changes nothing; a
-//! machine that slept finds out by a 403.
+//! Pure: the present is a parameter. The clock is the monotonic one, so a wall clock that jumps changes nothing. After a
+//! suspend of the machine, a 403 shows that the lease is over.
 
 use std::time::{Duration, Instant};
 
-use crate::secret::Secret;
+/// The least time between two steps, however short a lease is: at most 120 requests a minute for a lease of no length.
+const LEAST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Between two steps there is at least this much, however short a lease is: 120 requests a minute is the most that a
-/// lease of no length can cause.
-const LEAST_REST: Duration = Duration::from_millis(500);
-
-/// What is granted beyond this is as good as this, and can be added to any time.
+/// A longer lease counts as this one, which can be added to any time.
 const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// A token with its lease.
 #[derive(Debug)]
-pub struct Lease {
-    pub token: Secret<String>,
-    /// We logged in for it, so it is ours to revoke.
-    pub ours: bool,
+pub(super) struct Lease {
+    pub(super) origin: TokenOrigin,
     since: Instant,
-    /// Zero stands for a token that does not expire.
+    /// Zero for a token that does not expire.
     ttl: Duration,
-    /// What was granted at login: renewals that come near the token's longest life grant less and less.
+    /// What the login granted: renewals near the token's longest life grant less and less.
     full: Duration,
-    renewable: bool,
-    /// Nothing can be done about its end.
-    last: bool,
-    /// In 0..1: how much sooner than it must be the next step is taken.
-    haste: f64,
+    renewal: Renewal,
+    /// Nothing can replace the token.
+    is_last: bool,
+    /// In 0..1: how much sooner than necessary the next step is.
+    jitter: f64,
+}
+
+/// Where a token comes from, which decides whether it is revoked at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenOrigin {
+    Login,
+    Configured,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Renewal {
+    Possible,
+    Impossible,
 }
 
 /// What to do about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Rest,
+pub(super) enum Step {
+    Wait,
     Renew,
     LogIn,
 }
 
+impl Renewal {
+    /// From Vault's field `renewable`.
+    pub(super) const fn from_renewable(renewable: bool) -> Self {
+        if renewable { Self::Possible } else { Self::Impossible }
+    }
+}
+
 impl Lease {
-    pub fn new(token: Secret<String>, ours: bool, ttl: Duration, renewable: bool, now: Instant) -> Self {
+    pub(super) fn new(origin: TokenOrigin, ttl: Duration, renewal: Renewal, now: Instant) -> Self {
         let ttl = ttl.min(LONGEST);
-        Self { token, ours, since: now, ttl, full: ttl, renewable, last: false, haste: 0.0 }
+        Self { origin, since: now, ttl, full: ttl, renewal, is_last: false, jitter: 0.0 }
     }
 
-    /// Takes its steps somewhat sooner, so that many who logged in at once do not all renew at once. `random` is in 0..1.
+    /// Takes each step somewhat sooner, which avoids synchronised renewals. `random` is in 0..1.
     #[must_use]
-    pub fn with_haste(mut self, random: f64) -> Self {
-        self.haste = random;
+    pub(super) fn with_jitter(mut self, random: f64) -> Self {
+        self.jitter = random;
         self
     }
 
-    /// Takes in what a renewal granted.
-    pub fn renewed(&mut self, ttl: Duration, renewable: bool, now: Instant) {
-        (self.since, self.ttl, self.renewable) = (now, ttl.min(LONGEST), renewable);
+    /// Applies what a renewal granted.
+    pub(super) fn renewed(&mut self, ttl: Duration, renewal: Renewal, now: Instant) {
+        (self.since, self.ttl, self.renewal) = (now, ttl.min(LONGEST), renewal);
     }
 
-    /// Takes in that a renewal was refused.
-    pub fn not_renewable(&mut self) {
-        self.renewable = false;
+    /// A renewal was refused.
+    pub(super) fn not_renewable(&mut self) {
+        self.renewal = Renewal::Impossible;
     }
 
-    /// Takes in that there is nothing to put in its place: it serves until it ends.
-    pub fn last(&mut self) {
-        self.last = true;
+    /// Nothing can replace the token, so no step is due any more.
+    pub(super) fn keep_until_expiry(&mut self) {
+        self.is_last = true;
     }
 
-    /// What is left of it at `now`; `None` for a token that does not expire.
-    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+    /// What is left at `now`; `None` for a token that does not expire.
+    pub(super) fn remaining(&self, now: Instant) -> Option<Duration> {
         if self.ttl.is_zero() {
             return None;
         }
         Some(self.ttl.saturating_sub(now.saturating_duration_since(self.since)))
     }
 
-    /// The next step and when it is due: renewal between half and two thirds of what was granted last; a new login when
-    /// between a fifth and a tenth of a whole lease is left, which is sooner for one that cannot be renewed any further.
+    /// The next step and when it is due: a renewal between half and two thirds of what was granted last; a login when
+    /// between a fifth and a tenth of the full lease is left, which is sooner for a lease that cannot be renewed.
     /// `None`: never.
-    pub fn next(&self) -> Option<(Instant, Step)> {
+    pub(super) fn next(&self) -> Option<(Instant, Step)> {
         let login = self.login_due()?;
-        let used = (self.ttl / 3 * 2).saturating_sub((self.ttl / 6).mul_f64(self.haste));
-        let renewal = self.since + used.max(LEAST_REST);
-        Some(if self.renewable && renewal < login { (renewal, Step::Renew) } else { (login, Step::LogIn) })
+        let used = (self.ttl / 3 * 2).saturating_sub((self.ttl / 6).mul_f64(self.jitter));
+        let renewal = self.since + used.max(LEAST_INTERVAL);
+        let renew = self.renewal == Renewal::Possible && renewal < login;
+        Some(if renew { (renewal, Step::Renew) } else { (login, Step::LogIn) })
     }
 
-    /// When so little of a whole lease is left that a login cannot wait.
-    pub fn login_due(&self) -> Option<Instant> {
-        if self.ttl.is_zero() || self.last {
+    /// When so little of the full lease is left that a login cannot wait.
+    pub(super) fn login_due(&self) -> Option<Instant> {
+        if self.ttl.is_zero() || self.is_last {
             return None;
         }
-        let left = self.full / 10 + (self.full / 10).mul_f64(self.haste);
-        Some(self.since + self.ttl.saturating_sub(left).max(LEAST_REST))
+        let left = self.full / 10 + (self.full / 10).mul_f64(self.jitter);
+        Some(self.since + self.ttl.saturating_sub(left).max(LEAST_INTERVAL))
     }
 
     /// The step that is due at `now`.
-    pub fn step(&self, now: Instant) -> Step {
+    pub(super) fn step(&self, now: Instant) -> Step {
         match (self.login_due(), self.next()) {
             (Some(login), _) if login <= now => Step::LogIn,
             (_, Some((at, step))) if at <= now => step,
-            _ => Step::Rest,
+            _ => Step::Wait,
         }
     }
 }
@@ -110,7 +125,8 @@ mod tests {
     use super::*;
 
     fn lease(seconds: u64, renewable: bool, now: Instant) -> Lease {
-        Lease::new(Secret::new(String::new()), true, Duration::from_secs(seconds), renewable, now)
+        let renewal = Renewal::from_renewable(renewable);
+        Lease::new(TokenOrigin::Login, Duration::from_secs(seconds), renewal, now)
     }
 
     /// The next step of a fresh lease, and after how many milliseconds.
@@ -126,11 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_haste_takes_each_step_sooner() {
+    fn jitter_makes_each_step_sooner() {
         let now = Instant::now();
         for (renewable, expected) in [(true, 30..40), (false, 48..54)] {
             let due =
-                |random| (lease(60, renewable, now).with_haste(random).next().unwrap().0 - now).as_secs();
+                |random| (lease(60, renewable, now).with_jitter(random).next().unwrap().0 - now).as_secs();
             assert_eq!((due(0.0), due(0.999)), (expected.end, expected.start));
         }
     }
@@ -144,12 +160,12 @@ mod tests {
         assert_eq!(fresh(longest, true), Some((u128::from(longest) * 1000 / 3 * 2, Step::Renew)));
         assert_eq!(fresh(u64::MAX, true), fresh(longest, true));
         let now = Instant::now();
-        let tiny = Lease::new(Secret::new(String::new()), true, Duration::from_nanos(1), true, now);
-        assert!(tiny.next().unwrap().0 >= now + LEAST_REST);
+        let tiny = Lease::new(TokenOrigin::Login, Duration::from_nanos(1), Renewal::Possible, now);
+        assert!(tiny.next().unwrap().0 >= now + LEAST_INTERVAL);
     }
 
     #[test]
-    fn a_token_near_its_longest_life_is_replaced_not_renewed_ever_more_often() {
+    fn a_token_near_its_longest_life_is_replaced_instead_of_renewed_ever_more_often() {
         let now = Instant::now();
         let mut lease = lease(100, true, now);
         let mut renewals = 0;
@@ -158,24 +174,24 @@ mod tests {
         while let Some((due, Step::Renew)) = lease.next() {
             left = 250 - (due - now).as_secs();
             at = due;
-            lease.renewed(Duration::from_secs(left.min(100)), true, at);
+            lease.renewed(Duration::from_secs(left.min(100)), Renewal::Possible, at);
             renewals += 1;
         }
         assert!(renewals < 8, "{renewals}");
         let (due, step) = lease.next().unwrap();
         assert_eq!(step, Step::LogIn);
-        assert!(due < at + Duration::from_secs(left), "before it ends");
+        assert!(due < at + Duration::from_secs(left), "before it expires");
     }
 
     #[test]
-    fn a_clock_that_jumps_ahead_means_a_login_and_one_that_jumps_back_means_nothing() {
+    fn a_clock_that_jumps_ahead_causes_a_login_and_one_that_jumps_back_changes_nothing() {
         let now = Instant::now() + Duration::from_secs(10_000);
         let lease = lease(30, true, now);
-        assert_eq!(lease.step(now), Step::Rest);
+        assert_eq!(lease.step(now), Step::Wait);
         assert_eq!(lease.step(now + Duration::from_secs(20)), Step::Renew);
         assert_eq!(lease.step(now + Duration::from_secs(28)), Step::LogIn);
         assert_eq!(lease.step(now + Duration::from_secs(1_000_000)), Step::LogIn);
-        assert_eq!(lease.step(now.checked_sub(Duration::from_secs(9_000)).unwrap()), Step::Rest);
+        assert_eq!(lease.step(now.checked_sub(Duration::from_secs(9_000)).unwrap()), Step::Wait);
         assert_eq!(lease.remaining(now + Duration::from_secs(1_000_000)), Some(Duration::ZERO));
     }
 

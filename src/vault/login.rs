@@ -1,107 +1,72 @@
-//! The auth methods, one file each: settings in, a lease out.
+//! Logging in: settings in, a token and its lease out. One file per auth method, all of the same form.
 //!
-//! Each file says what it sends and which of the server's complaints mean what. Here is what they share: the request to
-//! `auth/<mount>/login` and its answer. When to log in is for `session` to say.
+//! What the methods share is in `method`. When to log in is up to `session`.
 
-pub mod approle;
-pub mod cert;
-pub mod jwt;
-pub mod kubernetes;
-pub mod token;
-
-use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
+mod approle;
+mod cert;
+mod jwt;
+mod kubernetes;
+mod method;
+mod token;
 
 use super::{
-    VaultError,
+    error::VaultError,
     lease::Lease,
-    transport::{Answer, Request, Transport},
+    state::{Fingerprint, State},
+    transport::Transport,
 };
-use crate::{secret::Secret, settings::SecretPath};
+use crate::{
+    metrics::Metrics,
+    secret::Secret,
+    settings::{Auth, Server, auth::AppRole},
+};
+pub(super) use approle::Memory;
+pub(super) use method::Granted;
 
-/// A method's name and what its complaints mean: a part of the server's words, and the cure.
-struct Method {
-    name: &'static str,
-    cures: &'static [(&'static str, &'static str)],
-    /// For any other complaint.
-    otherwise: &'static str,
+/// What a login gave.
+pub(super) struct Login {
+    pub(super) token: Secret<String>,
+    pub(super) lease: Lease,
+    /// What to send the token with.
+    pub(super) transport: Transport,
 }
 
-/// Vault says no more than "permission denied" of a path where nothing is mounted.
-const MOUNTED: &str =
-    "and that the method is mounted where its …_auth_path says, in keyring_vault_namespace if that is set";
-
-/// What is the same for every method.
-const COMMON_CURES: [(&str, &str); 3] = [
-    (
-        "auth methods cannot create root tokens",
-        "take the policy `root` from the role: a login cannot have it, and reading one secret does not need it",
-    ),
-    (
-        "no handler for route",
-        "the auth method is not mounted there: correct its …_auth_path setting, or switch it on",
-    ),
-    (
-        "route entry not found",
-        "the auth method is not mounted there: correct its …_auth_path setting, or switch it on",
-    ),
-];
-
-#[derive(Deserialize)]
-struct LoginAnswer {
-    auth: Granted,
-}
-
-/// What a login or a renewal grants.
-#[derive(Deserialize)]
-pub struct Granted {
-    pub client_token: Secret<String>,
-    pub lease_duration: u64,
-    pub renewable: bool,
-}
-
-impl Method {
-    /// `POST auth/<mount>/login`.
-    async fn log_in(
-        &self,
-        transport: &Transport,
-        mount: &SecretPath,
-        body: &(impl Serialize + Sync),
-        secret: Option<&Secret<String>>,
-    ) -> Result<Lease, VaultError> {
-        let url = transport.url(std::iter::once("auth").chain(mount.segments()).chain(["login"]));
-        let mut request = Request::post(url, body);
-        if let Some(secret) = secret {
-            request = request.holding(secret);
+pub(super) async fn log_in(state: &State, memory: &Memory, metrics: &Metrics) -> Result<Login, VaultError> {
+    let State { name, server, transport, .. } = state;
+    let names = server.names;
+    let (token, lease) = match &server.auth {
+        Auth::Token(credential) => token::log_in(transport, names, credential).await?,
+        Auth::Kubernetes(settings) => kubernetes::log_in(transport, names, settings).await?,
+        Auth::Jwt(settings) => jwt::log_in(transport, server, settings).await?,
+        Auth::AppRole(settings) => {
+            let alarm = approle::Alarm { session: name, metrics };
+            approle::log_in(transport, names, settings, memory, alarm).await?
         }
-        match transport.send(request).await {
-            Ok(answer) if answer.status.is_success() => lease(answer),
-            Ok(answer) => Err(self.refused(answer.said)),
-            // Some methods answer with 500 what is the client's to mend.
-            Err(VaultError::Status { status: 500, message, .. }) if self.cure(&message).is_some() => {
-                Err(self.refused(message))
-            }
-            Err(error) => Err(error),
+        Auth::Cert(settings) => {
+            let transport = cert::transport(server, settings)?;
+            let (token, lease) = cert::log_in(&transport, names, settings).await?;
+            return Ok(Login { token, lease, transport });
         }
-    }
-
-    fn refused(&self, said: String) -> VaultError {
-        let cure = self.cure(&said).map_or_else(|| format!("{}; {}", self.otherwise, MOUNTED), str::to_owned);
-        VaultError::Login { method: self.name, said, cure }
-    }
-
-    fn cure(&self, said: &str) -> Option<&'static str> {
-        let lower = said.to_lowercase();
-        let mut known = COMMON_CURES.iter().chain(self.cures);
-        known.find(|(part, _)| lower.contains(&part.to_lowercase())).map(|(_, cure)| *cure)
-    }
-}
-
-fn lease(answer: Answer) -> Result<Lease, VaultError> {
-    let Some(LoginAnswer { auth }) = answer.json() else {
-        return Err(VaultError::Malformed { path: answer.path, what: "auth.client_token is missing" });
     };
-    let ttl = Duration::from_secs(auth.lease_duration);
-    Ok(Lease::new(auth.client_token, true, ttl, auth.renewable, Instant::now()))
+    Ok(Login { token, lease, transport: transport.clone() })
+}
+
+/// Checks a response-wrapped secret ID without unwrapping it.
+pub(super) async fn check_wrapping(state: &State, settings: &AppRole) -> Result<(), VaultError> {
+    let alarm = approle::Alarm { session: &state.name, metrics: &Metrics::default() };
+    approle::check_wrapping(&state.transport, settings, alarm).await
+}
+
+/// The fingerprint of a credential that can change while its session lives, as its file holds it now.
+pub(super) fn fingerprint(server: &Server) -> Option<Fingerprint> {
+    match &server.auth {
+        Auth::Token(credential) => token::fingerprint(credential),
+        Auth::Cert(settings) => cert::fingerprint(settings),
+        Auth::Kubernetes(_) | Auth::AppRole(_) | Auth::Jwt(_) => None,
+    }
+}
+
+/// Whether the credential differs from the one that a login used. One that cannot be read has not changed.
+pub(super) fn credential_changed(server: &Server, used: Option<Fingerprint>) -> bool {
+    fingerprint(server).is_some_and(|now| Some(now) != used)
 }

@@ -1,13 +1,13 @@
-//! The least-privilege policy for a configuration: all that the daemon asks for, and nothing else.
+//! The least-privilege policy for a configuration: what the daemon requests, and nothing else.
 
 use std::fmt::Write as _;
 
 use crate::settings::{self, KvVersion, SecretPath};
 
 /// The paths of the secret that the daemon reads.
-pub fn read_paths(settings: &settings::Vault) -> Vec<String> {
-    let join = |of: Option<&str>| {
-        let segments = settings.mount.segments().chain(of).chain(settings.path.segments());
+pub fn read_paths(settings: &settings::KvSecret) -> Vec<String> {
+    let join = |endpoint: Option<&str>| {
+        let segments = settings.mount.segments().chain(endpoint).chain(settings.path.segments());
         SecretPath(segments.map(str::to_owned).collect()).to_string()
     };
     match settings.kv {
@@ -16,9 +16,9 @@ pub fn read_paths(settings: &settings::Vault) -> Vec<String> {
     }
 }
 
-/// The policy, in HCL. The paths of the token itself are in Vault's `default` policy too; a token without that policy
-/// needs them here.
-pub fn least_privilege(settings: &settings::Vault) -> String {
+/// The policy, in HCL. Vault's `default` policy also has the paths of the token itself; a token without that policy needs
+/// them here.
+pub fn least_privilege(settings: &settings::KvSecret) -> String {
     let mut text = String::new();
     let mut allow = |path: &str, capability: &str| {
         let path = path.replace('\\', "\\\\").replace('"', "\\\"");

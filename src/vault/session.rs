@@ -1,312 +1,276 @@
-//! The session with Vault: logged in, and staying so.
+//! The task of a session: logs in, renews the token, and logs in again. One task, so there is one login at a time.
 //!
-//! One owner drives it, so there is one login at a time. A lease is renewed early and kept when that fails; a login that
-//! failed is not tried again before its backoff is over. When what is due is `lease`'s rule, how to log in is `login`'s.
-//! The file is longer than most: it is one state, and all that changes it.
+//! A lease is renewed early and kept when that fails. After a failed login the next one waits for its backoff. `lease`
+//! decides what is due, `login` how to log in. Requests are sent by `client`.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
 use super::{
-    Access, VaultError,
-    backoff::{self, Attempts},
-    lease::{Lease, Step},
-    login::{
-        Granted,
-        approle::{self, Memory},
-        cert::{self, Fingerprint},
-        jwt, kubernetes, token,
-    },
-    transport::{Answer, Request, Transport, TransportError},
+    backoff::{self, Backoff},
+    error::VaultError,
+    lease::{Lease, Step, TokenOrigin},
+    login::{self, Granted, Login, Memory},
+    state::{Command, Grant, State},
+    transport::{Request, Response},
 };
 use crate::{
     metrics::{Metrics, Outcome},
-    secret::Secret,
-    settings::{self, Auth},
+    settings::Auth,
 };
 
-/// How long the goodbye at shutdown may take.
-const REVOKE_TIME: Duration = Duration::from_secs(2);
+/// How long a revocation may take.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two calls of [`Session::maintain`] there is at least this much, whatever comes of them.
-const MAINTENANCE_REST: Duration = Duration::from_millis(250);
+/// How long a login in progress at the stop may take: a login that is cut off leaves its token behind.
+const LAST_LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A session, logged in or not.
-#[derive(Debug)]
-pub struct Session {
-    settings: settings::Vault,
-    transport: Transport,
-    /// Of the certificate that the transport shows.
-    shown: Option<Fingerprint>,
-    lease: Option<Lease>,
-    memory: Memory,
-    logins: Attempts,
-    renewals: Attempts,
-    /// Logins after a denial that did not help.
-    denials: Attempts,
+/// The least time between two steps of maintenance, whatever their outcome.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(250);
+
+pub(super) struct Session {
+    state: Arc<State>,
+    held: Option<Held>,
+    /// Replaced by a login, and not revoked yet.
+    replaced: Option<Held>,
+    generation: u64,
+    renewals: Backoff,
     maintained: Instant,
+    memory: Memory,
     metrics: Arc<Metrics>,
 }
 
+/// The current token and its lease.
+struct Held {
+    lease: Lease,
+    grant: Arc<Grant>,
+}
+
 impl Session {
-    /// # Errors
-    /// [`TransportError`] when the settings' certificates cannot be used. No request is sent yet.
-    pub fn new(settings: settings::Vault, metrics: Arc<Metrics>) -> Result<Self, TransportError> {
-        let transport = Transport::new(&settings, None)?;
-        Ok(Self {
-            settings,
-            transport,
-            shown: None,
-            lease: None,
-            memory: Memory::default(),
-            logins: Attempts::default(),
-            renewals: Attempts::default(),
-            denials: Attempts::default(),
+    pub(super) fn new(state: Arc<State>, memory: Memory, metrics: Arc<Metrics>) -> Self {
+        Self {
+            state,
+            held: None,
+            replaced: None,
+            generation: 0,
+            renewals: Backoff::default(),
             maintained: Instant::now(),
+            memory,
             metrics,
-        })
-    }
-
-    pub const fn settings(&self) -> &settings::Vault {
-        &self.settings
-    }
-
-    pub const fn transport(&self) -> &Transport {
-        &self.transport
-    }
-
-    /// The right to ask, after a login if there is none yet, or if what we log in with has changed.
-    ///
-    /// # Errors
-    /// [`VaultError`] of the login.
-    pub async fn access(&mut self) -> Result<Access<'_>, VaultError> {
-        if self.lease.is_none() {
-            self.log_in().await?;
-        } else if self.credential_changed()
-            && self.logins.waiting().is_none()
-            && let Err(error) = self.log_in().await
-        {
-            tracing::warn!(
-                "what we log in with has changed and gives no login, the session before goes on: {error}"
-            );
-        }
-        match &self.lease {
-            Some(lease) => Ok(self.access_with(&lease.token)),
-            None => Err(VaultError::no_credential(self.settings.auth.name(), "there is no lease".to_owned())),
         }
     }
 
-    /// Access under a token that somebody brought along.
-    pub const fn access_with<'a>(&'a self, token: &'a Secret<String>) -> Access<'a> {
-        Access::new(&self.transport, token)
+    /// Runs until `stop`, or until the last handle is dropped. Then revokes the token if a login gave it.
+    pub(super) async fn run(mut self, commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let cut_off = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_LOGIN_TIMEOUT).await;
+        };
+        tokio::select! {
+            () = self.serve(commands, &stop) => {}
+            () = cut_off => {}
+        }
+        self.state.grant.store(None);
+        for held in [self.replaced.take(), self.held.take()].into_iter().flatten() {
+            self.revoke(held).await;
+        }
     }
 
-    /// The access that was given did what it should: a denial from here on is worth a login at once.
-    pub fn proved(&mut self) {
-        self.denials.clear();
+    async fn serve(&mut self, mut commands: mpsc::Receiver<Command>, stop: &CancellationToken) {
+        loop {
+            let maintenance = self.next_maintenance();
+            let due = async {
+                match maintenance {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = due => self.maintain().await,
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(command) => self.execute(command).await,
+                },
+            }
+            if let Some(replaced) = self.replaced.take() {
+                self.revoke(replaced).await;
+            }
+        }
     }
 
-    /// After a request that Vault denied: `Ok` when there is a new login, and the request is worth another try.
-    ///
-    /// # Errors
-    /// What the denial means: a policy that lacks a right, a token that is no good, a login that failed.
-    pub async fn after_denial(&mut self, path: String) -> Result<(), VaultError> {
-        let Some(lease) = &self.lease else { return Ok(()) };
-        let url = self.transport.url(["auth", "token", "lookup-self"]);
-        let looked = self.transport.send(Request::get(url).token(&lease.token)).await?;
-        if looked.status.is_success() {
-            return Err(VaultError::Policy { path });
+    async fn execute(&mut self, command: Command) {
+        match command {
+            Command::UseChangedCredential => {
+                if self.credential_changed()
+                    && self.state.backoffs().logins.check().is_ok()
+                    && let Err(error) = self.log_in().await
+                {
+                    tracing::warn!(
+                        session = %self.state.name,
+                        "login with the changed credential failed; keeping the current token: {error}"
+                    );
+                }
+            }
+            Command::LogIn { denied: None, done } => {
+                let outcome = if self.held.is_some() { Ok(()) } else { self.log_in().await };
+                let _ = done.send(outcome); // the caller may have gone
+            }
+            Command::LogIn { denied: Some(denied), done } => {
+                let is_outdated = denied.generation != self.generation;
+                let outcome = if is_outdated { Ok(()) } else { self.log_in_after_denial(denied.path).await };
+                let _ = done.send(outcome);
+            }
         }
-        if matches!(self.settings.auth, Auth::Token(_)) && !self.credential_changed() {
-            return Err(VaultError::BadToken(self.settings.named_in.token));
-        }
-        if let Some((wait, why)) = self.denials.waiting() {
-            return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
-        }
+    }
+
+    async fn log_in_after_denial(&mut self, path: String) -> Result<(), VaultError> {
+        self.state.backoffs().check_denial(&path)?;
         self.log_in().await?;
-        // Should the new token be denied too, the next login waits: one that helps is `proved`.
-        self.denials.failed(
-            format!("{path} is denied to a new token too: its policy lacks `read` on that path"),
-            None,
-        );
+        self.state.backoffs().logged_in_after_denial(path);
         Ok(())
     }
 
-    /// How long it takes until a login may be tried again.
-    pub fn rest(&self) -> Duration {
-        let wait = |attempts: &Attempts| attempts.waiting().map_or(Duration::ZERO, |(wait, _)| wait);
-        wait(&self.logins).max(wait(&self.denials))
-    }
-
-    /// When [`Session::maintain`] wants to be called next; `None` while nothing is due.
-    pub fn next_maintenance(&self) -> Option<Instant> {
-        let lease = self.lease.as_ref()?;
-        let login = lease.login_due()?.max(self.logins.not_before());
+    /// When [`Session::maintain`] is due next; `None` while nothing is.
+    fn next_maintenance(&self) -> Option<Instant> {
+        let lease = &self.held.as_ref()?.lease;
+        let login = lease.login_due()?.max(self.state.backoffs().logins.not_before());
         let due = match lease.next()? {
             (renewal, Step::Renew) => renewal.max(self.renewals.not_before()).min(login),
             _ => login,
         };
-        Some(due.max(self.maintained + MAINTENANCE_REST))
+        Some(due.max(self.maintained + MAINTENANCE_INTERVAL))
     }
 
-    /// Renews the lease or logs in anew, if that is due. A failure leaves the lease as it is.
-    pub async fn maintain(&mut self) {
+    /// Renews the lease or logs in again if that is due. A failure leaves the lease as it is.
+    async fn maintain(&mut self) {
         self.maintained = Instant::now();
-        let step = self.lease.as_ref().map_or(Step::Rest, |lease| lease.step(Instant::now()));
-        let outcome = match step {
-            Step::Renew if self.renewals.waiting().is_none() => self.renew().await,
-            Step::LogIn if self.is_out_of_credentials() => Ok(()),
-            Step::LogIn if self.logins.waiting().is_none() => self.log_in().await,
+        let step = self.held.as_ref().map_or(Step::Wait, |held| held.lease.step(Instant::now()));
+        let login_allowed = self.state.backoffs().logins.check().is_ok();
+        let (outcome, failure) = match step {
+            Step::Renew if self.renewals.check().is_ok() => {
+                (self.renew().await, "token renewal failed; using the token until it expires")
+            }
+            Step::LogIn if self.is_out_of_credentials() => return,
+            Step::LogIn if login_allowed => {
+                (self.log_in().await, "login failed; using the current token until it expires")
+            }
             _ => return,
         };
         if let Err(error) = outcome {
-            let seconds_left = self
-                .lease
-                .as_ref()
-                .and_then(|lease| lease.remaining(Instant::now()))
-                .map(|left| left.as_secs());
-            tracing::warn!(
-                seconds_left,
-                "the token could not be kept alive, and is kept for as long as it lives: {error}"
-            );
+            tracing::warn!(session = %self.state.name, seconds_left = self.seconds_left(), "{failure}: {error}");
         }
     }
 
-    /// A configured token near its end, with no other in its place, is the last: it is said once.
+    /// Whether a configured token is near its end and no other was configured. That is logged once.
     fn is_out_of_credentials(&mut self) -> bool {
-        if !matches!(self.settings.auth, Auth::Token(_)) || self.credential_changed() {
+        if !matches!(self.state.server.auth, Auth::Token(_)) || self.credential_changed() {
             return false;
         }
-        if let Some(lease) = &mut self.lease {
-            let seconds_left = lease.remaining(Instant::now()).map(|left| left.as_secs());
+        let (seconds_left, setting) = (self.seconds_left(), self.state.server.names.token);
+        if let Some(held) = &mut self.held {
             tracing::warn!(
+                session = %self.state.name,
                 seconds_left,
-                "the token expires and cannot be renewed: put a new one into {}",
-                self.settings.named_in.token
+                "the token expires and cannot be renewed: set a valid token in {setting}"
             );
-            lease.last();
+            held.lease.keep_until_expiry();
         }
         true
     }
 
     async fn renew(&mut self) -> Result<(), VaultError> {
-        let Some(lease) = &self.lease else { return Ok(()) };
-        let url = self.transport.url(["auth", "token", "renew-self"]);
-        let answer =
-            self.transport.send(Request::post(url, &serde_json::json!({})).token(&lease.token)).await;
-        let granted = answer.as_ref().ok().and_then(granted);
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let Grant { transport, token, .. } = &*held.grant;
+        let url = transport.url(["auth", "token", "renew-self"]);
+        let response = transport.send(Request::post(url, &serde_json::json!({})).token(token)).await;
+        let granted = response.as_ref().ok().and_then(granted);
         self.metrics.renewed(if granted.is_some() { Outcome::Success } else { Outcome::Failure });
-        match (answer, granted, &mut self.lease) {
-            (_, Some(granted), Some(lease)) => {
-                lease.renewed(Duration::from_secs(granted.lease_duration), granted.renewable, Instant::now());
+        match (response, granted) {
+            (_, Some(granted)) => {
+                held.lease.renewed(granted.ttl(), granted.renewal(), Instant::now());
                 self.renewals.clear();
-                self.note_expiry();
+                self.record_expiry();
             }
             // Refused, which OpenBao does with 500 at the end of a token's longest life: from now on the rule for leases
-            // that cannot be renewed holds.
-            (Ok(_) | Err(VaultError::Status { status: 500, .. }), None, Some(lease)) => lease.not_renewable(),
-            (Err(error), ..) => {
+            // that cannot be renewed applies.
+            (Ok(_) | Err(VaultError::Status { status: 500, .. }), None) => held.lease.not_renewable(),
+            (Err(error), None) => {
                 self.renewals.failed(error.to_string(), error.retry_after());
                 return Err(error);
             }
-            _ => {}
         }
         Ok(())
     }
 
-    /// One login, unless the last one failed a moment ago. What there was before stays when it fails, and is revoked when
-    /// it is replaced.
+    /// One login, unless the backoff of the last one forbids it. A failure leaves the current token.
     async fn log_in(&mut self) -> Result<(), VaultError> {
-        if let Some((wait, why)) = self.logins.waiting() {
-            return Err(VaultError::LoginWaits { wait, why: why.to_owned() });
-        }
-        let outcome = self.try_to_log_in().await;
+        self.state.backoffs().logins.check()?;
+        let server = &self.state.server;
+        // Before the files are read for the login: a change between the two leads to one more login, not to none.
+        let credential = login::fingerprint(server);
+        let outcome = login::log_in(&self.state, &self.memory, &self.metrics).await;
         self.metrics.logged_in(Outcome::from_result(&outcome));
-        match outcome {
-            Ok(lease) => {
-                tracing::info!(method = self.settings.auth.name(), "logged in to Vault");
-                let before = self.lease.replace(lease.with_haste(backoff::random()));
-                self.logins.clear();
-                self.renewals.clear();
-                self.note_expiry();
-                if let Some(before) = before {
-                    self.revoke(before).await;
-                }
-                Ok(())
-            }
+        let Login { token, lease, transport } = match outcome {
+            Ok(login) => login,
             Err(error) => {
-                self.logins.failed(error.to_string(), error.retry_after());
-                Err(error)
+                self.state.backoffs().logins.failed(error.to_string(), error.retry_after());
+                return Err(error);
             }
-        }
+        };
+        tracing::info!(method = server.auth.name(), session = %self.state.name, "logged in to Vault");
+        self.generation += 1;
+        let grant = Arc::new(Grant { generation: self.generation, token, transport, credential });
+        self.state.grant.store(Some(Arc::clone(&grant)));
+        self.replaced = self.held.replace(Held { lease: lease.with_jitter(backoff::random()), grant });
+        self.state.backoffs().logins.clear();
+        self.renewals.clear();
+        self.record_expiry();
+        Ok(())
     }
 
-    async fn try_to_log_in(&mut self) -> Result<Lease, VaultError> {
-        match &self.settings.auth {
-            Auth::Token(credential) => {
-                token::log_in(&self.transport, credential, self.settings.named_in.token).await
-            }
-            Auth::Kubernetes(settings) => kubernetes::log_in(&self.transport, settings).await,
-            Auth::AppRole(settings) => {
-                approle::log_in(&self.transport, settings, &mut self.memory, &self.metrics).await
-            }
-            Auth::Jwt(settings) => jwt::log_in(&self.transport, &self.settings, settings).await,
-            Auth::Cert(settings) => {
-                let (identity, shown) = cert::identity(settings)?;
-                let transport = Transport::new(&self.settings, Some(identity))
-                    .map_err(|error| VaultError::no_credential("cert", error.to_string()))?;
-                let lease = cert::log_in(&transport, settings).await?;
-                (self.transport, self.shown) = (transport, Some(shown));
-                Ok(lease)
-            }
-        }
-    }
-
-    /// Whether the files hold another certificate than the one that is shown, or another token than the one in use.
     fn credential_changed(&self) -> bool {
-        match (&self.settings.auth, &self.lease) {
-            (Auth::Cert(settings), _) => {
-                cert::identity(settings).is_ok_and(|(_, now)| Some(now) != self.shown)
-            }
-            (Auth::Token(credential), Some(lease)) => {
-                credential.read().is_ok_and(|now| now.expose() != lease.token.expose())
-            }
-            _ => false,
-        }
+        let held = self.held.as_ref();
+        held.is_some_and(|held| login::credential_changed(&self.state.server, held.grant.credential))
     }
 
-    fn note_expiry(&self) {
-        let left = self.lease.as_ref().and_then(|lease| lease.remaining(Instant::now()));
-        self.metrics.token_expires(left.and_then(|left| SystemTime::now().checked_add(left)));
+    fn remaining(&self) -> Option<Duration> {
+        self.held.as_ref()?.lease.remaining(Instant::now())
     }
 
-    /// Ends the session: a token that we logged in for is revoked, a configured one never.
-    pub async fn end(mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.revoke(lease).await;
-        }
+    fn seconds_left(&self) -> Option<u64> {
+        self.remaining().map(|left| left.as_secs())
     }
 
-    async fn revoke(&self, lease: Lease) {
-        let over = lease.remaining(Instant::now()).is_some_and(|left| left.is_zero());
-        if !lease.ours || over {
+    fn record_expiry(&self) {
+        self.metrics.token_expires(self.remaining().and_then(|left| SystemTime::now().checked_add(left)));
+    }
+
+    /// Revokes a token that a login gave. A configured token is never revoked.
+    async fn revoke(&self, Held { lease, grant }: Held) {
+        let is_over = lease.remaining(Instant::now()).is_some_and(|left| left.is_zero());
+        if lease.origin == TokenOrigin::Configured || is_over {
             return;
         }
-        let url = self.transport.url(["auth", "token", "revoke-self"]);
-        let request = Request::post(url, &serde_json::json!({})).token(&lease.token);
-        let revoked = tokio::time::timeout(REVOKE_TIME, self.transport.send_once(&request)).await;
-        if !matches!(revoked, Ok(Ok(answer)) if answer.status.is_success()) {
-            tracing::info!("a token that is no longer used could not be revoked; it expires by itself");
+        let url = grant.transport.url(["auth", "token", "revoke-self"]);
+        let request = Request::post(url, &serde_json::json!({})).token(&grant.token);
+        let revoked = tokio::time::timeout(REVOKE_TIMEOUT, grant.transport.send_once(&request)).await;
+        if !matches!(revoked, Ok(Ok(response)) if response.status.is_success()) {
+            tracing::info!(session = %self.state.name, "an unused token could not be revoked; it expires by itself");
         }
     }
 }
 
-fn granted(answer: &Answer) -> Option<Granted> {
+fn granted(response: &Response) -> Option<Granted> {
     #[derive(serde::Deserialize)]
     struct Renewed {
         auth: Granted,
     }
-    if answer.status.is_success() { answer.json::<Renewed>().map(|renewed| renewed.auth) } else { None }
+    if response.status.is_success() { response.json::<Renewed>().map(|renewed| renewed.auth) } else { None }
 }

@@ -1,7 +1,7 @@
-//! Whom to believe, and whom to say we are: the TLS configuration for `keyring_vault_host`.
+//! TLS: server verification and client certificate.
 //!
-//! rustls with the ring provider, TLS 1.2 and 1.3. There is no way to switch verification off. What is put in front of
-//! rustls' own verifier refuses more, and takes one thing more: a self-signed authority that the settings name, as the
+//! rustls with the ring provider, TLS 1.2 and 1.3. Verification cannot be switched off. Our verifier calls the one of
+//! rustls. It also enforces `lua_ssl_verify_depth`, and it accepts a self-signed authority that the settings name as the
 //! server's own certificate. Reading the settings is in `settings`.
 
 use std::{fmt, sync::Arc};
@@ -18,56 +18,53 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::settings::TrustedCertificates;
+use crate::settings::{Tls, TrustedCertificates};
 
-/// More intermediates than this are not looked at: the choices among them would take too long.
-const MOST_INTERMEDIATES: usize = 10;
+/// With more intermediates than this, no combination of them is tried: there would be too many.
+const MAX_INTERMEDIATES: usize = 10;
 
-/// Our own certificate, with its intermediates, and its key.
+/// The client certificate, with its intermediates, and its key.
 #[derive(Debug)]
-pub struct Identity {
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
+pub(super) struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
 }
 
-/// Why no TLS configuration could be made.
+/// Why TLS could not be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error(
-        "lua_ssl_trusted_certificate: this system has no certificate authorities of its own: install its \
-         ca-certificates, or name the server's authority in place of `system`"
+        "lua_ssl_trusted_certificate: this system has no certificate authorities: install ca-certificates, or name the \
+         server's authority in place of `system`"
     )]
     NoSystemRoots,
-    #[error("lua_ssl_trusted_certificate: a certificate in it cannot vouch for anything: {0}")]
+    #[error("lua_ssl_trusted_certificate: a certificate in it cannot be an authority: {0}")]
     UnusableCertificate(rustls::Error),
     #[error(
-        "lua_ssl_trusted_certificate: it names no certificate and not `system`, so no server could be trusted"
+        "lua_ssl_trusted_certificate: it names neither a certificate nor `system`, so no server would be trusted"
     )]
     NothingTrusted,
-    #[error("keyring_vault_cert_auth_cert and keyring_vault_cert_auth_cert_key do not belong together: {0}")]
+    #[error("the client certificate and its key do not belong together: {0}")]
     Identity(rustls::Error),
-    #[error("TLS cannot be set up: {0}")]
+    #[error("TLS cannot be configured: {0}")]
     Setup(#[from] rustls::Error),
 }
 
 /// # Errors
 /// [`TlsError`], naming the setting.
-pub fn client_config(
-    trusted: &TrustedCertificates,
-    depth: usize,
-    identity: Option<Identity>,
-) -> Result<ClientConfig, TlsError> {
+pub(super) fn client_config(settings: &Tls, identity: Option<Identity>) -> Result<ClientConfig, TlsError> {
+    let Tls { trusted, verify_depth: depth } = settings;
     let provider = Arc::new(ring::default_provider());
     let roots = Arc::new(roots(trusted)?);
     let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .build()
         .map_err(|error| TlsError::Setup(rustls::Error::General(error.to_string())))?;
     let config = with_provider(provider)?
-        .dangerous() // rustls calls every verifier but its own so; this one asks its own
+        .dangerous() // as rustls calls any other verifier; ours calls the one of rustls
         .with_custom_certificate_verifier(Arc::new(AtMostDepth {
             webpki,
             named: trusted.certificates.clone(),
-            depth,
+            depth: *depth,
         }));
     match identity {
         None => Ok(config.with_no_client_auth()),
@@ -75,11 +72,11 @@ pub fn client_config(
     }
 }
 
-/// For a server that is spoken to in the clear: it trusts nobody, should it be asked after all.
+/// For plain HTTP: it trusts no server, should TLS be used after all.
 ///
 /// # Errors
 /// [`TlsError::Setup`].
-pub fn unused() -> Result<ClientConfig, TlsError> {
+pub(super) fn unused() -> Result<ClientConfig, TlsError> {
     let config = with_provider(Arc::new(ring::default_provider()))?;
     Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
@@ -104,18 +101,18 @@ fn roots(trusted: &TrustedCertificates) -> Result<RootCertStore, TlsError> {
     if roots.is_empty() { Err(TlsError::NothingTrusted) } else { Ok(roots) }
 }
 
-/// rustls' verifier, and `lua_ssl_verify_depth`: at most that many intermediates between the server and a root.
+/// rustls' verifier, with `lua_ssl_verify_depth`: at most that many intermediates between the server and a root.
 #[derive(Debug)]
 struct AtMostDepth {
     webpki: Arc<WebPkiServerVerifier>,
-    /// The certificates that the settings name themselves.
+    /// The certificates in the settings.
     named: Vec<CertificateDer<'static>>,
     depth: usize,
 }
 
-/// The chain is good, but for its length.
+/// The chain is valid except for its length.
 #[derive(Debug)]
-pub struct TooDeep(usize);
+struct TooDeep(usize);
 
 impl ServerCertVerifier for AtMostDepth {
     fn verify_server_cert(
@@ -130,19 +127,19 @@ impl ServerCertVerifier for AtMostDepth {
             self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
         };
         let verified = match verify(intermediates) {
-            // What `openssl req -x509` makes is an authority and a server's certificate in one. webpki has checked its
-            // times by then; it is named in the settings itself, so what is left is the name.
+            // `openssl req -x509` makes an authority and a server certificate in one. webpki has checked its times by
+            // then, and the settings name it, so the name is all that is left to check.
             Err(error) if is_ca_as_end_entity(&error) && self.named.contains(end_entity) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 return Ok(ServerCertVerified::assertion());
             }
             other => other?,
         };
-        // rustls does not say which intermediates it used, and servers send more than are needed: look for a choice of
-        // at most `depth` of them that does.
+        // rustls does not report which intermediates it used, and servers send more than necessary: look for a combination
+        // of at most `depth` of them that suffices.
         let enough = intermediates.len() <= self.depth
-            || (intermediates.len() <= MOST_INTERMEDIATES
-                && choices(intermediates, self.depth).iter().any(|choice| verify(choice).is_ok()));
+            || (intermediates.len() <= MAX_INTERMEDIATES
+                && combinations(intermediates, self.depth).any(|some| verify(&some).is_ok()));
         if enough {
             return Ok(verified);
         }
@@ -180,26 +177,20 @@ fn is_ca_as_end_entity(error: &rustls::Error) -> bool {
     matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Every choice of `count` of the items, in their order.
-fn choices<T: Clone>(items: &[T], count: usize) -> Vec<Vec<T>> {
-    match (count, items.split_first()) {
-        (0, _) => vec![Vec::new()],
-        (_, None) => Vec::new(),
-        (_, Some((first, rest))) => {
-            let with = choices(rest, count - 1).into_iter().map(|mut choice| {
-                choice.insert(0, first.clone());
-                choice
-            });
-            with.chain(choices(rest, count)).collect()
-        }
-    }
+/// Every combination of `count` of the items, at most [`MAX_INTERMEDIATES`], in their order.
+fn combinations<T: Clone>(items: &[T], count: usize) -> impl Iterator<Item = Vec<T>> {
+    let chosen = move |mask: &u32| mask.count_ones() as usize == count;
+    (0..1_u32 << items.len()).filter(chosen).map(|mask| {
+        let is_chosen = |at: &(usize, &T)| mask & (1 << at.0) != 0;
+        items.iter().enumerate().filter(is_chosen).map(|(_, item)| item.clone()).collect()
+    })
 }
 
 impl fmt::Display for TooDeep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "its certificate stands below more intermediate authorities than lua_ssl_verify_depth = {} allows; raise it, \
+            "its certificate chain has more intermediate authorities than lua_ssl_verify_depth = {} allows; raise it, \
              or add the lower authority to lua_ssl_trusted_certificate",
             self.0
         )
@@ -208,31 +199,32 @@ impl fmt::Display for TooDeep {
 
 impl std::error::Error for TooDeep {}
 
-/// What to do about a TLS error of the server that `setting` names.
-pub fn cure(error: &rustls::Error, setting: &str) -> String {
+/// What to do about a TLS error of the server that `setting` names, and which may get the certificate in another setting.
+pub(super) fn cure(error: &rustls::Error, setting: &str, certificate_setting: Option<&str>) -> String {
     use CertificateError as Bad;
     use rustls::Error;
     let cure = match error {
         Error::InvalidMessage(_) => {
-            return format!("it does not speak TLS: is {setting} http instead of https?");
+            return format!("the server does not speak TLS: use http instead of https in {setting}");
         }
         Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
-            return "it requires a client certificate: set keyring_vault_cert_auth_cert".into();
+            let cure = certificate_setting.map(|setting| format!(": set {setting}")).unwrap_or_default();
+            return format!("the server requires a client certificate{cure}");
         }
         Error::InvalidCertificate(Bad::Other(other)) if other.0.is::<TooDeep>() => return other.to_string(),
         Error::InvalidCertificate(Bad::Other(other)) if is_ca_as_end_entity(error) => {
             return format!(
-                "it shows an authority's certificate as its own; name that very certificate in \
+                "the server's certificate is an authority's; add that very certificate to \
                  lua_ssl_trusted_certificate, or give the server one that is not an authority's ({other})"
             );
         }
         Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "its certificate was issued by nobody in lua_ssl_trusted_certificate; add that authority there, and let \
-             the server send its intermediate certificates"
+            "no authority in lua_ssl_trusted_certificate issued its certificate; add that authority there, and let the \
+             server send its intermediate certificates"
         }
         Error::InvalidCertificate(Bad::BadSignature) => {
-            "its certificate was not signed by the authority of that name in lua_ssl_trusted_certificate; replace that \
-             authority there by the right one"
+            "the authority of that name in lua_ssl_trusted_certificate did not sign its certificate; replace that \
+             authority there"
         }
         Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
             return format!(
@@ -241,7 +233,7 @@ pub fn cure(error: &rustls::Error, setting: &str) -> String {
         }
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "its certificate has expired",
         Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
-            "its certificate is not valid yet; is this machine's clock right?"
+            "its certificate is not valid yet; check this machine's clock"
         }
         _ => return error.to_string(),
     };
@@ -253,9 +245,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn choices_are_all_there_are() {
-        assert_eq!(choices(&[1, 2, 3], 0), [Vec::<i32>::new()]);
-        assert_eq!(choices(&[1, 2, 3], 2), [vec![1, 2], vec![1, 3], vec![2, 3]]);
-        assert_eq!(choices(&[1], 2), [] as [Vec<i32>; 0]);
+    fn combinations_are_complete_and_in_order() {
+        let all = |items: &[i32], count| combinations(items, count).collect::<Vec<_>>();
+        assert_eq!(all(&[1, 2, 3], 0), [Vec::<i32>::new()]);
+        assert_eq!(all(&[1, 2, 3], 2), [[1, 2], [1, 3], [2, 3]]);
+        assert_eq!(all(&[1], 2), [] as [Vec<i32>; 0]);
     }
 }

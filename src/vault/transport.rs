@@ -1,15 +1,18 @@
-//! One request, one answer: bounded in time and size, never redirected, never through a proxy of the environment.
+//! One request, one response: bounded in time and size, never redirected, never through a proxy of the environment.
 //!
-//! What a status means to one caller is for that caller to say; here is what it means to all: a redirect, a sealed
-//! server, a server in trouble. [`request`] says what is sent, `words` what may be said of the outcome.
+//! Here is what a status means to every caller: a redirect, a sealed server, a failing server. The rest is up to the
+//! caller. `request` holds what is sent, `error_text` what may be quoted of the outcome.
 
-pub mod request;
-mod words;
+mod error_text;
+mod request;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
-    Response, StatusCode,
+    StatusCode,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use serde::Deserialize;
@@ -17,24 +20,20 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    VaultError,
+    error::{MAX_BODY, REQUEST_TIMEOUT, VaultError},
     tls::{self, Identity, TlsError},
 };
 use crate::{secret::Secret, settings};
-pub use request::Request;
-use words::{causes, message, repeats, source_of};
+use error_text::{causes, message, repeats, source_of};
+pub(crate) use request::Request;
 
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The most that is read of one answer. A secret of 1000 records is about 100 KiB.
-pub const MAX_BODY: usize = 4 << 20;
+/// A standby that has not caught up yet answers 412: that many attempts, and the time between them.
+const REPLICATION_ATTEMPTS: u32 = 4;
+const REPLICATION_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A standby that has not caught up yet answers 412; it is asked this many times in all, this far apart.
-const REPLICATION_TRIES: u32 = 4;
-const REPLICATION_PAUSE: Duration = Duration::from_millis(250);
-
-/// What a server in Go answers, in the clear, to plain HTTP on its TLS port.
+/// The plaintext response of a Go server to plain HTTP on its TLS port.
 const HTTP_TO_HTTPS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
 /// The HTTP client, the server and the namespace. Cheap to clone.
@@ -44,34 +43,35 @@ pub struct Transport {
     host: Url,
     namespace: Option<HeaderValue>,
     /// The setting that names the server.
-    setting: &'static str,
+    setting: Arc<str>,
+    /// The setting of the client certificate, if the server can be given one.
+    certificate_setting: Option<Arc<str>>,
 }
 
-/// Why the HTTP client could not be set up.
+/// Why the HTTP client could not be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("the HTTP client cannot be configured: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// An answer that its caller can make something of: a success, or 400, 401, 403, 404. No `Debug`: its body may hold
-/// secrets.
-pub struct Answer {
-    pub status: StatusCode,
-    pub body: Zeroizing<Vec<u8>>,
-    /// The path that was asked for.
-    pub path: String,
-    /// The server's own words about a failure, as `: …`, where they can be quoted.
-    pub said: String,
+/// A response that its caller interprets: a success, or 400, 401, 403, 404. No `Debug`: its body may hold secrets.
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Zeroizing<Vec<u8>>,
+    /// The path that was requested.
+    pub(crate) path: String,
+    /// The server's error message, as `: …`, where it can be quoted.
+    pub(crate) message: String,
     /// The server's clock, by its `Date`.
-    pub date: Option<SystemTime>,
+    pub(crate) date: Option<SystemTime>,
 }
 
-impl Answer {
+impl Response {
     /// The JSON of the body.
-    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+    pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
     }
 }
@@ -79,43 +79,45 @@ impl Answer {
 impl Transport {
     /// # Errors
     /// [`TransportError`] when the settings' certificates cannot be used. No request is sent yet.
-    pub fn new(settings: &settings::Vault, identity: Option<Identity>) -> Result<Self, TransportError> {
-        let tls = match settings.host.scheme() {
-            "https" => tls::client_config(&settings.trusted, settings.verify_depth, identity)?,
-            _ => tls::unused()?,
-        };
+    pub(super) fn new(
+        settings: &settings::Server,
+        identity: Option<Identity>,
+    ) -> Result<Self, TransportError> {
         let namespace = settings.namespace.as_deref().and_then(|name| HeaderValue::from_str(name).ok());
         Ok(Self {
-            http: client(tls)?,
+            http: client(&settings.host, &settings.tls, identity)?,
             host: settings.host.clone(),
             namespace,
-            setting: settings.named_in.host,
+            setting: settings.names.host.into(),
+            certificate_setting: Some(settings.names.setting("cert_auth_cert").into()),
         })
     }
 
-    /// The same way of asking, for a server that is not Vault: its own URLs, the same trust, no namespace.
+    /// For a server that is not Vault, which `setting` names: the same trust, no namespace.
     ///
     /// # Errors
     /// As [`Transport::new`].
-    pub fn elsewhere(
+    pub(super) fn for_other_server(
         url: &Url,
-        trusted: &settings::Vault,
-        setting: &'static str,
+        tls: &settings::Tls,
+        setting: &str,
     ) -> Result<Self, TransportError> {
-        let tls = match url.scheme() {
-            "https" => tls::client_config(&trusted.trusted, trusted.verify_depth, None)?,
-            _ => tls::unused()?,
-        };
-        Ok(Self { http: client(tls)?, host: url.clone(), namespace: None, setting })
+        Ok(Self {
+            http: client(url, tls, None)?,
+            host: url.clone(),
+            namespace: None,
+            setting: setting.into(),
+            certificate_setting: None,
+        })
     }
 
-    /// The same server outside any namespace, where questions about the server itself are answered.
-    pub fn without_namespace(&self) -> Self {
+    /// The same server outside any namespace, where requests about the server itself belong.
+    pub(crate) fn without_namespace(&self) -> Self {
         Self { namespace: None, ..self.clone() }
     }
 
     /// `/v1/<segments>`, each segment percent-encoded.
-    pub fn url<'a>(&self, segments: impl IntoIterator<Item = &'a str>) -> Url {
+    pub(crate) fn url(&self, segments: impl IntoIterator<Item = impl AsRef<str>>) -> Url {
         let mut url = self.host.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().push("v1").extend(segments);
@@ -123,19 +125,19 @@ impl Transport {
         url
     }
 
-    /// The server, for people.
-    pub fn host(&self) -> String {
+    /// The server, for messages.
+    pub(crate) fn host(&self) -> String {
         self.host.origin().ascii_serialization()
     }
 
-    /// Sends a request. One that a standby could not answer yet (412) is tried again for a moment.
+    /// Sends a request. One that a standby cannot answer yet (412) is retried for a moment.
     ///
     /// # Errors
-    /// [`VaultError`] for whatever gives no [`Answer`].
-    pub async fn send(&self, request: Request<'_>) -> Result<Answer, VaultError> {
-        for _ in 1..REPLICATION_TRIES {
+    /// [`VaultError`] for anything that gives no [`Response`].
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Response, VaultError> {
+        for _ in 1..REPLICATION_ATTEMPTS {
             match self.send_once(&request).await {
-                Err(VaultError::Status { status: 412, .. }) => tokio::time::sleep(REPLICATION_PAUSE).await,
+                Err(VaultError::Status { status: 412, .. }) => tokio::time::sleep(REPLICATION_INTERVAL).await,
                 other => return other,
             }
         }
@@ -146,7 +148,7 @@ impl Transport {
     ///
     /// # Errors
     /// As [`Transport::send`].
-    pub async fn send_once(&self, request: &Request<'_>) -> Result<Answer, VaultError> {
+    pub(crate) async fn send_once(&self, request: &Request<'_>) -> Result<Response, VaultError> {
         let path = request.url.path().to_owned();
         let mut builder = self.http.request(request.method.clone(), request.url.clone());
         if let Some(token) = request.token {
@@ -161,37 +163,41 @@ impl Transport {
         }
         if let Some(body) = &request.body {
             let kind = if request.form { "application/x-www-form-urlencoded" } else { "application/json" };
-            // Wiped once it was sent, like the buffer that it is a copy of.
+            // Wiped after it was sent, like the buffer that it is a copy of.
             let body = reqwest::Body::from(hyper::body::Bytes::from_owner(body.clone()));
             builder = builder.header(header::CONTENT_TYPE, kind).body(body);
         }
         let response = builder.send().await.map_err(|error| self.failure(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read_body(response, &path).await?;
-        let said = if status.is_success() {
+        let message = if status.is_success() {
             String::new()
         } else {
             message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
         };
         if status == StatusCode::BAD_REQUEST && body.starts_with(HTTP_TO_HTTPS) {
-            let cause = format!("it speaks TLS: write https in {}", self.setting);
+            let cause = format!("the server speaks TLS: use https in {}", self.setting);
             return Err(VaultError::Untrusted { host: self.host(), cause });
         }
         match status.as_u16() {
             200..=299 | 400 | 401 | 403 | 404 => {
                 let date = text(&headers, header::DATE).and_then(|date| httpdate(&date));
-                Ok(Answer { status, body, path, said, date })
+                Ok(Response { status, body, path, message, date })
             }
-            _ => Err(self.refusal(status, path, said, &headers, &request.secrets)),
+            _ => Err(self.refusal(status, path, message, &headers, &request.secrets)),
         }
     }
 
-    async fn read_body(&self, mut response: Response, path: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    async fn read_body(
+        &self,
+        mut response: reqwest::Response,
+        path: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         if announced > MAX_BODY {
             return Err(VaultError::TooLarge { path: path.to_owned() });
         }
-        // Room for the whole at once: a buffer that grows leaves copies behind.
+        // Large enough from the start: a buffer that grows leaves copies behind.
         let mut body = Zeroizing::new(Vec::with_capacity(announced.max(16 << 10)));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -214,8 +220,8 @@ impl Transport {
         match status {
             300..=399 => {
                 let to = text(headers, header::LOCATION).filter(|to| !repeats(to, secrets));
-                let to = to.unwrap_or_else(|| "a place that is not shown".to_owned());
-                VaultError::Redirect { host, status, to, setting: self.setting }
+                let to = to.unwrap_or_else(|| "a location that is not shown".to_owned());
+                VaultError::Redirect { host, status, to, setting: self.setting.as_ref().into() }
             }
             501 => VaultError::Sealed { host, retry_after },
             503 if message.to_lowercase().contains("sealed") => VaultError::Sealed { host, retry_after },
@@ -229,15 +235,26 @@ impl Transport {
             return VaultError::Timeout { host };
         }
         match source_of::<rustls::Error>(error) {
-            Some(tls) => VaultError::Untrusted { host, cause: tls::cure(tls, self.setting) },
+            Some(error) => {
+                let cause = tls::cure(error, &self.setting, self.certificate_setting.as_deref());
+                VaultError::Untrusted { host, cause }
+            }
             None => VaultError::Unreachable { host, cause: causes(error) },
         }
     }
 }
 
-fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+fn client(
+    url: &Url,
+    trusted: &settings::Tls,
+    identity: Option<Identity>,
+) -> Result<reqwest::Client, TransportError> {
+    let tls = match url.scheme() {
+        "https" => tls::client_config(trusted, identity)?,
+        _ => tls::unused()?,
+    };
     let vault_request = (HeaderName::from_static("x-vault-request"), HeaderValue::from_static("true"));
-    reqwest::Client::builder()
+    let client = reqwest::Client::builder()
         .user_agent(concat!("keyringd/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -247,7 +264,8 @@ fn client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> 
         .timeout(REQUEST_TIMEOUT)
         .tls_backend_preconfigured(tls)
         .default_headers(HeaderMap::from_iter([vault_request]))
-        .build()
+        .build()?;
+    Ok(client)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

@@ -24,14 +24,14 @@ fn doctor(server: &OpenBao, more: &[(&str, &str)]) -> Output {
     run(&["doctor"], &variables, b"")
 }
 
-/// What it says when something is wrong.
+/// The output when a step fails.
 fn complaint(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[test]
-fn all_is_well_and_the_policy_it_ends_with_is_enough_to_run() {
+fn every_step_succeeds_and_the_printed_policy_suffices() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put_record("second", KEY);
@@ -44,8 +44,8 @@ fn all_is_well_and_the_policy_it_ends_with_is_enough_to_run() {
         "ok    policy    secret/metadata/keyring: root",
         "ok    record    version 1: first",
         "ok    keyring   2 held, second is active",
-        "ok    versions  8 more fit into the 10 that Vault keeps",
-        "is free, and will be made with mode 0660",
+        "ok    versions  Vault keeps 10: room for 8 more",
+        "is free; keyringd will create it with mode 0660",
     ] {
         assert!(said.contains(line), "{line}\nin\n{said}");
     }
@@ -65,7 +65,7 @@ fn all_is_well_and_the_policy_it_ends_with_is_enough_to_run() {
 }
 
 #[test]
-fn each_broken_link_is_found_where_it_is() {
+fn each_fault_fails_its_own_step() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let denied = server.token_for(&json!({ "policies": ["default"] }));
@@ -95,7 +95,7 @@ fn each_broken_link_is_found_where_it_is() {
         (
             "KONG_KEYRING_SOCKET_PATH",
             "/no/such/folder/s",
-            "FAIL  socket    the folder of /no/such/folder/s does not exist",
+            "FAIL  socket    keyring_socket_path: the folder /no/such/folder does not exist",
         ),
     ] {
         let said = complaint(&doctor(&server, &[(setting, value)]));
@@ -110,7 +110,7 @@ fn each_broken_link_is_found_where_it_is() {
 }
 
 #[test]
-fn a_record_that_is_left_out_is_a_warning() {
+fn a_rejected_record_is_a_warning() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put(&json!({ "id": "no key" }));
@@ -120,7 +120,7 @@ fn a_record_that_is_left_out_is_a_warning() {
 }
 
 #[test]
-fn a_wrapped_secret_id_is_looked_at_and_not_opened() {
+fn a_wrapped_secret_id_is_checked_and_not_unwrapped() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.enable("approle");
@@ -138,14 +138,14 @@ fn a_wrapped_secret_id_is_looked_at_and_not_opened() {
         ("KONG_KEYRING_VAULT_APPROLE_RESPONSE_WRAPPING", "on"),
     ];
     for _ in 0..2 {
-        assert!(success(&doctor(&server, &settings)).contains("is good and was not opened"));
+        assert!(success(&doctor(&server, &settings)).contains("is valid; it was not unwrapped"));
     }
     let daemon = Daemon::start(&server, &settings);
     assert_eq!(daemon.active(), "first");
 }
 
 #[test]
-fn a_token_that_it_logged_in_for_is_revoked() {
+fn a_token_from_a_login_is_revoked() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.enable("approle");
@@ -163,7 +163,7 @@ fn a_token_that_it_logged_in_for_is_revoked() {
 }
 
 #[test]
-fn it_finds_its_way_in_a_namespace() {
+fn it_works_in_a_namespace() {
     let server = OpenBao::durable();
     server.api("POST", "sys/namespaces/team", &json!({}));
     server.api("POST", "team/sys/mounts/secret", &json!({ "type": "kv", "options": { "version": "2" } }));
@@ -189,7 +189,7 @@ fn a_clock_that_differs_is_a_warning() {
 }
 
 #[test]
-fn a_history_near_its_end_is_a_warning() {
+fn low_headroom_is_a_warning() {
     let server = OpenBao::dev();
     for n in 1..=9 {
         server.put_record(&format!("v{n}"), &format!("{n}{KEY}"));

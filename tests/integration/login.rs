@@ -1,4 +1,4 @@
-//! Every way into Vault, against a real OpenBao with that auth method switched on, from a kong.conf alone; and staying in.
+//! Every auth method, against a real OpenBao with that method enabled, from a kong.conf alone: login, renewal, re-login.
 
 use std::{
     fs,
@@ -52,8 +52,8 @@ fn follows(server: &OpenBao, daemon: &Daemon, id: &str) {
     });
 }
 
-/// The story of every method: tokens expire, OpenBao is restarted, sealed and unsealed, and nobody touches the daemon.
-fn lives_through_it_all(server: &mut OpenBao, daemon: &mut Daemon) {
+/// For every method: tokens expire, OpenBao is restarted, sealed and unsealed, and the daemon recovers by itself.
+fn survives_faults(server: &mut OpenBao, daemon: &mut Daemon) {
     daemon.wait_until_ready();
     wait_for("two further logins", || {
         works(daemon);
@@ -130,7 +130,7 @@ fn kubernetes() {
     let renewed = issuer.sign(&claims);
     fs::write(&path, format!("{renewed}\n")).unwrap();
     *jwts.lock().unwrap() = vec![renewed];
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
 }
 
 fn with_approle(server: &OpenBao) -> String {
@@ -179,11 +179,11 @@ fn approle_with_a_secret_id_inline_or_in_a_file() {
         &server.address(),
         &format!("{lines}keyring_vault_approle_secret_id_file = {path}"),
     );
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
 }
 
 #[test]
-fn approle_with_a_wrapped_secret_id_is_opened_once_and_remembered() {
+fn a_wrapped_secret_id_is_unwrapped_once_and_remembered() {
     let mut server = OpenBao::durable();
     let role_id = with_approle(&server);
     let folder = tempfile::tempdir().unwrap();
@@ -192,12 +192,12 @@ fn approle_with_a_wrapped_secret_id_is_opened_once_and_remembered() {
     let mut daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
     assert_eq!(daemon.metric("keyringd_unwraps_total{outcome=\"success\"}"), 1);
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
     assert!(!daemon.log().contains("security_event"), "{}", daemon.log());
 }
 
 #[test]
-fn a_wrapped_secret_id_goes_on_from_memory_when_its_file_is_gone_or_holds_a_bad_one() {
+fn an_unwrapped_secret_id_is_used_when_its_file_is_gone_or_invalid() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     let folder = tempfile::tempdir().unwrap();
@@ -220,7 +220,7 @@ fn a_wrapped_secret_id_goes_on_from_memory_when_its_file_is_gone_or_holds_a_bad_
 }
 
 #[test]
-fn a_wrapped_secret_id_whose_opening_gets_no_answer_is_not_sent_again() {
+fn a_wrapping_token_whose_unwrapping_gets_no_response_is_not_sent_again() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     let folder = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn a_wrapped_secret_id_whose_opening_gets_no_answer_is_not_sent_again() {
 }
 
 #[test]
-fn a_wrapped_secret_id_that_somebody_opened_or_put_there_raises_an_alarm_and_is_not_tried_again() {
+fn a_stolen_or_planted_wrapping_token_raises_an_alarm_and_is_not_retried() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     let opened = wrapped(&server, "auth/approle/role/app/secret-id");
@@ -246,7 +246,7 @@ fn a_wrapped_secret_id_that_somebody_opened_or_put_there_raises_an_alarm_and_is_
     let planted = wrapped(&server, "sys/wrapping/wrap");
     let folder = tempfile::tempdir().unwrap();
     for (token, why) in
-        [(opened, "does not know it any more"), (planted, "was not made by the role's secret-id endpoint")]
+        [(opened, "does not know it any more"), (planted, "the role's secret-id endpoint did not create it")]
     {
         let proxy = Proxy::before(&server.address());
         let path = file(&folder, "wrapped", &token);
@@ -286,7 +286,7 @@ fn cert_over_tls_with_a_private_authority_and_a_certificate_that_is_renewed() {
         served.certificate.display()
     );
     let mut daemon = Daemon::from_conf(&format!("https://127.0.0.1:{port}"), &lines);
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
 
     // With tokens that live long, only a changed certificate leads to a new login.
     server.api(
@@ -315,7 +315,7 @@ fn cert_over_tls_with_a_private_authority_and_a_certificate_that_is_renewed() {
     copy(&stranger.certificate, "client.pem");
     copy(&stranger.key, "client.key");
     wait_for("the refusal", || {
-        daemon.log().contains("gives no login, the session before goes on").then_some(())
+        daemon.log().contains("login with the changed credential failed").then_some(())
     });
     let renewals = || daemon.metric("keyringd_token_renewals_total{outcome=\"success\"}");
     let before = renewals();
@@ -394,7 +394,7 @@ fn oauth2_by_the_client_credentials_grant() {
     for (fault, says) in [
         (
             Fault::Answer(302, "location: http://elsewhere/\r\n".to_owned(), String::new()),
-            "name that server in keyring_vault_oauth2_token_endpoint",
+            "set keyring_vault_oauth2_token_endpoint to that server",
         ),
         (Fault::Answer(503, String::new(), String::new()), "keyring_vault_oauth2_token_endpoint: http"),
         (
@@ -416,7 +416,7 @@ fn oauth2_by_the_client_credentials_grant() {
     }
     endpoint.reset();
     let mut daemon = Daemon::from_conf(&server.address(), &lines("s3cret&="));
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
 }
 
 #[test]
@@ -429,7 +429,7 @@ fn jwt_from_a_file() {
         "keyring_vault_auth_method = jwt\nkeyring_vault_jwt_role = app\nkeyring_vault_jwt_file = {path}"
     );
     let mut daemon = Daemon::from_conf(&server.address(), &lines);
-    lives_through_it_all(&mut server, &mut daemon);
+    survives_faults(&mut server, &mut daemon);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn a_configured_token_is_looked_up_renewed_and_never_revoked() {
 }
 
 #[test]
-fn an_expired_token_is_named_and_a_new_one_in_its_file_is_taken_up() {
+fn an_expired_token_is_reported_and_a_new_one_in_its_file_is_used() {
     let server = OpenBao::durable();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
@@ -474,14 +474,14 @@ fn an_expired_token_is_named_and_a_new_one_in_its_file_is_taken_up() {
     let daemon = Daemon::start(&server, &variables);
     wait_for("the end of the token to be noticed", || {
         works(&daemon);
-        daemon.log().contains("put a good one into keyring_vault_token").then_some(())
+        daemon.log().contains("set a valid token in keyring_vault_token").then_some(())
     });
     fs::write(&path, server.token_for(&json!({ "policies": ["keyring"] }))).unwrap();
     follows(&server, &daemon, "after-a-new-token");
 }
 
 #[test]
-fn a_token_that_we_obtained_is_revoked_at_shutdown() {
+fn a_token_from_a_login_is_revoked_at_shutdown() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     server.api(
@@ -503,7 +503,7 @@ fn a_token_that_we_obtained_is_revoked_at_shutdown() {
 }
 
 #[test]
-fn a_login_under_way_at_the_stop_leaves_no_token_behind() {
+fn a_login_in_progress_at_the_stop_leaves_no_token_behind() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     let role = json!({ "token_policies": ["keyring"], "token_ttl": "1h", "token_max_ttl": "2h" });
@@ -526,7 +526,7 @@ fn a_login_under_way_at_the_stop_leaves_no_token_behind() {
 }
 
 #[test]
-fn a_token_that_is_replaced_is_revoked() {
+fn a_replaced_token_is_revoked() {
     let server = OpenBao::durable();
     let role_id = with_approle(&server);
     // Not renewable: each is replaced at nine tenths of its life, and would be left behind for the last tenth.

@@ -1,11 +1,11 @@
-//! Vault away, sealed, back again: applications go on working, and the daemon needs no hand.
+//! Vault unreachable, sealed, back again: applications keep working, and the daemon recovers by itself.
 
 use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 #[test]
-fn with_vault_killed_encrypt_and_decrypt_go_on_and_with_vault_back_sync_goes_on_by_itself() {
+fn encrypt_and_decrypt_work_without_vault_and_sync_resumes_with_it() {
     let mut server = OpenBao::durable();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
@@ -51,7 +51,7 @@ fn started_before_vault_the_daemon_becomes_ready_on_its_own() {
 }
 
 #[test]
-fn a_sealed_vault_is_told_apart_and_the_keys_held_go_on_serving() {
+fn a_sealed_vault_is_reported_and_the_keys_held_stay_in_use() {
     let server = OpenBao::durable();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -63,7 +63,7 @@ fn a_sealed_vault_is_told_apart_and_the_keys_held_go_on_serving() {
 }
 
 #[test]
-fn a_cluster_that_loses_its_leader_keeps_the_keyring_serving_and_syncs_again_under_the_next() {
+fn the_keyring_serves_through_a_change_of_leader() {
     let mut leader = OpenBao::durable();
     leader.put_record("first", KEY);
     let named = OpenBao::joining(&leader);
@@ -84,7 +84,7 @@ fn a_cluster_that_loses_its_leader_keeps_the_keyring_serving_and_syncs_again_und
 }
 
 #[test]
-fn with_a_limit_on_staleness_it_is_not_ready_after_it_and_serves_all_the_same() {
+fn after_max_stale_the_daemon_is_not_ready_and_still_serves() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let proxy = Proxy::before(&server.address());

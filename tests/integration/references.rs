@@ -152,7 +152,7 @@ fn kongs_vault_entity_with_a_certificate_and_kv_v1() {
     stands_for(&daemon, "{vault://hashicorp-vault/headers/request/header}", "x-kong:test");
     let versioned = asked(&daemon, "{vault://hcv/headers/request/header#1}");
     assert_eq!(versioned.status, 400);
-    assert!(versioned.text().contains("an engine of version 1 does not keep"), "{versioned:?}");
+    assert!(versioned.text().contains("the engine is of version 1"), "{versioned:?}");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn kongs_vault_entity_with_oauth2() {
 }
 
 #[test]
-fn another_way_in_than_the_keyrings_is_logged_in_by_the_same_code() {
+fn an_engine_with_its_own_auth_method_renews_and_logs_in_again() {
     let server = OpenBao::dev();
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "by approle" } }));
     allow_reading(&server, "a", "secret/data/a");
@@ -235,7 +235,7 @@ fn another_way_in_than_the_keyrings_is_logged_in_by_the_same_code() {
         assert_eq!(asked(&daemon, "{vault://hcv/a/b}").status, 200);
         (logins() >= 3).then_some(())
     });
-    assert!(!daemon.log().contains("cannot be read anew"), "{}", daemon.log());
+    assert!(!daemon.log().contains("refresh of a referenced secret failed"), "{}", daemon.log());
 }
 
 #[test]
@@ -271,12 +271,12 @@ fn apisixs_tls_pair_by_kv_v1_and_v2() {
     for reference in ["$env://APISIX_TOKEN", "{vault://env/apisix-token}"] {
         let answer = asked(&daemon, reference);
         assert_eq!(answer.status, 400);
-        assert!(answer.text().contains("is for the daemon itself"), "{answer:?}");
+        assert!(answer.text().contains("is reserved for the daemon"), "{answer:?}");
     }
 }
 
 #[test]
-fn without_settings_of_its_own_the_keyrings_session_serves() {
+fn an_engine_without_its_own_settings_uses_the_keyrings_session() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.api("POST", "secret/data/customer/acme", &json!({ "data": { "name": "ACME Inc." } }));
@@ -294,7 +294,7 @@ fn without_settings_of_its_own_the_keyrings_session_serves() {
 }
 
 #[test]
-fn each_error_is_told_apart_by_the_socket_and_the_command() {
+fn the_socket_and_the_command_report_each_error() {
     let server = OpenBao::dev();
     server.api("POST", "secret/data/a", &json!({ "data": { "n": 1, "o": { "planted": 1 }, "t": "text" } }));
     let daemon = resolving(&server, &[("PLAIN", "a variable"), ("OBJECT", r#"{"field": "in it"}"#)]);
@@ -302,19 +302,19 @@ fn each_error_is_told_apart_by_the_socket_and_the_command() {
         ("planted", 400, "the text is not a well-formed reference: it does not begin with {vault://"),
         ("{vault://hcv}", 400, "it names no path"),
         ("{vault://hcv/a/t#one}", 400, "after # it has no version"),
-        ("{vault://other/a/t}", 400, "names the backend or prefix other, which is none here"),
+        ("{vault://other/a/t}", 400, "names the unknown backend or prefix other"),
         ("$secret://vault/7/a/t", 400, "names the ID 7, which keyring_secret_objects does not have"),
         ("$secret://aws/7/a/t", 400, "another secret manager than vault"),
-        ("{vault://hcv/a/../b/t}", 400, "leads nowhere in Vault"),
-        ("{vault://hcv/nowhere/t}", 404, "{vault://hcv/nowhere/t} names no secret that is there"),
-        ("{vault://hcv/a/t#9}", 404, "names no secret that is there"),
+        ("{vault://hcv/a/../b/t}", 400, "is not a path in Vault"),
+        ("{vault://hcv/nowhere/t}", 404, "{vault://hcv/nowhere/t} names no existing secret"),
+        ("{vault://hcv/a/t#9}", 404, "names no existing secret"),
         ("{vault://hcv/a/x}", 404, "names a secret that has no field \"x\""),
-        ("{vault://hcv/a/n}", 400, "which is a number: only text"),
-        ("{vault://hcv/a/o}", 400, "which is an object: only text"),
+        ("{vault://hcv/a/n}", 400, "which is a number: a value must be text"),
+        ("{vault://hcv/a/o}", 400, "which is an object: a value must be text"),
         ("{vault://env/not-there}", 404, "the variable NOT_THERE, which is not set"),
         ("{vault://env/object/other}", 404, "whose JSON has no such field"),
-        ("{vault://env/kong-keyring-vault-token}", 400, "is for the daemon itself"),
-        ("$ENV://KONG_KEYRING_VAULT_TOKEN", 400, "is for the daemon itself"),
+        ("{vault://env/kong-keyring-vault-token}", 400, "is reserved for the daemon"),
+        ("$ENV://KONG_KEYRING_VAULT_TOKEN", 400, "is reserved for the daemon"),
     ] {
         let answer = asked(&daemon, reference);
         let text = answer.at("/errors/0");
@@ -365,7 +365,7 @@ fn a_batch_has_a_result_for_each() {
 }
 
 #[test]
-fn nobody_may_resolve_unless_it_is_granted_and_the_audit_names_what_was_asked_for() {
+fn resolving_needs_the_permission_and_the_audit_names_the_reference() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "planted-value" } }));
@@ -396,7 +396,7 @@ fn nobody_may_resolve_unless_it_is_granted_and_the_audit_names_what_was_asked_fo
 }
 
 #[test]
-fn a_rotated_secret_is_seen_within_its_ttl_and_a_deleted_one_is_served_no_longer() {
+fn a_rotated_secret_is_refreshed_within_its_ttl_and_a_deleted_one_is_dropped() {
     let server = OpenBao::dev();
     let put = |value: &str| server.api("POST", "secret/data/a", &json!({ "data": { "b": value } }));
     put("old");
@@ -411,7 +411,7 @@ fn a_rotated_secret_is_seen_within_its_ttl_and_a_deleted_one_is_served_no_longer
 }
 
 #[test]
-fn what_is_asked_for_is_read_anew_before_its_time_is_over_and_by_one() {
+fn a_used_secret_is_refreshed_in_the_background_by_one_read() {
     let server = OpenBao::dev();
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "value" } }));
     let proxy = Proxy::before(&server.address());
@@ -432,7 +432,7 @@ fn what_is_asked_for_is_read_anew_before_its_time_is_over_and_by_one() {
 }
 
 #[test]
-fn an_unreachable_vault_serves_what_there_is_for_resurrect_ttl_and_says_so() {
+fn while_vault_is_unreachable_a_stale_value_is_served_for_resurrect_ttl() {
     let mut server = OpenBao::durable();
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "value" } }));
     let daemon = resolving(&server, &[]);
@@ -449,7 +449,7 @@ fn an_unreachable_vault_serves_what_there_is_for_resurrect_ttl_and_says_so() {
     let answer = asked(&daemon, long);
     assert_eq!(answer.at("/data/value"), "value");
     assert!(answer.at("/data/stale_seconds").parse::<u64>().unwrap() >= 2, "{answer:?}");
-    assert!(daemon.log().contains("serves as it was for its resurrect_ttl"), "{}", daemon.log());
+    assert!(daemon.log().contains("serving the cached value for its resurrect_ttl"), "{}", daemon.log());
     let got = daemon.command(&["vault", "get", long], b"");
     assert_eq!(success(&got), "value\n");
     assert!(String::from_utf8_lossy(&got.stderr).contains("cannot be read anew"));
@@ -464,7 +464,7 @@ fn an_unreachable_vault_serves_what_there_is_for_resurrect_ttl_and_says_so() {
 }
 
 #[test]
-fn that_there_is_nothing_is_remembered_for_neg_ttl() {
+fn an_absence_is_cached_for_neg_ttl() {
     let server = OpenBao::dev();
     let proxy = Proxy::before(&server.address());
     let daemon =
@@ -483,7 +483,7 @@ fn that_there_is_nothing_is_remembered_for_neg_ttl() {
 }
 
 #[test]
-fn a_reload_swaps_the_settings_and_has_everything_read_anew() {
+fn a_reload_applies_the_settings_and_refreshes_every_secret() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     mount(&server, "kong", "1");

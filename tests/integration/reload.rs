@@ -95,7 +95,7 @@ fn the_server_the_token_the_path_the_name_and_the_limits_change_while_it_runs() 
 }
 
 #[test]
-fn a_place_that_gives_no_keys_leaves_those_there_are() {
+fn a_secret_without_keys_leaves_the_current_keyring() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let lines = token(&server);
@@ -111,7 +111,7 @@ fn a_place_that_gives_no_keys_leaves_those_there_are() {
 }
 
 #[test]
-fn what_needs_a_restart_says_so() {
+fn settings_that_need_a_restart_are_reported() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let lines = token(&server);

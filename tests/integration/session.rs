@@ -1,4 +1,4 @@
-//! The session under faults: what is asked, how often, and what is said about it.
+//! The session under faults: which requests are sent, how often, and which errors are reported.
 
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ fn wait_for_the_clock(until: Instant) {
 }
 
 #[test]
-fn an_unknown_key_asked_for_again_and_again_causes_a_sync_every_5_s_at_most() {
+fn an_unknown_key_causes_a_sync_every_5_s_at_most() {
     let server = server();
     let proxy = Proxy::before(&server.address());
     let daemon = through(&server, &proxy, &[]);
@@ -141,7 +141,7 @@ fn latency_and_a_wrong_content_type_do_no_harm() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_ends_after_10_s() {
+fn a_missing_response_times_out_after_10_s() {
     let server = server();
     let proxy = Proxy::only(Fault::Silence);
     let started = Instant::now();
@@ -151,7 +151,7 @@ fn an_answer_that_does_not_come_ends_after_10_s() {
 }
 
 #[test]
-fn a_standby_that_lags_behind_is_asked_again_for_a_moment() {
+fn a_request_to_a_lagging_standby_is_retried_for_a_moment() {
     let server = server();
     let proxy = Proxy::before(&server.address());
     proxy.set("/v1/secret/metadata", Fault::status(412));
@@ -178,7 +178,7 @@ fn retry_after_is_honoured() {
 }
 
 #[test]
-fn a_node_that_stands_by_is_a_state_that_passes() {
+fn a_standby_node_is_a_temporary_failure() {
     let server = server();
     let proxy = Proxy::before(&server.address());
     let daemon = through(&server, &proxy, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
@@ -196,24 +196,24 @@ fn a_node_that_stands_by_is_a_state_that_passes() {
 }
 
 #[test]
-fn a_denied_path_is_told_from_a_bad_token() {
+fn a_denied_path_and_a_bad_token_have_different_errors() {
     let server = server();
     let token = server.token_for(&json!({ "policies": ["default"] }));
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", &token)]);
     let said = wait_for("the denial", || Some(daemon.log()).filter(|log| log.contains("sync failed")));
     assert!(
-        said.contains("Vault denies reading /v1/secret/metadata/keyring, and the token is good"),
+        said.contains("Vault denies reading /v1/secret/metadata/keyring, and the token is valid"),
         "{said}"
     );
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "s.nobodys")]);
     let said = wait_for("the denial", || Some(daemon.log()).filter(|log| log.contains("sync failed")));
     assert!(
-        said.contains("does not know the token, or it has expired: put a good one into keyring_vault_token"),
+        said.contains("does not know the token, or it has expired: set a valid token in keyring_vault_token"),
         "{said}"
     );
 }
 
-/// What the daemon says of its first failed sync.
+/// The error of the daemon's first failed sync.
 fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
     let daemon = Daemon::start_unready(server, more);
     wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
@@ -260,7 +260,7 @@ fn every_refused_login_names_the_cure() {
         )
     };
     let said = approle(&role_id("root"), &secret_id("root"), "approle");
-    assert!(said.contains("take the policy `root` from the role"), "{said}");
+    assert!(said.contains("remove the policy `root` from the role"), "{said}");
     let said = approle(&role_id("app"), "planted-secret-id", "approle");
     assert!(said.contains("the role ID or the secret ID is wrong") && !said.contains("planted"), "{said}");
     let said = approle("nobodys", &secret_id("app"), "approle");
@@ -270,7 +270,10 @@ fn every_refused_login_names_the_cure() {
         "{said}"
     );
     let said = approle(&role_id("app"), &secret_id("app"), "elsewhere");
-    assert!(said.contains("mounted where its …_auth_path says, in keyring_vault_namespace"), "{said}");
+    assert!(
+        said.contains("mounted at keyring_vault_approle_auth_path, in keyring_vault_namespace"),
+        "{said}"
+    );
 
     let issuer = Issuer::new();
     let jwks = issuer.jwks().to_string();
@@ -341,7 +344,7 @@ fn a_refused_client_certificate_names_the_cure() {
 }
 
 #[test]
-fn an_incomplete_chain_and_one_that_is_too_long_are_refused_and_name_the_cure() {
+fn a_refused_certificate_chain_names_the_cure() {
     let root = Authority::new("The root");
     let (upper, lower) = {
         let upper = root.below("The upper one");

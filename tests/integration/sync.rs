@@ -50,7 +50,7 @@ fn sigusr1_syncs() {
 }
 
 #[test]
-fn destroying_takes_a_key_away_and_deleting_the_current_one_makes_the_newest_live_one_active() {
+fn a_destroyed_key_is_removed_and_after_a_deletion_the_newest_live_one_is_active() {
     let server = OpenBao::dev();
     for id in ["a", "b", "c"] {
         server.put_record(id, &format!("{id}{KEY}"));
@@ -77,7 +77,7 @@ fn destroying_takes_a_key_away_and_deleting_the_current_one_makes_the_newest_liv
 }
 
 #[test]
-fn deleting_every_version_keeps_the_keyring_and_says_so() {
+fn deleting_every_version_keeps_the_keyring_and_is_a_warning() {
     let server = OpenBao::dev();
     server.put_record("a", KEY);
     server.put_record("b", &KEY.to_lowercase());
@@ -119,7 +119,7 @@ fn removing_the_secret_altogether_keeps_the_keyring() {
 }
 
 #[test]
-fn a_bad_record_is_left_out_by_itself_and_named_without_its_content() {
+fn a_bad_record_is_rejected_by_itself_and_reported_without_its_content() {
     let server = OpenBao::dev();
     server.put_record("good", KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -140,7 +140,7 @@ fn a_bad_record_is_left_out_by_itself_and_named_without_its_content() {
 }
 
 #[test]
-fn a_pruned_version_stays_and_the_loss_is_warned_of_before() {
+fn a_pruned_version_stays_and_a_warning_comes_before() {
     let server = OpenBao::dev();
     server.put_record("v1", KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -227,7 +227,7 @@ fn a_decrypt_under_a_key_that_another_daemon_has_already_waits_for_one_sync() {
 }
 
 #[test]
-fn a_flood_of_unknown_keys_on_a_silent_vault_keeps_no_operator_waiting() {
+fn a_flood_of_unknown_keys_on_a_silent_vault_delays_no_operator() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let proxy = Proxy::before(&server.address());
@@ -250,7 +250,7 @@ fn a_flood_of_unknown_keys_on_a_silent_vault_keeps_no_operator_waiting() {
 }
 
 #[test]
-fn syncs_that_were_asked_for_and_failed_do_not_put_off_the_next_one() {
+fn requested_syncs_that_fail_do_not_delay_the_next_one() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let proxy = Proxy::before(&server.address());
@@ -270,7 +270,7 @@ fn syncs_that_were_asked_for_and_failed_do_not_put_off_the_next_one() {
 }
 
 #[test]
-fn a_version_that_goes_away_while_it_is_read_is_left_out_by_itself() {
+fn a_version_that_is_removed_during_a_read_is_left_out_by_itself() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put_record("second", KEY);

@@ -1,4 +1,4 @@
-//! Whom the daemon believes, and that nothing else gets a request: TLS, redirects, endless answers.
+//! Which servers the daemon trusts, and that no other gets a request: TLS, redirects, endless responses.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ fn server_with(issued: &Issued) -> (OpenBao, String) {
     (server, format!("https://127.0.0.1:{port}"))
 }
 
-/// What the daemon says when it cannot sync with these settings.
+/// The sync error with these settings.
 fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
     let daemon = Daemon::start_unready(server, more);
     wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
@@ -24,7 +24,7 @@ fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_private_authority_is_believed_as_path_text_or_base64_and_not_unless_it_is_named() {
+fn a_private_authority_is_trusted_as_path_text_or_base64_if_it_is_named() {
     let issued = issued(&["127.0.0.1"], |_| ());
     let (server, host) = server_with(&issued);
     let path = issued.folder().join("authority.pem");
@@ -42,12 +42,12 @@ fn a_private_authority_is_believed_as_path_text_or_base64_and_not_unless_it_is_n
         let other = issued_by(name, &["127.0.0.1"], |_| ());
         let trusted = ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.authority.as_str());
         let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", host.as_str()), trusted]);
-        assert!(said.contains("lua_ssl_trusted_certificate; ") && said.contains(cure), "{said}");
+        assert!(said.contains("lua_ssl_trusted_certificate") && said.contains(cure), "{said}");
     }
 }
 
 #[test]
-fn another_name_and_an_expired_certificate_are_refused_and_say_so() {
+fn a_certificate_for_another_name_and_an_expired_one_are_refused() {
     let elsewhere = issued(&["vault.example.com"], |_| ());
     let (server, host) = server_with(&elsewhere);
     let more = [
@@ -68,31 +68,31 @@ fn another_name_and_an_expired_certificate_are_refused_and_say_so() {
 }
 
 #[test]
-fn http_and_https_mixed_up_say_which_way() {
+fn http_instead_of_https_and_the_reverse_name_the_correction() {
     let issued = issued(&["127.0.0.1"], |_| ());
     let (server, host) = server_with(&issued);
     let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &host.replace("https", "http"))]);
-    assert!(said.contains("speaks TLS: write https in keyring_vault_host"), "{said}");
+    assert!(said.contains("speaks TLS: use https in keyring_vault_host"), "{said}");
     let https = server.address().replace("http", "https");
     let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &https)]);
-    assert!(said.contains("is keyring_vault_host http instead of https?"), "{said}");
+    assert!(said.contains("use http instead of https in keyring_vault_host"), "{said}");
 }
 
 #[test]
-fn a_redirect_is_not_followed_and_the_other_server_sees_no_request() {
+fn a_redirect_is_not_followed() {
     let server = OpenBao::dev();
     for status in [301, 302, 303, 307, 308] {
         let other = Proxy::only(Fault::status(200));
         let to = format!("{}/v1/secret/metadata/keyring", other.address());
         let proxy = Proxy::only(Fault::Answer(status, format!("location: {to}\r\n"), String::new()));
         let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
-        assert!(said.contains(&to) && said.contains("name that server in keyring_vault_host"), "{said}");
+        assert!(said.contains(&to) && said.contains("set keyring_vault_host to that server"), "{said}");
         assert_eq!(other.seen(), [] as [String; 0], "status {status}");
     }
 }
 
 #[test]
-fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
+fn endless_truncated_and_foreign_responses_are_refused() {
     let server = OpenBao::dev();
     let html =
         Fault::Answer(200, "content-type: text/html\r\n".to_owned(), "<html>a portal</html>".to_owned());
@@ -100,7 +100,7 @@ fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
         (Fault::Endless, "is larger than 4 MiB"),
         (Fault::Truncated, "cannot reach http"),
         (Fault::Cut, "cannot reach http"),
-        (html, "is not what Vault's API gives"),
+        (html, "does not match Vault's API"),
     ] {
         let proxy = Proxy::only(fault);
         let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
@@ -109,7 +109,7 @@ fn an_endless_answer_a_cut_one_and_one_that_is_not_vaults_are_refused() {
 }
 
 #[test]
-fn system_stands_for_the_authorities_of_this_machine_and_several_may_be_named() {
+fn system_selects_the_authorities_of_this_machine_and_several_may_be_named() {
     let issued = issued(&["127.0.0.1"], |_| ());
     let (server, host) = server_with(&issued);
     let path = issued.folder().join("system.pem");
@@ -130,7 +130,7 @@ fn system_stands_for_the_authorities_of_this_machine_and_several_may_be_named() 
 }
 
 #[test]
-fn a_certificate_as_openssl_makes_it_vouches_for_itself_when_it_is_named_and_for_no_other_name() {
+fn a_self_signed_authority_is_accepted_as_a_server_certificate_if_it_is_named() {
     let certificate = |name: &str| {
         self_signed_with(&[name], |params| {
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -11,7 +11,7 @@ use super::{Engine, LONGEST, trust};
 use crate::{
     secret::Secret,
     settings::{
-        Auth, KvVersion, NamedIn, SecretPath, Vault,
+        Auth, KvVersion, SecretPath, Server, SettingNames,
         credential::Credential,
         keys,
         reader::Reader,
@@ -87,17 +87,17 @@ fn object(reader: &mut Reader, stored: Stored) -> Result<Engine, String> {
             let namespace =
                 stored.namespace.as_deref().filter(|name| !name.is_empty()).map(value::namespace).transpose();
             let auth = Auth::Token(Credential::Inline(object_token(reader, token)?));
-            let (trusted, verify_depth) = trust(reader).ok_or("cannot be trusted")?;
-            Some(Vault {
+            let tls = trust(reader).ok_or("cannot be trusted")?;
+            Some(Server {
                 host,
-                mount: mount.clone(),
-                path: SecretPath(Vec::new()),
-                kv,
                 namespace: namespace.map_err(field("namespace"))?,
                 auth,
-                trusted,
-                verify_depth,
-                named_in: NamedIn { host: keys::SECRET_OBJECTS.name, token: keys::SECRET_OBJECTS.name },
+                tls,
+                names: SettingNames {
+                    host: keys::SECRET_OBJECTS.name,
+                    token: keys::SECRET_OBJECTS.name,
+                    prefix: keys::SECRET_OBJECTS.name,
+                },
             })
         }
         (None, None) if stored.namespace.is_none() => None,

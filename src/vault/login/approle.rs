@@ -1,21 +1,25 @@
-//! `approle`: a role ID and a secret ID, which may come wrapped in a token that opens once.
+//! `approle`: a role ID and a secret ID, which may be response-wrapped: a token that unwraps to it once.
 //!
-//! <https://openbao.org/api-docs/auth/approle/>: `{"role_id", "secret_id"}`. A wrapped one is looked up first, and its
-//! creation path checked; then it is unwrapped once and never again. Whoever else opened it first knows the secret ID,
-//! so a failure is a security event. What was unwrapped stays in memory, so that later logins work.
+//! <https://openbao.org/api-docs/auth/approle/>: `{"role_id", "secret_id"}`. A wrapping token is looked up first and its
+//! creation path checked; then it is unwrapped once and never again. If another party unwrapped it first, that party knows
+//! the secret ID, so a failure is a security event. The secret ID stays in memory, so that later logins work.
+
+use std::{collections::VecDeque, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex;
 
-use super::Method;
+use super::method::Method;
 use crate::{
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{SecretPath, auth::AppRole},
+    settings::{SecretPath, SettingNames, auth::AppRole},
     vault::{
-        VaultError,
+        error::VaultError,
         lease::Lease,
+        state::{Fingerprint, SessionName},
         transport::{Request, Transport},
     },
 };
@@ -28,22 +32,36 @@ const METHOD: Method = Method {
             "invalid role or secret ID",
             "the role ID or the secret ID is wrong, or the secret ID has expired or was used up",
         ),
-        ("invalid role id", "keyring_vault_approle_role_id names no role of the auth method"),
+        ("invalid role id", "{approle_role_id} names no role of the auth method"),
         ("source address", "the secret ID may not be used from this machine's address"),
     ],
-    otherwise: "check keyring_vault_approle_role_id and the secret ID",
+    otherwise: "check {approle_role_id} and the secret ID",
+    auth_path: "approle_auth_path",
 };
 
-/// What is remembered between logins of a wrapped secret ID.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// SHA-256 of the last wrapping token that was tried, whatever came of it: it is not tried again.
-    tried: Option<[u8; 32]>,
-    /// What the last one that opened held.
-    secret_id: Option<Secret<String>>,
-}
+/// The most wrapping tokens that are remembered: the latest of a few sessions that replaced each other.
+const MAX_REMEMBERED: usize = 4;
 
 const SPENT: &str = "its wrapping token was tried before and gave nothing: issue a new wrapped secret ID";
+
+/// The wrapping tokens that were tried, newest last. A session shares it with the one that replaces it.
+#[derive(Clone, Debug, Default)]
+pub(in crate::vault) struct Memory(Arc<Mutex<VecDeque<Tried>>>);
+
+#[derive(Debug)]
+struct Tried {
+    /// Of the wrapping token, which is not tried again.
+    token: Fingerprint,
+    /// What it unwrapped to.
+    secret_id: Option<Arc<Secret<String>>>,
+}
+
+/// Who raises the alarm when a secret ID may be known to others.
+#[derive(Clone, Copy)]
+pub(super) struct Alarm<'a> {
+    pub(super) session: &'a SessionName,
+    pub(super) metrics: &'a Metrics,
+}
 
 /// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
 #[derive(Serialize)]
@@ -53,12 +71,12 @@ struct Login<'a> {
 }
 
 #[derive(Serialize)]
-struct ToLookUp<'a> {
+struct LookUp<'a> {
     token: &'a str,
 }
 
 #[derive(Deserialize)]
-struct Lookup {
+struct WrappingInfo {
     data: Wrapped,
 }
 
@@ -77,96 +95,103 @@ struct SecretId {
     secret_id: Secret<String>,
 }
 
-pub async fn log_in(
+pub(super) async fn log_in(
     transport: &Transport,
+    names: SettingNames,
     settings: &AppRole,
-    memory: &mut Memory,
-    metrics: &Metrics,
-) -> Result<Lease, VaultError> {
-    let given = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()));
-    if settings.wrapped {
-        let opened = open(transport, &settings.mount, given, memory, metrics).await;
-        let secret_id = match (&memory.secret_id, opened) {
-            (Some(secret_id), _) => secret_id, // the last one that opened is good until its login is refused
-            (None, Err(error)) => return Err(error),
-            (None, Ok(())) => return Err(no_secret_id(SPENT.to_owned())),
-        };
-        return send(transport, settings, secret_id).await;
-    }
-    send(transport, settings, &given?).await
-}
-
-async fn send(
-    transport: &Transport,
-    settings: &AppRole,
-    secret_id: &Secret<String>,
-) -> Result<Lease, VaultError> {
+    memory: &Memory,
+    alarm: Alarm<'_>,
+) -> Result<(Secret<String>, Lease), VaultError> {
+    let secret_id = match settings.secret_id.read() {
+        Ok(secret_id) if !settings.wrapped => Arc::new(secret_id),
+        Ok(token) => unwrap_once(transport, &settings.mount, &token, memory, alarm).await?,
+        Err(error) => {
+            let unwrapped = if settings.wrapped { memory.latest().await } else { None };
+            unwrapped.ok_or_else(|| METHOD.no_credential(error.to_string()))?
+        }
+    };
     let body = Login { role_id: &settings.role_id, secret_id: secret_id.expose() };
-    METHOD.log_in(transport, &settings.mount, &body, Some(secret_id)).await
+    METHOD.log_in(transport, names, &settings.mount, &body, Some(&secret_id)).await
 }
 
-/// Opens the wrapping token that is given, if it is a new one, and remembers what was in it. A file that is gone, or a
-/// token that does not open, leaves what is remembered.
-async fn open(
+impl Memory {
+    /// What the newest wrapping token that could be unwrapped held.
+    async fn latest(&self) -> Option<Arc<Secret<String>>> {
+        latest(&*self.0.lock().await)
+    }
+}
+
+fn latest(tried: &VecDeque<Tried>) -> Option<Arc<Secret<String>>> {
+    tried.iter().rev().find_map(|one| one.secret_id.clone())
+}
+
+/// The secret ID that a wrapping token holds, which is unwrapped unless that was tried before. A token that does not
+/// unwrap leaves the secret ID that there was.
+async fn unwrap_once(
     transport: &Transport,
     mount: &SecretPath,
-    given: Result<Secret<String>, VaultError>,
-    memory: &mut Memory,
-    metrics: &Metrics,
+    token: &Secret<String>,
+    memory: &Memory,
+    alarm: Alarm<'_>,
+) -> Result<Arc<Secret<String>>, VaultError> {
+    let fingerprint: Fingerprint = Sha256::digest(token.expose()).into();
+    // Held to the end: the session that replaces this one must not unwrap the token a second time.
+    let mut tried = memory.0.lock().await;
+    if let Some(known) = tried.iter().find(|one| one.token == fingerprint) {
+        let secret_id = known.secret_id.clone().or_else(|| latest(&tried));
+        return secret_id.ok_or_else(|| METHOD.no_credential(SPENT.to_owned()));
+    }
+    let outcome = match look_up(transport, mount, token, alarm).await {
+        // Nothing can be known about it: it is looked up again at the next login.
+        Err(error) if !matches!(error, VaultError::NoCredential { .. }) => {
+            return latest(&tried).ok_or(error);
+        }
+        Err(error) => Err(error),
+        // From here on it is spent, even if no response comes: it is never sent again.
+        Ok(()) => unwrap(transport, token).await.map_err(|cause| alarm.raise(&cause)),
+    };
+    if tried.len() >= MAX_REMEMBERED {
+        tried.pop_front();
+    }
+    let unwrapped = outcome.map(Arc::new);
+    tried.push_back(Tried { token: fingerprint, secret_id: unwrapped.as_ref().ok().map(Arc::clone) });
+    if unwrapped.is_ok() {
+        alarm.metrics.unwrapped(Outcome::Success);
+    }
+    unwrapped.or_else(|error| latest(&tried).ok_or(error))
+}
+
+/// Checks a wrapped secret ID without unwrapping it.
+pub(super) async fn check_wrapping(
+    transport: &Transport,
+    settings: &AppRole,
+    alarm: Alarm<'_>,
 ) -> Result<(), VaultError> {
-    let token = given?;
-    let hash: [u8; 32] = Sha256::digest(token.expose()).into();
-    if memory.tried == Some(hash) {
-        return Ok(());
-    }
-    match look_up(transport, mount, &token, metrics).await {
-        Err(error @ VaultError::NoCredential { .. }) => {
-            memory.tried = Some(hash);
-            return Err(error);
-        }
-        other => other?,
-    }
-    // From here on it is spent, also if no answer comes: it is never sent again.
-    memory.tried = Some(hash);
-    match unwrap(transport, &token).await {
-        Ok(secret_id) => {
-            metrics.unwrapped(Outcome::Success);
-            memory.secret_id = Some(secret_id);
-            Ok(())
-        }
-        Err(why) => Err(alarm(&why, metrics)),
-    }
+    let token = settings.secret_id.read().map_err(|error| METHOD.no_credential(error.to_string()))?;
+    look_up(transport, &settings.mount, &token, alarm).await
 }
 
-/// Looks at a wrapped secret ID without opening it.
-pub async fn look_at_wrapping(transport: &Transport, settings: &AppRole) -> Result<(), VaultError> {
-    let token = settings.secret_id.read().map_err(|error| no_secret_id(error.to_string()))?;
-    look_up(transport, &settings.mount, &token, &Metrics::default()).await
-}
-
-/// Checks that the token wraps what it should, without opening it.
+/// Checks that the token wraps a secret ID, without unwrapping it.
 async fn look_up(
     transport: &Transport,
     mount: &SecretPath,
     token: &Secret<String>,
-    metrics: &Metrics,
+    alarm: Alarm<'_>,
 ) -> Result<(), VaultError> {
     let url = transport.url(["sys", "wrapping", "lookup"]);
-    let request = Request::post(url, &ToLookUp { token: token.expose() }).holding(token);
-    let answer = transport.send(request).await?;
-    if !answer.status.is_success() {
-        return Err(alarm(&format!("Vault does not know it any more{}", answer.said), metrics));
+    let request = Request::post(url, &LookUp { token: token.expose() }).holding(token);
+    let response = transport.send(request).await?;
+    if !response.status.is_success() {
+        return Err(alarm.raise(&format!("Vault does not know it any more{}", response.message)));
     }
-    let Some(Lookup { data }) = answer.json() else {
-        return Err(VaultError::Malformed { path: answer.path, what: "data.creation_path is missing" });
+    let Some(WrappingInfo { data }) = response.json() else {
+        return Err(VaultError::Malformed { path: response.path, what: "data.creation_path is missing" });
     };
     if is_secret_id_of(mount, &data.creation_path) {
         return Ok(());
     }
-    Err(alarm(
-        "it was not made by the role's secret-id endpoint, so somebody may have put it in the place of ours",
-        metrics,
-    ))
+    Err(alarm
+        .raise("the role's secret-id endpoint did not create it, so it may have been put in place of ours"))
 }
 
 /// Whether a creation path is exactly `auth/<mount>/role/<any>/secret-id`.
@@ -180,26 +205,27 @@ fn is_secret_id_of(mount: &SecretPath, creation_path: &str) -> bool {
 /// `POST sys/wrapping/unwrap` with the wrapping token as the token. Once.
 async fn unwrap(transport: &Transport, token: &Secret<String>) -> Result<Secret<String>, String> {
     let request = Request::post(transport.url(["sys", "wrapping", "unwrap"]), &json!({})).token(token);
-    let answer = transport.send_once(&request).await.map_err(|error| error.to_string())?;
-    if !answer.status.is_success() {
-        return Err(format!("Vault does not open it{}", answer.said));
+    let response = transport.send_once(&request).await.map_err(|error| error.to_string())?;
+    if !response.status.is_success() {
+        return Err(format!("Vault does not unwrap it{}", response.message));
     }
-    let opened: Option<Unwrapped> = answer.json();
-    opened.map(|opened| opened.data.secret_id).ok_or_else(|| "there is no secret_id in it".to_owned())
+    let unwrapped: Option<Unwrapped> = response.json();
+    unwrapped.map(|unwrapped| unwrapped.data.secret_id).ok_or_else(|| "it holds no secret_id".to_owned())
 }
 
-/// Somebody else may know the secret ID.
-fn alarm(why: &str, metrics: &Metrics) -> VaultError {
-    metrics.unwrapped(Outcome::Failure);
-    tracing::error!(
-        security_event = "response-wrapping",
-        "the wrapped secret ID could not be opened: {why}; if nobody of yours opened it, destroy the secret IDs of the role"
-    );
-    no_secret_id(format!("the wrapped secret ID could not be opened: {why}; issue a new one"))
-}
-
-const fn no_secret_id(why: String) -> VaultError {
-    VaultError::no_credential(METHOD.name, why)
+impl Alarm<'_> {
+    /// Another party may know the secret ID.
+    fn raise(&self, cause: &str) -> VaultError {
+        self.metrics.unwrapped(Outcome::Failure);
+        tracing::error!(
+            security_event = "response-wrapping",
+            session = %self.session,
+            "the wrapped secret ID could not be unwrapped: {cause}; unless you unwrapped it yourself, destroy the secret \
+             IDs of the role"
+        );
+        METHOD
+            .no_credential(format!("the wrapped secret ID could not be unwrapped: {cause}; issue a new one"))
+    }
 }
 
 #[cfg(test)]

@@ -1,62 +1,79 @@
-//! `cert`: a TLS client certificate, shown in the handshake; its files are read anew at each login.
+//! `cert`: a TLS client certificate, sent in the handshake. Its files are read at each login.
 //!
 //! <https://openbao.org/api-docs/auth/cert/>: `{"name": role}`.
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::Method;
+use super::method::Method;
 use crate::{
-    settings::{auth::Cert, pem},
-    vault::{VaultError, lease::Lease, tls::Identity, transport::Transport},
+    secret::Secret,
+    settings::{Server, SettingNames, auth::Cert, pem},
+    vault::{
+        error::VaultError,
+        lease::Lease,
+        state::Fingerprint,
+        tls::{Identity, TlsError},
+        transport::{Transport, TransportError},
+    },
 };
+
+const NOT_SENT: &str = "no certificate was sent: {host} must be a TLS listener of Vault's own";
 
 const METHOD: Method = Method {
     name: "cert",
     cures: &[
-        (
-            "client certificate must be supplied",
-            "no certificate was shown: is keyring_vault_host a TLS listener of Vault's own?",
-        ),
-        ("missing client", "no certificate was shown: is keyring_vault_host a TLS listener of Vault's own?"),
-        ("failed to match all constraints", "the certificate does not meet what the role is bound to"),
+        ("client certificate must be supplied", NOT_SENT),
+        ("missing client", NOT_SENT),
+        ("failed to match all constraints", "the certificate does not match what the role is bound to"),
         (
             "invalid certificate or no client certificate supplied",
-            "the role in keyring_vault_cert_auth_role_name does not exist, or trusts another authority than the one that \
-          issued keyring_vault_cert_auth_cert",
+            "the role in {cert_auth_role_name} does not exist, or trusts another authority than the one that issued \
+             {cert_auth_cert}",
         ),
     ],
-    otherwise: "check keyring_vault_cert_auth_role_name, and that the role trusts the authority that issued \
-                keyring_vault_cert_auth_cert",
+    otherwise: "check {cert_auth_role_name}, and that the role trusts the authority that issued {cert_auth_cert}",
+    auth_path: "cert_auth_path",
 };
 
-/// Which certificate and key the files hold, to tell a changed one.
-pub type Fingerprint = [u8; 32];
-
-/// The certificate and its key, as they are now.
-pub fn identity(settings: &Cert) -> Result<(Identity, Fingerprint), VaultError> {
-    let failed =
-        |setting: &str, why: String| VaultError::no_credential(METHOD.name, format!("{setting}: {why}"));
-    let of_certificate = |why| failed("keyring_vault_cert_auth_cert", why);
-    let of_key = |why| failed("keyring_vault_cert_auth_cert_key", why);
-    let certificate = settings.certificate.read().map_err(|error| of_certificate(error.to_string()))?;
-    let key = settings.key.read().map_err(|error| of_key(error.to_string()))?;
-    let mut hash = Sha256::new();
-    for part in [&certificate, &key] {
-        hash.update((part.expose().len() as u64).to_be_bytes());
-        hash.update(part.expose());
-    }
-    let expected = |wanted: String| format!("it holds something else than {wanted}");
-    let chain =
-        pem::certificate_chain(certificate.expose()).map_err(|wanted| of_certificate(expected(wanted)))?;
-    let key = pem::private_key(key.expose()).map_err(|wanted| of_key(expected(wanted)))?;
-    Ok((Identity { chain, key }, hash.finalize().into()))
+/// A transport that sends the certificate, as its files are now.
+pub(super) fn transport(server: &Server, settings: &Cert) -> Result<Transport, VaultError> {
+    let names = ["cert_auth_cert", "cert_auth_cert_key"].map(|setting| server.names.setting(setting));
+    let failed = |name: &String, cause: String| METHOD.no_credential(format!("{name}: {cause}"));
+    let [certificate, key] = &names;
+    let chain = settings.certificate.read().map_err(|error| failed(certificate, error.to_string()))?;
+    let chain = pem::certificate_chain(chain.expose())
+        .map_err(|expected| failed(certificate, format!("expected {expected}")))?;
+    let private = settings.key.read().map_err(|error| failed(key, error.to_string()))?;
+    let private =
+        pem::private_key(private.expose()).map_err(|expected| failed(key, format!("expected {expected}")))?;
+    Transport::new(server, Some(Identity { chain, key: private })).map_err(|error| match error {
+        TransportError::Tls(TlsError::Identity(error)) => {
+            METHOD.no_credential(format!("{certificate} and {key} do not belong together: {error}"))
+        }
+        other => METHOD.no_credential(other.to_string()),
+    })
 }
 
-pub async fn log_in(transport: &Transport, settings: &Cert) -> Result<Lease, VaultError> {
+pub(super) async fn log_in(
+    transport: &Transport,
+    names: SettingNames,
+    settings: &Cert,
+) -> Result<(Secret<String>, Lease), VaultError> {
     let mut body = Map::new();
     if let Some(role) = &settings.role {
         body.insert("name".to_owned(), Value::from(role.as_str()));
     }
-    METHOD.log_in(transport, &settings.mount, &body, None).await
+    METHOD.log_in(transport, names, &settings.mount, &body, None).await
+}
+
+/// Of the certificate and its key, so that a change of either is a change.
+pub(super) fn fingerprint(settings: &Cert) -> Option<Fingerprint> {
+    let mut hash = Sha256::new();
+    for credential in [&settings.certificate, &settings.key] {
+        let text = credential.read().ok()?;
+        hash.update((text.expose().len() as u64).to_be_bytes());
+        hash.update(text.expose());
+    }
+    Some(hash.finalize().into())
 }

@@ -1,4 +1,4 @@
-//! `jwt`, also spelt `oauth2`: a JWT from a file, or granted by a token endpoint to us as a client.
+//! `jwt`, also spelt `oauth2`: a JWT from a file or from a token endpoint.
 //!
 //! <https://openbao.org/api-docs/auth/jwt/>: `{"role", "jwt"}`. The grant is RFC 6749's client credentials (4.4), with
 //! `audience` as the usual extension.
@@ -7,48 +7,46 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
-use super::Method;
+use super::method::{Method, with_names};
 use crate::{
     secret::Secret,
     settings::{
-        self,
+        Server,
         auth::{ClientCredentials, Jwt, JwtSource},
     },
     vault::{
-        VaultError,
+        error::VaultError,
         lease::Lease,
         transport::{Request, Transport},
     },
 };
 
+const EXPIRED: &str =
+    "the JWT has expired: renew it, or correct the clock of this machine, of the issuer or of Vault";
+
+const NOT_YET_VALID: &str = "the JWT is not valid yet: the issuer's clock and Vault's differ";
+
 const METHOD: Method = Method {
     name: "jwt",
     cures: &[
-        ("could not be found", "keyring_vault_jwt_role names a role that the auth method does not have"),
-        ("missing role", "the auth method has no default role: set keyring_vault_jwt_role"),
-        (
-            "token is expired",
-            "the JWT has expired: renew it, or set this machine's clock, the issuer's or Vault's right",
-        ),
-        (
-            "expired",
-            "the JWT has expired: renew it, or set this machine's clock, the issuer's or Vault's right",
-        ),
-        ("not yet valid", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
-        ("issued in the future", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
-        ("not valid yet", "the JWT is not valid yet: the issuer's clock and Vault's differ"),
+        ("could not be found", "{jwt_role} names a role that the auth method does not have"),
+        ("missing role", "the auth method has no default role: set {jwt_role}"),
+        ("token is expired", EXPIRED),
+        ("expired", EXPIRED),
+        ("not yet valid", NOT_YET_VALID),
+        ("issued in the future", NOT_YET_VALID),
+        ("not valid yet", NOT_YET_VALID),
         (
             "audience",
-            "the JWT is for another audience than the role's: have its issuer name the role's, which an endpoint does by \
-          keyring_vault_oauth2_audiences",
+            "the JWT is for another audience than the role's: have its issuer name the role's audience; for a token \
+             endpoint, set {oauth2_audiences}",
         ),
         ("signature", "Vault cannot verify the JWT: its auth method knows another issuer's keys"),
         ("issuer", "the JWT is from another issuer than the auth method's"),
     ],
-    otherwise: "check keyring_vault_jwt_role, and that the JWT meets what that role is bound to",
+    otherwise: "check {jwt_role}, and that the JWT matches what that role is bound to",
+    auth_path: "jwt_auth_path",
 };
-
-const ENDPOINT: &str = "keyring_vault_oauth2_token_endpoint";
 
 #[derive(Deserialize)]
 struct Grant {
@@ -63,51 +61,50 @@ struct Login<'a> {
     jwt: &'a str,
 }
 
-pub async fn log_in(
+pub(super) async fn log_in(
     transport: &Transport,
-    vault: &settings::Vault,
+    server: &Server,
     settings: &Jwt,
-) -> Result<Lease, VaultError> {
+) -> Result<(Secret<String>, Lease), VaultError> {
     let jwt = match &settings.source {
         JwtSource::File(file) => file.read().map_err(|error| {
-            VaultError::no_credential(METHOD.name, format!("keyring_vault_jwt_file: {error}"))
+            METHOD.no_credential(format!("{}: {error}", server.names.setting("jwt_file")))
         })?,
-        JwtSource::Endpoint(client) => granted(vault, client).await?,
+        JwtSource::Endpoint(client) => request_jwt(server, client).await?,
     };
     let body = Login { role: settings.role.as_deref(), jwt: jwt.expose() };
-    METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
+    METHOD.log_in(transport, server.names, &settings.mount, &body, Some(&jwt)).await
 }
 
 /// The access token, which is the JWT.
-async fn granted(vault: &settings::Vault, client: &ClientCredentials) -> Result<Secret<String>, VaultError> {
-    let failed = |why: String| VaultError::no_credential(METHOD.name, why);
+async fn request_jwt(server: &Server, client: &ClientCredentials) -> Result<Secret<String>, VaultError> {
+    let endpoint = server.names.setting("oauth2_token_endpoint");
+    let failed = |cause: String| METHOD.no_credential(cause);
     let secret = client
         .client_secret
         .read()
-        .map_err(|error| failed(format!("keyring_vault_oauth2_client_secret: {error}")))?;
-    let transport =
-        Transport::elsewhere(&client.endpoint, vault, ENDPOINT).map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(format!("{}: {error}", server.names.setting("oauth2_client_secret"))))?;
+    let transport = Transport::for_other_server(&client.endpoint, &server.tls, &endpoint)
+        .map_err(|error| failed(error.to_string()))?;
     let form = form(client, &secret);
     let request = Request::post_form(client.endpoint.clone(), &form).holding(&secret);
-    let answer = transport.send(request).await.map_err(|error| VaultError::NoCredential {
+    let response = transport.send(request).await.map_err(|error| VaultError::NoCredential {
         method: METHOD.name,
         retry_after: error.retry_after(),
-        why: format!("{ENDPOINT}: {error}"),
+        cause: format!("{endpoint}: {error}"),
     })?;
-    if !answer.status.is_success() {
-        let said = answer
-            .json::<Refusal>()
-            .and_then(Refusal::known)
-            .map(|code| format!(": {code}"))
-            .unwrap_or_default();
-        let cure = "check keyring_vault_oauth2_client_id, …_client_secret and …_audiences";
-        return Err(failed(format!("{ENDPOINT} answered {}{said}: {cure}", answer.status.as_u16())));
+    if !response.status.is_success() {
+        let code = response.json::<Refusal>().and_then(Refusal::known);
+        let code = code.map(|code| format!(": {code}")).unwrap_or_default();
+        let cure = "check {oauth2_client_id}, {oauth2_client_secret} and {oauth2_audiences}";
+        let cure = with_names(cure, server.names);
+        return Err(failed(format!("{endpoint} answered {}{code}: {cure}", response.status.as_u16())));
     }
-    let grant: Option<Grant> = answer.json();
-    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{ENDPOINT} gave no access_token")))
+    let grant: Option<Grant> = response.json();
+    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{endpoint} gave no access_token")))
 }
 
-/// Why a token endpoint refused (RFC 6749, 5.2). Only the code is taken over: what else it says may repeat the request.
+/// Why a token endpoint refused (RFC 6749, 5.2). Only the code is quoted: the rest may repeat the request.
 #[derive(Deserialize)]
 struct Refusal {
     error: String,

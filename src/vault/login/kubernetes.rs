@@ -1,38 +1,31 @@
-//! `kubernetes`: the service account's token, read anew from its file at each login.
+//! `kubernetes`: the service account's token, read from its file at each login.
 //!
 //! <https://openbao.org/api-docs/auth/kubernetes/>: `{"role", "jwt"}`.
 
 use serde::Serialize;
 
-use super::Method;
+use super::method::Method;
 use crate::{
-    settings::auth::Kubernetes,
-    vault::{VaultError, lease::Lease, transport::Transport},
+    secret::Secret,
+    settings::{SettingNames, auth::Kubernetes},
+    vault::{error::VaultError, lease::Lease, transport::Transport},
 };
 
 const METHOD: Method = Method {
     name: "kubernetes",
     cures: &[
-        ("invalid role name", "keyring_vault_kube_role names a role that the auth method does not have"),
+        ("invalid role name", "{kube_role} names a role that the auth method does not have"),
         (
             "service account name not authorized",
-            "the role in keyring_vault_kube_role is not bound to this service account",
+            "the role in {kube_role} is not bound to this service account",
         ),
-        (
-            "namespace not authorized",
-            "the role in keyring_vault_kube_role is not bound to this pod's namespace",
-        ),
-        (
-            "invalid audience",
-            "the token in keyring_vault_kube_api_token_file is for another audience than the role's",
-        ),
-        (
-            "expired",
-            "the token in keyring_vault_kube_api_token_file has expired, or this machine's clock is wrong",
-        ),
+        ("namespace not authorized", "the role in {kube_role} is not bound to this pod's namespace"),
+        ("invalid audience", "the token in {kube_api_token_file} is for another audience than the role's"),
+        ("expired", "the token in {kube_api_token_file} has expired, or this machine's clock is wrong"),
     ],
-    otherwise: "check keyring_vault_kube_role, the token in keyring_vault_kube_api_token_file, and that Vault may ask \
-                the cluster's TokenReview API",
+    otherwise: "check {kube_role}, the token in {kube_api_token_file}, and that Vault may call the cluster's \
+                TokenReview API",
+    auth_path: "kube_auth_path",
 };
 
 /// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
@@ -42,9 +35,13 @@ struct Login<'a> {
     jwt: &'a str,
 }
 
-pub async fn log_in(transport: &Transport, settings: &Kubernetes) -> Result<Lease, VaultError> {
-    let failed = |error| format!("keyring_vault_kube_api_token_file: {error}");
-    let jwt = settings.jwt.read().map_err(|error| VaultError::no_credential(METHOD.name, failed(error)))?;
+pub(super) async fn log_in(
+    transport: &Transport,
+    names: SettingNames,
+    settings: &Kubernetes,
+) -> Result<(Secret<String>, Lease), VaultError> {
+    let failed = |error| METHOD.no_credential(format!("{}: {error}", names.setting("kube_api_token_file")));
+    let jwt = settings.jwt.read().map_err(failed)?;
     let body = Login { role: &settings.role, jwt: jwt.expose() };
-    METHOD.log_in(transport, &settings.mount, &body, Some(&jwt)).await
+    METHOD.log_in(transport, names, &settings.mount, &body, Some(&jwt)).await
 }

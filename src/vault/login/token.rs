@@ -1,14 +1,17 @@
-//! `token`: a token that somebody made for us. It is looked up, so that its lease is known; it is never revoked.
+//! `token`: a configured token. A lookup gives its lease; it is never revoked.
 
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    settings::credential::Credential,
+    secret::Secret,
+    settings::{SettingNames, credential::Credential},
     vault::{
-        VaultError,
-        lease::Lease,
+        error::VaultError,
+        lease::{Lease, Renewal, TokenOrigin},
+        state::Fingerprint,
         transport::{Request, Transport},
     },
 };
@@ -25,21 +28,25 @@ struct Data {
     renewable: bool,
 }
 
-/// `setting` is the one that holds the token.
-pub async fn log_in(
+pub(super) async fn log_in(
     transport: &Transport,
+    names: SettingNames,
     credential: &Credential,
-    setting: &str,
-) -> Result<Lease, VaultError> {
-    let token = credential
-        .read()
-        .map_err(|error| VaultError::no_credential("token", format!("{setting}: {error}")))?;
-    let answer =
-        transport.send(Request::get(transport.url(["auth", "token", "lookup-self"])).token(&token)).await?;
-    let (ttl, renewable) = match answer.json::<Lookup>() {
+) -> Result<(Secret<String>, Lease), VaultError> {
+    let unreadable = |error| VaultError::no_credential("token", format!("{}: {error}", names.token));
+    let token = credential.read().map_err(unreadable)?;
+    let url = transport.url(["auth", "token", "lookup-self"]);
+    let response = transport.send(Request::get(url).token(&token)).await?;
+    let (ttl, renewable) = match response.json::<Lookup>() {
         Some(Lookup { data }) => (data.ttl, data.renewable),
-        // A token may lack the right to look at itself and yet read the secret: that will show.
+        // A token may lack the right to look itself up and yet read the secret: reading it shows that.
         None => (0, false),
     };
-    Ok(Lease::new(token, false, Duration::from_secs(ttl), renewable, Instant::now()))
+    let renewal = Renewal::from_renewable(renewable);
+    let lease = Lease::new(TokenOrigin::Configured, Duration::from_secs(ttl), renewal, Instant::now());
+    Ok((token, lease))
+}
+
+pub(super) fn fingerprint(credential: &Credential) -> Option<Fingerprint> {
+    credential.read().ok().map(|token| Sha256::digest(token.expose()).into())
 }

@@ -1,4 +1,4 @@
-//! A request as it is made up: the path, the token, the body, and which secrets it holds.
+//! A request before it is sent: the URL, the token, the body, and which secrets it holds.
 
 use reqwest::Method;
 use serde::Serialize;
@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// A request to be sent. No `Debug`: its body may hold secrets.
-pub struct Request<'a> {
+/// No `Debug`: its body may hold secrets.
+pub(crate) struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) token: Option<&'a Secret<String>>,
@@ -18,30 +18,30 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    pub fn get(url: Url) -> Self {
+    pub(crate) fn get(url: Url) -> Self {
         Self { method: Method::GET, url, token: None, body: None, form: false, secrets: Vec::new() }
     }
 
-    pub fn post(url: Url, body: &impl Serialize) -> Self {
-        // Room for a certificate chain or a JWT: a buffer that grows leaves copies behind.
+    pub(crate) fn post(url: Url, body: &impl Serialize) -> Self {
+        // Large enough for a certificate chain or a JWT: a buffer that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
         // Writing plain values into memory cannot fail.
         let _ = serde_json::to_writer(&mut *bytes, body);
         Self { method: Method::POST, body: Some(bytes), ..Self::get(url) }
     }
 
-    pub fn post_form(url: Url, form: &Zeroizing<String>) -> Self {
+    pub(crate) fn post_form(url: Url, form: &Zeroizing<String>) -> Self {
         let bytes = Zeroizing::new(form.as_bytes().to_vec());
         Self { method: Method::POST, body: Some(bytes), form: true, ..Self::get(url) }
     }
 
-    pub fn token(mut self, token: &'a Secret<String>) -> Self {
+    pub(crate) fn token(mut self, token: &'a Secret<String>) -> Self {
         self.token = Some(token);
         self.holding(token)
     }
 
-    /// The body holds this secret: an answer that repeats it is not quoted.
-    pub fn holding(mut self, secret: &'a Secret<String>) -> Self {
+    /// The body holds this secret: a response that repeats it is not quoted.
+    pub(crate) fn holding(mut self, secret: &'a Secret<String>) -> Self {
         self.secrets.push(secret);
         self
     }

@@ -1,4 +1,4 @@
-//! What may be said of an answer or an error: words that hold none of the request's secrets.
+//! Safe error text: what a response or an error may be quoted with, without any of the request's secrets.
 
 use std::{error::Error as _, fmt::Write as _};
 
@@ -7,29 +7,33 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// A server's own words are quoted up to here.
+/// The most characters of a server's message that are quoted.
 const MAX_MESSAGE: usize = 200;
 
-/// The server's own words, as Vault puts them, on one line and shortened. A server that repeats a secret is not quoted,
-/// nor is anything that is not of Vault's form: a page of somebody else's may repeat it in any disguise.
-pub fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
+/// The message of a Vault error response, on one line and shortened. A response that repeats a secret is not quoted, nor
+/// is one that does not have Vault's form: another server's page may repeat the secret in any encoding.
+pub(super) fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Said {
+    struct Errors {
         #[serde(default)]
         errors: Vec<String>,
         #[serde(default)]
         warnings: Option<Vec<String>>,
     }
-    let said: Said = serde_json::from_slice(body).ok()?;
-    let text =
-        said.errors.into_iter().chain(said.warnings.into_iter().flatten()).collect::<Vec<_>>().join("; ");
+    let response: Errors = serde_json::from_slice(body).ok()?;
+    let text = response
+        .errors
+        .into_iter()
+        .chain(response.warnings.into_iter().flatten())
+        .collect::<Vec<_>>()
+        .join("; ");
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     (!line.is_empty() && !repeats(&text, secrets)).then_some(line)
 }
 
-/// Whether a text holds one of the secrets, as it is or as a URL or a form would carry it.
-pub fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
+/// Whether a text holds one of the secrets, as it is or in the encoding of URLs and forms.
+pub(super) fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
     let lower = text.to_lowercase();
     secrets.iter().any(|secret| {
         let plain = Zeroizing::new(secret.expose().to_lowercase());
@@ -40,7 +44,7 @@ pub fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
 }
 
 /// The error's causes, outermost first, without the URL.
-pub fn causes(error: &reqwest::Error) -> String {
+pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -50,7 +54,8 @@ pub fn causes(error: &reqwest::Error) -> String {
     if text.is_empty() { "the connection failed".to_owned() } else { text }
 }
 
-pub fn source_of<'e, E: std::error::Error + 'static>(
+/// The first cause of this type.
+pub(super) fn source_of<'e, E: std::error::Error + 'static>(
     error: &'e (dyn std::error::Error + 'static),
 ) -> Option<&'e E> {
     let mut cause = Some(error);

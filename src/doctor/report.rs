@@ -1,0 +1,60 @@
+//! Findings: the outcome of each step, and how a failed step ends those that depend on it.
+
+/// The outcome of one step.
+#[derive(Debug)]
+pub struct Finding {
+    pub step: &'static str,
+    pub state: State,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Good,
+    Warning,
+    Failed,
+}
+
+/// A step failed, which is reported. The steps after it cannot be taken.
+pub(super) struct Stopped;
+
+pub(super) type Step<T> = Result<T, Stopped>;
+
+/// Passes findings on as they are made.
+pub(super) struct Report<F> {
+    observe: F,
+}
+
+impl<F: FnMut(Finding) + Send> Report<F> {
+    pub(super) const fn new(observe: F) -> Self {
+        Self { observe }
+    }
+
+    pub(super) fn good(&mut self, step: &'static str, message: impl Into<String>) {
+        self.add(step, State::Good, message.into());
+    }
+
+    pub(super) fn warn(&mut self, step: &'static str, message: impl Into<String>) {
+        self.add(step, State::Warning, message.into());
+    }
+
+    pub(super) fn failed(&mut self, step: &'static str, message: impl Into<String>) {
+        self.add(step, State::Failed, message.into());
+    }
+
+    /// The result of a step, or its failure reported.
+    pub(super) fn require<T, E: std::fmt::Display>(
+        &mut self,
+        step: &'static str,
+        result: Result<T, E>,
+    ) -> Step<T> {
+        result.map_err(|error| {
+            self.failed(step, error.to_string());
+            Stopped
+        })
+    }
+
+    fn add(&mut self, step: &'static str, state: State, message: String) {
+        (self.observe)(Finding { step, state, message });
+    }
+}

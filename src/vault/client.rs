@@ -1,0 +1,239 @@
+//! The handle of a session with Vault: sends requests with the current token. Reads run concurrently.
+//!
+//! The sequence after a 403 is here, once: look the token up, have the session's task log in, retry once. A caller that
+//! goes away ends its own request only. Logins, renewals and their rules are in `session`.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+use url::Url;
+
+use super::{
+    error::VaultError,
+    login,
+    state::{Command, Denied, Grant, SessionName, State},
+    transport::{Request, Response, Transport},
+};
+use crate::{
+    secret::Secret,
+    settings::{Auth, Server},
+};
+
+/// The least time between two attempts of [`Client::until_logged_in`].
+const LOGIN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Cheap to clone. The session ends with its last handle.
+#[derive(Clone, Debug)]
+pub struct Client {
+    state: Arc<State>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// A handle that keeps no session alive.
+#[derive(Debug)]
+pub(super) struct WeakClient {
+    state: Weak<State>,
+    commands: mpsc::WeakSender<Command>,
+}
+
+/// The capabilities that Vault reports for a path.
+pub type Capabilities = (String, Vec<String>);
+
+impl Client {
+    pub(super) const fn new(state: Arc<State>, commands: mpsc::Sender<Command>) -> Self {
+        Self { state, commands }
+    }
+
+    pub(super) fn downgrade(&self) -> WeakClient {
+        WeakClient { state: Arc::downgrade(&self.state), commands: self.commands.downgrade() }
+    }
+
+    pub fn name(&self) -> &SessionName {
+        &self.state.name
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.state.server
+    }
+
+    /// For requests that need no login.
+    pub fn transport(&self) -> &Transport {
+        &self.state.transport
+    }
+
+    pub(super) fn is_logged_in(&self) -> bool {
+        self.state.current().is_some()
+    }
+
+    /// Whether another session has to stay in use until this one has logged in.
+    pub fn has_to_log_in_first(&self) -> bool {
+        self.state.replaces_another && !self.is_logged_in()
+    }
+
+    /// How long until a login may be tried again.
+    pub fn cooldown(&self) -> Duration {
+        self.state.backoffs().cooldown()
+    }
+
+    /// Allows a login at once, whatever failed before: an operator asks for it.
+    pub(super) fn forget_failures(&self) {
+        *self.state.backoffs() = super::state::Backoffs::default();
+    }
+
+    /// Logs in unless that is done.
+    ///
+    /// # Errors
+    /// [`VaultError`] of the login.
+    pub async fn log_in(&self) -> Result<(), VaultError> {
+        self.grant().await.map(drop)
+    }
+
+    /// Retries the login until it succeeds or the session ends. `failed` gets the error of each attempt.
+    pub async fn until_logged_in(&self, mut failed: impl FnMut(&VaultError)) {
+        loop {
+            match self.log_in().await {
+                Ok(()) | Err(VaultError::Stopping) => return,
+                Err(VaultError::LoginWaits { .. }) => {}
+                Err(error) => failed(&error),
+            }
+            tokio::time::sleep(self.cooldown().max(LOGIN_INTERVAL)).await;
+        }
+    }
+
+    /// `GET /v1/<segments>?version=<version>`. The caller interprets statuses 200 and 404.
+    ///
+    /// # Errors
+    /// [`VaultError`] for any other status.
+    pub(super) async fn get(
+        &self,
+        segments: impl IntoIterator<Item = &str>,
+        version: Option<u64>,
+    ) -> Result<Response, VaultError> {
+        let url = self.url(segments, version);
+        let grant = self.grant().await?;
+        let path = match read(&grant.transport, &url, &grant.token).await {
+            Err(VaultError::Denied { path }) => path,
+            other => return other,
+        };
+        let grant = self.after_denial(&grant, &path).await?;
+        let response = read(&grant.transport, &url, &grant.token).await?;
+        self.state.backoffs().login_helped(&path);
+        Ok(response)
+    }
+
+    /// The same with a token from elsewhere. Its outcome changes nothing in the session.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) async fn get_with_token(
+        &self,
+        token: &Secret<String>,
+        segments: impl IntoIterator<Item = &str>,
+        version: Option<u64>,
+    ) -> Result<Response, VaultError> {
+        let grant = self.state.current();
+        let transport = grant.as_ref().map_or(&self.state.transport, |grant| &grant.transport);
+        read(transport, &self.url(segments, version), token).await
+    }
+
+    /// What the token may do at `paths` (`POST sys/capabilities-self`).
+    ///
+    /// # Errors
+    /// [`VaultError`].
+    pub async fn capabilities(&self, paths: &[String]) -> Result<Vec<Capabilities>, VaultError> {
+        let grant = self.grant().await?;
+        let url = grant.transport.url(["sys", "capabilities-self"]);
+        let request = Request::post(url, &serde_json::json!({ "paths": paths })).token(&grant.token);
+        let response = grant.transport.send(request).await?;
+        let data: Option<serde_json::Value> = response.json();
+        let Some(data) = data.filter(|_| response.status.is_success()) else {
+            return Err(VaultError::Denied { path: response.path });
+        };
+        let capabilities = |path: &String| {
+            let given = data.pointer("/data").and_then(|data| data.get(path)?.as_array());
+            given.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
+        };
+        Ok(paths.iter().map(|path| (path.clone(), capabilities(path))).collect())
+    }
+
+    /// Checks a response-wrapped secret ID without unwrapping it, which works once only. `None` if there is none.
+    pub async fn check_wrapped_secret_id(&self) -> Option<Result<(), VaultError>> {
+        match &self.state.server.auth {
+            Auth::AppRole(settings) if settings.wrapped => {
+                Some(login::check_wrapping(&self.state, settings).await)
+            }
+            _ => None,
+        }
+    }
+
+    fn url(&self, segments: impl IntoIterator<Item = impl AsRef<str>>, version: Option<u64>) -> Url {
+        let mut url = self.state.transport.url(segments);
+        if let Some(version) = version {
+            url.query_pairs_mut().append_pair("version", &version.to_string());
+        }
+        url
+    }
+
+    /// The current token, after a login if there is none. A changed credential starts a login, and the request goes on
+    /// with the token that there is.
+    async fn grant(&self) -> Result<Arc<Grant>, VaultError> {
+        let Some(grant) = self.state.current() else { return self.new_grant(None).await };
+        if self.credential_changed(&grant) {
+            // A full queue means that the task is about to log in or checks again at the next request.
+            let _ = self.commands.try_send(Command::UseChangedCredential);
+        }
+        Ok(grant)
+    }
+
+    /// After a denial: a token that is worth one more try.
+    async fn after_denial(&self, denied: &Grant, path: &str) -> Result<Arc<Grant>, VaultError> {
+        match self.state.current() {
+            Some(newer) if newer.generation != denied.generation => return Ok(newer),
+            _ => {}
+        }
+        let url = denied.transport.url(["auth", "token", "lookup-self"]);
+        let lookup = denied.transport.send(Request::get(url).token(&denied.token)).await?;
+        let is_current = self.state.is_current(denied.generation);
+        if lookup.status.is_success() && is_current {
+            return Err(VaultError::Policy { path: path.to_owned() });
+        }
+        let server = &self.state.server;
+        if matches!(server.auth, Auth::Token(_)) && is_current && !self.credential_changed(denied) {
+            return Err(VaultError::BadToken(server.names.token));
+        }
+        self.new_grant(Some(Denied { generation: denied.generation, path: path.to_owned() })).await
+    }
+
+    async fn new_grant(&self, denied: Option<Denied>) -> Result<Arc<Grant>, VaultError> {
+        let (done, outcome) = oneshot::channel();
+        let sent = self.commands.send(Command::LogIn { denied, done }).await;
+        sent.map_err(|_| VaultError::Stopping)?;
+        outcome.await.unwrap_or(Err(VaultError::Stopping))?;
+        self.state.current().ok_or(VaultError::Stopping)
+    }
+
+    fn credential_changed(&self, grant: &Grant) -> bool {
+        login::credential_changed(&self.state.server, grant.credential)
+    }
+}
+
+impl WeakClient {
+    pub(super) fn upgrade(&self) -> Option<Client> {
+        Some(Client { state: self.state.upgrade()?, commands: self.commands.upgrade()? })
+    }
+}
+
+async fn read(transport: &Transport, url: &Url, token: &Secret<String>) -> Result<Response, VaultError> {
+    let response = transport.send(Request::get(url.clone()).token(token)).await?;
+    match response.status.as_u16() {
+        200 | 404 => Ok(response),
+        403 => Err(VaultError::Denied { path: response.path }),
+        status => {
+            let (host, path, message) = (transport.host(), response.path, response.message);
+            Err(VaultError::Status { host, path, status, message, retry_after: None })
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Why Vault gave no usable answer. A message says what an operator can do about it and holds nothing secret.
+
+use std::time::Duration;
+
+/// How long one request may take in all.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest response body that is read. A secret of 1000 records is about 100 KiB.
+pub(super) const MAX_BODY: usize = 4 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    #[error("cannot reach {host}: {cause}")]
+    Unreachable { host: String, cause: String },
+    #[error("{host} did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout { host: String },
+    #[error("cannot trust {host}: {cause}")]
+    Untrusted { host: String, cause: String },
+    #[error(
+        "{host} redirects to {to} (status {status}); keyringd follows no redirect: set {setting} to that server"
+    )]
+    Redirect { host: String, status: u16, to: String, setting: String },
+    #[error(
+        "Vault denies reading {path}: the token is invalid or expired, or its policy lacks `read` on that path"
+    )]
+    Denied { path: String },
+    #[error(
+        "Vault denies reading {path}, and the token is valid: give its policy the capability `read` on that path"
+    )]
+    Policy { path: String },
+    #[error("Vault does not know the token, or it has expired: set a valid token in {0}")]
+    BadToken(&'static str),
+    #[error("there is nothing at {path} in Vault: {hint}")]
+    NotFound { path: String, hint: &'static str },
+    #[error("Vault at {host} is sealed or not initialised: unseal it; the keys held stay in use")]
+    Sealed { host: String, retry_after: Option<Duration> },
+    #[error("{host} answered {status} to {path}{message}")]
+    Status { host: String, path: String, status: u16, message: String, retry_after: Option<Duration> },
+    #[error("the response to {path} is larger than {} MiB", MAX_BODY >> 20)]
+    TooLarge { path: String },
+    #[error("the response to {path} does not match Vault's API: {what}")]
+    Malformed { path: String, what: &'static str },
+    #[error("Vault refused the login by {method}{message}: {cure}")]
+    Login { method: &'static str, message: String, cure: String },
+    #[error("cannot log in by {method}: {cause}")]
+    NoCredential { method: &'static str, cause: String, retry_after: Option<Duration> },
+    #[error("next login attempt in {} s: {cause}", wait.as_secs() + 1)]
+    LoginWaits { wait: Duration, cause: String },
+    #[error("the session with Vault has ended: keyringd is shutting down")]
+    Stopping,
+}
+
+impl VaultError {
+    /// A login that could not be tried.
+    pub(super) const fn no_credential(method: &'static str, cause: String) -> Self {
+        Self::NoCredential { method, cause, retry_after: None }
+    }
+
+    /// The same error for other requests to the server, if the server is unreachable.
+    pub fn for_other_requests(&self) -> Option<Self> {
+        match self {
+            Self::Unreachable { host, cause } => {
+                Some(Self::Unreachable { host: host.clone(), cause: cause.clone() })
+            }
+            Self::Timeout { host } => Some(Self::Timeout { host: host.clone() }),
+            _ => None,
+        }
+    }
+
+    /// The least time to the next request, if the server or the login asks for one.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. }
+            | Self::Sealed { retry_after, .. }
+            | Self::NoCredential { retry_after, .. } => *retry_after,
+            Self::LoginWaits { wait, .. } => Some(*wait),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The sessions in use: one per name and settings. A reload gets the session that there is if its settings are equal.
+//!
+//! A session with other settings inherits what the one before it unwrapped. When it takes over is up to the caller.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    client::{Client, WeakClient},
+    login::Memory,
+    session::Session,
+    state::{SessionName, State},
+    transport::{Transport, TransportError},
+};
+use crate::{metrics::Metrics, settings::Server};
+
+/// Commands that may wait for a session's task. Further callers wait to send theirs.
+const MAX_COMMANDS: usize = 64;
+
+/// Creates sessions and ends them.
+#[derive(Debug)]
+pub struct Sessions {
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    open: Mutex<Vec<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    client: WeakClient,
+    memory: Memory,
+}
+
+impl Sessions {
+    /// Sessions that end at `stop` at the latest.
+    pub fn new(metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        Self { metrics, tasks: TaskTracker::new(), stop, open: Mutex::default() }
+    }
+
+    /// The session of this name with these settings, or a new one. No request is sent yet.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the settings' certificates cannot be used.
+    pub fn client(&self, name: SessionName, server: Server) -> Result<Client, TransportError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|one| one.client.upgrade().is_some());
+        let alike: Vec<_> = open
+            .iter()
+            .filter_map(|one| Some((one.client.upgrade()?, one.memory.clone())))
+            .filter(|(client, _)| *client.name() == name)
+            .collect();
+        if let Some((client, _)) = alike.iter().find(|(client, _)| *client.server() == server) {
+            client.forget_failures();
+            return Ok(client.clone());
+        }
+        let replaces_another = alike.iter().any(|(client, _)| client.is_logged_in());
+        let memory = alike.into_iter().last().map_or_else(Memory::default, |(_, memory)| memory);
+        let metrics = match name {
+            SessionName::Keyring => Arc::clone(&self.metrics),
+            // The metrics count the logins of the keyring's session.
+            SessionName::Hcv | SessionName::Object(_) => Arc::default(),
+        };
+        let transport = Transport::new(&server, None)?;
+        let state = Arc::new(State::new(name, server, transport, replaces_another));
+        let (sender, commands) = mpsc::channel(MAX_COMMANDS);
+        let session = Session::new(Arc::clone(&state), memory.clone(), metrics);
+        self.tasks.spawn(session.run(commands, self.stop.clone()));
+        let client = Client::new(state, sender);
+        open.push(Open { client: client.downgrade(), memory });
+        drop(open);
+        Ok(client)
+    }
+
+    /// Ends all sessions: a token that a login gave is revoked.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,145 @@
+//! What a session's handles and its task share: the settings, the current token, and the login backoff. It is a leaf:
+//! `client` reads it, `session` writes it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::oneshot;
+
+use super::{backoff::Backoff, error::VaultError, transport::Transport};
+use crate::{secret::Secret, settings::Server};
+
+/// The most paths whose denials are counted. More than that are forgotten, which costs a login each.
+const MAX_DENIED_PATHS: usize = 256;
+
+/// Which session it is, in every log line of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionName {
+    Keyring,
+    Hcv,
+    /// An APISIX object, by its ID.
+    Object(String),
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) name: SessionName,
+    pub(super) server: Server,
+    /// Without a client certificate, for requests that need no login.
+    pub(super) transport: Transport,
+    /// Whether a session with other settings was logged in when this one was created.
+    pub(super) replaces_another: bool,
+    pub(super) grant: ArcSwapOption<Grant>,
+    backoffs: Mutex<Backoffs>,
+}
+
+/// What a login gave.
+#[derive(Debug)]
+pub(super) struct Grant {
+    /// Counts the logins of the session.
+    pub(super) generation: u64,
+    pub(super) token: Secret<String>,
+    /// With the client certificate that the token belongs to, if there is one.
+    pub(super) transport: Transport,
+    /// The fingerprint of the credential that gave it, if that can change in its file.
+    pub(super) credential: Option<Fingerprint>,
+}
+
+/// SHA-256 of a credential.
+pub(super) type Fingerprint = [u8; 32];
+
+#[derive(Debug, Default)]
+pub(super) struct Backoffs {
+    pub(super) logins: Backoff,
+    /// By path: logins after a denial that did not help.
+    denials: HashMap<String, Backoff>,
+}
+
+/// What a handle asks of the session's task.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Log in if there is no token, or after a denial.
+    LogIn { denied: Option<Denied>, done: oneshot::Sender<Result<(), VaultError>> },
+    /// Log in if that is possible: the credential's file has changed.
+    UseChangedCredential,
+}
+
+/// A request that was denied.
+#[derive(Debug)]
+pub(super) struct Denied {
+    pub(super) generation: u64,
+    pub(super) path: String,
+}
+
+impl State {
+    pub(super) fn new(
+        name: SessionName,
+        server: Server,
+        transport: Transport,
+        replaces_another: bool,
+    ) -> Self {
+        Self {
+            name,
+            server,
+            transport,
+            replaces_another,
+            grant: ArcSwapOption::empty(),
+            backoffs: Mutex::default(),
+        }
+    }
+
+    pub(super) fn backoffs(&self) -> MutexGuard<'_, Backoffs> {
+        self.backoffs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_current(&self, generation: u64) -> bool {
+        self.grant.load().as_ref().is_some_and(|grant| grant.generation == generation)
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<Grant>> {
+        self.grant.load_full()
+    }
+}
+
+impl Backoffs {
+    /// # Errors
+    /// [`VaultError::LoginWaits`] while no login is allowed after a denial of `path`.
+    pub(super) fn check_denial(&self, path: &str) -> Result<(), VaultError> {
+        self.denials.get(path).map_or(Ok(()), Backoff::check)
+    }
+
+    /// A login followed a denial of `path`. Should the new token be denied too, the next login waits.
+    pub(super) fn logged_in_after_denial(&mut self, path: String) {
+        if self.denials.len() >= MAX_DENIED_PATHS {
+            self.denials.clear();
+        }
+        let cause = format!("{path} is denied to a new token too: its policy lacks `read` on that path");
+        self.denials.entry(path).or_default().failed(cause, None);
+    }
+
+    /// The login after a denial of `path` helped.
+    pub(super) fn login_helped(&mut self, path: &str) {
+        self.denials.remove(path);
+    }
+
+    /// How long until a login may be tried again, whatever it is for.
+    pub(super) fn cooldown(&self) -> Duration {
+        let denials = self.denials.values().map(Backoff::cooldown).max().unwrap_or_default();
+        self.logins.cooldown().max(denials)
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keyring => f.write_str("keyring"),
+            Self::Hcv => f.write_str("vault_hcv"),
+            Self::Object(id) => write!(f, "keyring_secret_objects {id}"),
+        }
+    }
+}
