@@ -1,5 +1,5 @@
-# An image that holds the program, the certificate authorities and nothing else: no shell, no package manager, no root.
-# Run it with a read-only root: it writes nowhere but in its socket's folder.
+# An image with only the program and the certificate authorities: no shell, no package manager, no root.
+# Run it with a read-only root: it writes only to the folder of its socket.
 #
 #   docker build -t keyringd .
 #   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /run/keyringd:uid=65532,mode=0755 \
@@ -9,18 +9,17 @@ FROM docker.io/library/rust:1-alpine AS build
 RUN apk add --no-cache ca-certificates musl-dev
 WORKDIR /build
 COPY . .
-# Alpine's Rust builds static programs on its own.
+# Alpine's Rust builds static programs by default.
 RUN cargo build --release --locked && mkdir /empty
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /build/target/release/keyringd /keyringd
-# The socket's folder: a volume that is mounted on it anew belongs to the program's user then.
+# The folder of the socket. A new volume mounted on it gets its owner, the program's user.
 COPY --from=build --chown=65532:65532 /empty /run/keyringd
-# A number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 65532:65532
-# As the image has no kong.conf, it is set by variables KONG_<KEY> and by files KONG_<KEY>_FILE, or by a mounted
-# /etc/kong/kong.conf.
+# The image has no kong.conf. Set variables KONG_<KEY>, files KONG_<KEY>_FILE, or mount /etc/kong/kong.conf.
 VOLUME /run/keyringd
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/keyringd", "health"]
 ENTRYPOINT ["/keyringd"]

@@ -1,116 +1,29 @@
 //! Seal and open: bytes in, bytes out, under the keys of one keyring.
 //!
-//! One file a format; this one holds what they share: payloads that never leave their buffer, nonces, and which format
-//! a ciphertext is of. `stream` holds what no single request can. Which key is active is the keyring's business, JSON and
-//! base64 of the payload the socket's.
+//! Here: the choice of the format, messages and their nonces. One file per format; `aead` is their base. `stream` seals
+//! payloads that do not fit into a request. The API decodes JSON and base64.
 
+mod aead;
 mod kong;
-mod message;
 mod native;
 pub mod stream;
 mod transit;
 
-use aes_gcm::aead::{AeadInOut, Nonce, Tag};
-use zeroize::Zeroize as _;
-
-pub use crate::keyring::Format;
-use crate::keyring::{HeldKey, KeyId, Keyring};
-pub use message::{Message, Nonces};
+pub use crate::keyring::{Format, KongFields};
+use crate::keyring::{HeldKey, Keyring};
+pub use aead::{NoRandomness, OpenError, Opened, Payload, SealError};
 pub use native::{ROOM, TAG_LEN, is_binary, open_binary_with, overhead};
 
-/// Bytes in the buffer that they were sealed or opened in, and never moved. The program's allocator wipes it when it is freed.
-pub struct Payload {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-/// An opened ciphertext, and what it was sealed with.
-pub struct Opened<'k> {
-    pub held: &'k HeldKey,
-    pub format: Format,
-    pub plaintext: Payload,
-}
-
-/// Why a ciphertext was not opened. A damaged one, a foreign one and one with other associated data are the same to the
-/// caller; a key that is not held is told apart, since an operator can do something about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    #[error(
-        "the ciphertext cannot be opened: it is not one of this keyring's, or was changed, or its associated data differ"
-    )]
-    NotAuthentic,
-    #[error("no key {0:?} in the keyring: it is not in Vault, was removed there, or has not been synced yet")]
-    UnknownKey(KeyId),
-    #[error(
-        "no key of version {0} in the keyring: it is not in Vault, was removed there, or has not been synced yet"
-    )]
-    UnknownVersion(u64),
-    #[error("a field of Kong's, which nothing authenticates, is read only with keyring_kong_fields = on")]
-    KongFieldsOff,
-    #[error("a field of Kong's has no associated data: nothing could tell whether they differ")]
-    KongAssociatedData,
-}
-
-/// Why a plaintext was not sealed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SealError {
-    #[error("a field of Kong's has no place for associated data")]
-    KongAssociatedData,
-    #[error(
-        "Transit's format names a version of one key, and the key {0:?} stands in a map: write one record a version, or set \
-         keyring_ciphertext_format = native"
-    )]
-    TransitMap(KeyId),
-    #[error("a field of Kong's cannot name the key {0:?}: Kong splits it at every -")]
-    KongKeyId(KeyId),
-}
-
-/// The operating system gave no random bytes.
-#[derive(Debug, thiserror::Error)]
-#[error("the operating system gave no random bytes: {0}")]
-pub struct NoRandomness(#[from] getrandom::Error);
-
-impl OpenError {
-    /// Whether newer keys may change it.
-    pub const fn is_unknown_key(&self) -> bool {
-        matches!(self, Self::UnknownKey(_) | Self::UnknownVersion(_))
-    }
-}
-
-impl Format {
-    /// The name that settings and requests have for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Transit => "transit",
-            Self::Kong => "kong",
-        }
-    }
-
-    const fn nonce_len(self) -> usize {
-        match self {
-            Self::Native => native::NONCE_LEN,
-            Self::Transit | Self::Kong => transit::NONCE_LEN,
-        }
-    }
-
-    /// Whether its nonces are so short that messages under one key must be counted.
-    pub const fn counts_messages(self) -> bool {
-        !matches!(self, Self::Native)
-    }
-}
-
-/// Opens the text form of any format, told by its prefix; fields of Kong's only if they are `allowed`.
+/// Opens the text form of any format. The prefix determines the format.
 ///
 /// # Errors
-/// [`OpenError::UnknownKey`] and [`OpenError::UnknownVersion`] when its key is not held, [`OpenError::NotAuthentic`] for
-/// whatever else is wrong with it.
+/// [`OpenError::UnknownKey`] and [`OpenError::UnknownVersion`] if the key is not held, [`OpenError::KongFieldsOff`] and
+/// [`OpenError::KongAssociatedData`] for Kong's fields, [`OpenError::NotAuthentic`] for any other fault.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
     associated_data: &[u8],
-    kong_fields: bool,
+    kong_fields: KongFields,
 ) -> Result<Opened<'k>, OpenError> {
     if let Some(rest) = text.strip_prefix(native::TEXT_PREFIX) {
         native::open_text(keyring, rest, associated_data)
@@ -118,31 +31,28 @@ pub fn open_text<'k>(
         transit::open_text(keyring, rest, associated_data)
     } else if let Some(rest) = text.strip_prefix(kong::TEXT_PREFIX) {
         match (kong_fields, associated_data.is_empty()) {
-            (false, _) => Err(OpenError::KongFieldsOff),
-            (true, false) => Err(OpenError::KongAssociatedData),
-            (true, true) => kong::open_text(keyring, rest),
+            (KongFields::Refuse, _) => Err(OpenError::KongFieldsOff),
+            (KongFields::Accept, false) => Err(OpenError::KongAssociatedData),
+            (KongFields::Accept, true) => kong::open_text(keyring, rest),
         }
     } else {
         Err(OpenError::NotAuthentic)
     }
 }
 
-/// Seals the plaintext that stands behind [`ROOM`] free bytes into the native format's binary form, where it is.
+/// Seals `buffer[ROOM..]` in place into the binary form of the native format. The first [`ROOM`] bytes are free.
 pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
     native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
 }
 
-/// Opens `sealed[start..]`: the binary form, or the text form of any format. The buffer is taken once a key is found, and
-/// stays for another try until then.
-///
-/// # Errors
-/// As [`open_text`].
+/// Opens `sealed[start..]`: the binary form, or the text form of any format. It takes the bytes only when it has found a key, so the caller
+/// can retry after a sync.
 pub fn open_bytes<'k>(
     keyring: &'k Keyring,
     sealed: &mut Vec<u8>,
     start: usize,
     associated_data: &[u8],
-    kong_fields: bool,
+    kong_fields: KongFields,
 ) -> Result<Opened<'k>, OpenError> {
     if is_binary(&sealed[start..]) {
         return native::open_binary(keyring, sealed, start, associated_data);
@@ -151,69 +61,102 @@ pub fn open_bytes<'k>(
     open_text(keyring, text.trim_ascii_end(), associated_data, kong_fields)
 }
 
-impl Payload {
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+/// A plaintext in the buffer in which it is sealed: `<room for the nonce> ‖ plaintext`.
+pub struct Message {
+    format: Format,
+    buffer: Vec<u8>,
+}
+
+impl Message {
+    /// Reserves room for `len` bytes. `fill` appends the plaintext to the buffer.
+    ///
+    /// # Errors
+    /// The error of `fill`.
+    pub fn new<E>(
+        format: Format,
+        len: usize,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut buffer = Vec::with_capacity(nonce_len(format) + len + TAG_LEN);
+        buffer.resize(nonce_len(format), 0);
+        fill(&mut buffer)?;
+        Ok(Self { format, buffer })
     }
-}
 
-impl AsRef<[u8]> for Payload {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, OpenError> {
-    keyring.get(id).ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
-}
-
-/// Seals `buffer[start..]`: `nonce ‖ plaintext` becomes `nonce ‖ ct ‖ tag`, under a nonce that was there as room alone.
-fn seal_in_place<A: AeadInOut>(
-    aead: &A,
-    buffer: &mut Vec<u8>,
-    start: usize,
-    nonce: &Nonce<A>,
-    associated_data: &[u8],
-) {
-    let (head, plaintext) = buffer.split_at_mut(start + nonce.len());
-    head[start..].copy_from_slice(nonce);
-    let tag = aead
-        .encrypt_inout_detached(nonce, associated_data, plaintext.into())
-        .unwrap_or_else(|_| unreachable!("a request is far below AES-GCM's limit of 64 GiB"));
-    buffer.extend_from_slice(&tag);
-}
-
-/// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`. What does not open is wiped.
-fn open_in_place<A: AeadInOut>(
-    aead: &A,
-    mut buffer: Vec<u8>,
-    start: usize,
-    associated_data: &[u8],
-) -> Result<Payload, OpenError> {
-    let at = start + Nonce::<A>::default().len();
-    let end = buffer.len().checked_sub(Tag::<A>::default().len()).filter(|end| at <= *end);
-    let end = end.ok_or(OpenError::NotAuthentic)?;
-    let (head, tag) = buffer.split_at_mut(end);
-    let (head, ciphertext) = head.split_at_mut(at);
-    let (Ok(nonce), Ok(tag)) = (Nonce::<A>::try_from(&head[start..]), Tag::<A>::try_from(&*tag)) else {
-        return Err(OpenError::NotAuthentic);
-    };
-    match aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag) {
-        Ok(()) => Ok(Payload { buffer, start: at, end }),
-        Err(_) => {
-            buffer.zeroize();
-            Err(OpenError::NotAuthentic)
+    /// Seals and appends the text form to `out`: ASCII that JSON does not escape.
+    ///
+    /// # Errors
+    /// [`SealError`] if the format does not support the key or the associated data.
+    pub fn seal_text(
+        self,
+        held: &HeldKey,
+        nonces: &mut Nonces,
+        associated_data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let Self { format, buffer } = self;
+        match format {
+            Format::Native => native::seal_text(&held.key, buffer, nonces.take(), associated_data, out),
+            Format::Transit if held.mapped => return Err(SealError::TransitMap(held.key.id().clone())),
+            Format::Transit => transit::seal_text(held, buffer, nonces.take(), associated_data, out),
+            Format::Kong if !associated_data.is_empty() => return Err(SealError::KongAssociatedData),
+            Format::Kong => kong::seal_text(&held.key, buffer, nonces.take(), out)?,
         }
+        Ok(())
     }
 }
 
-/// What the formats' tests share.
+const fn nonce_len(format: Format) -> usize {
+    match format {
+        Format::Native => native::NONCE_LEN,
+        Format::Transit | Format::Kong => transit::NONCE_LEN,
+    }
+}
+
+/// Nonces for one request, drawn from the operating system in one call. They are never kept for later requests: a clone of
+/// the virtual machine would reuse them.
+pub struct Nonces {
+    drawn: Vec<u8>,
+    taken: usize,
+}
+
+impl Nonces {
+    /// One nonce per message.
+    pub fn draw(count: usize, format: Format) -> Result<Self, NoRandomness> {
+        let mut drawn = vec![0; count * nonce_len(format)];
+        getrandom::fill(&mut drawn)?;
+        Ok(Self { drawn, taken: 0 })
+    }
+
+    /// # Panics
+    /// If all nonces are used: a nonce must never be invented.
+    #[expect(clippy::expect_used, reason = "a missing nonce must stop the request")]
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let rest = &self.drawn[self.taken..];
+        let nonce = *rest.first_chunk().expect("one nonce is drawn per message");
+        self.taken += N;
+        nonce
+    }
+}
+
+#[cfg(test)]
+impl Nonces {
+    /// Nonces of known answers.
+    fn fixed(drawn: &[u8]) -> Self {
+        Self { drawn: drawn.to_vec(), taken: 0 }
+    }
+}
+
+/// Helpers of the formats' tests.
 #[cfg(test)]
 mod testing {
     use std::{convert::Infallible, time::SystemTime};
 
     use super::*;
-    use crate::{keyring::Key, secret::Secret};
+    use crate::{
+        keyring::{Key, KeyId},
+        secret::Secret,
+    };
 
     pub fn unhex(hex: &str) -> Vec<u8> {
         hex_simd::decode_to_vec(hex).unwrap()
@@ -223,7 +166,7 @@ mod testing {
         Key::new(KeyId::parse(id).unwrap(), Secret::new([k; 32]))
     }
 
-    /// A keyring of one key, in version 1.
+    /// A keyring with one key in version 1.
     pub fn keyring(key: Key) -> Keyring {
         let id = key.id().clone();
         Keyring::new([HeldKey::new(key.into(), 1, SystemTime::UNIX_EPOCH)], &id).unwrap()
@@ -238,7 +181,7 @@ mod testing {
         message
     }
 
-    /// The text form under the active key, with a given nonce.
+    /// The text form under the active key with a fixed nonce.
     pub fn sealed(
         keyring: &Keyring,
         format: Format,
@@ -246,7 +189,7 @@ mod testing {
         associated_data: &[u8],
         plaintext: &[u8],
     ) -> Result<String, SealError> {
-        let mut nonces = Nonces::given(nonce);
+        let mut nonces = Nonces::fixed(nonce);
         let mut out = Vec::new();
         filled(format, plaintext).seal_text(keyring.active(), &mut nonces, associated_data, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
@@ -255,36 +198,63 @@ mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::{testing::*, *};
 
     #[test]
-    fn kongs_fields_are_read_only_where_they_are_allowed_and_have_no_associated_data() {
+    fn kong_fields_open_only_if_accepted_and_without_associated_data() {
         let keyring = keyring(key("a", 7));
         let field = sealed(&keyring, Format::Kong, &[1; 12], b"", b"hello").unwrap();
-        assert_eq!(open_text(&keyring, &field, b"", false).err(), Some(OpenError::KongFieldsOff));
-        assert_eq!(open_text(&keyring, &field, b"x", true).err(), Some(OpenError::KongAssociatedData));
-        assert_eq!(open_text(&keyring, &field, b"", true).unwrap().plaintext.as_bytes(), b"hello");
+        assert_eq!(
+            open_text(&keyring, &field, b"", KongFields::Refuse).err(),
+            Some(OpenError::KongFieldsOff)
+        );
+        assert_eq!(
+            open_text(&keyring, &field, b"x", KongFields::Accept).err(),
+            Some(OpenError::KongAssociatedData)
+        );
+        assert_eq!(
+            open_text(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes(),
+            b"hello"
+        );
         let refused = sealed(&keyring, Format::Kong, &[1; 12], b"x", b"hello");
         assert_eq!(refused, Err(SealError::KongAssociatedData));
     }
 
+    #[test]
+    fn nonces_do_not_repeat() {
+        let mut seen = HashSet::new();
+        for _ in 0..1000 {
+            let mut nonces = Nonces::draw(100, Format::Native).unwrap();
+            assert!((0..100).all(|_| seen.insert(nonces.take::<24>())));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "one nonce is drawn per message")]
+    fn a_missing_nonce_panics() {
+        let mut nonces = Nonces::draw(1, Format::Transit).unwrap();
+        let _: ([u8; 12], [u8; 12]) = (nonces.take(), nonces.take());
+    }
+
     proptest! {
         #[test]
-        fn what_was_sealed_opens_again(
+        fn a_sealed_text_opens_again(
             plaintext: Vec<u8>, aad: Vec<u8>, nonce: [u8; 24], format in prop_oneof![Just(Format::Native), Just(Format::Transit)]
         ) {
             let keyring = keyring(key("some.id", 7));
             let text = sealed(&keyring, format, &nonce, &aad, &plaintext).unwrap();
-            let opened = open_text(&keyring, &text, &aad, false).unwrap();
+            let opened = open_text(&keyring, &text, &aad, KongFields::Refuse).unwrap();
             prop_assert_eq!((opened.plaintext.as_bytes(), opened.format), (plaintext.as_slice(), format));
         }
 
         #[test]
         fn no_text_panics(text: String, prefix in prop_oneof![Just(""), Just("kr1:"), Just("vault:v"), Just("$ke$1$-")]) {
             let keyring = keyring(key("some.id", 7));
-            let opened = open_text(&keyring, &[prefix, &text].concat(), b"", true);
+            let opened = open_text(&keyring, &[prefix, &text].concat(), b"", KongFields::Accept);
             prop_assert!(opened.is_err());
         }
     }

@@ -20,15 +20,15 @@ use tracing::level_filters::LevelFilter;
 
 use crate::{
     api::{self, Api, RuntimeConfig},
-    keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
-    logging::Log,
+    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
+    logging::{LineFormat, Log},
     metrics::Metrics,
     references::{Engines, References},
     server::{
         self, Heartbeat, Listeners, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{self, CiphertextFormat, Loaded, LogLevel, Settings},
+    settings::{self, CiphertextFormat, Loaded, LogFormat, LogLevel, Settings},
     signals::Signal,
     sync::{SyncHandle, Syncer},
     systemd,
@@ -69,11 +69,11 @@ pub struct Inputs {
 pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let described = describe(&settings);
-    let Settings { server, keyring, secrets, socket, .. } = settings;
+    let Settings { server, keyring, references, socket, .. } = settings;
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let client = sessions.client(SessionName::Keyring, server)?;
-    let engines = Engines::new(secrets, (&client, &keyring.secret), &sessions)?;
+    let engines = Engines::new(references, (&client, &keyring.secret), &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
@@ -87,7 +87,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
     let heartbeat =
-        systemd::sign_of_life_interval().map(|interval| Heartbeat { interval, beat: systemd::alive });
+        systemd::watchdog_interval().map(|interval| Heartbeat { interval, beat: systemd::ping_watchdog });
     let serving = Arc::clone(&server).serve(listeners, heartbeat, stop.clone());
     let tasks = Tasks {
         serving: tokio::spawn({
@@ -198,8 +198,8 @@ impl Tasks {
         self.stop.cancel();
         match self.serving.await {
             Ok(0) => tracing::info!("stopped"),
-            Ok(connections) => {
-                tracing::warn!(connections, "stopped; closed connections that were not finished")
+            Ok(cut) => {
+                tracing::warn!(cut, "stopped; connections that did not finish were cut");
             }
             Err(_) => return ExitCode::FAILURE,
         }
@@ -223,12 +223,13 @@ fn runtime_config(
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
+    let kong_fields = if keyring.kong_fields { KongFields::Accept } else { KongFields::Refuse };
     let limits = socket.limits;
     RuntimeConfig {
         keyrings: Keyrings::single(KeyringEntry {
             name: keyring.name.clone(),
             published: Arc::clone(published),
-            formats: Formats { write, kong_fields: keyring.kong_fields },
+            formats: Formats { write, kong_fields },
             max_stale: keyring.max_stale,
         }),
         access: socket.access.clone(),
@@ -239,6 +240,13 @@ fn runtime_config(
 
 const fn server_limits(socket: &settings::Socket) -> server::Limits {
     server::Limits::new(socket.limits.connections)
+}
+
+pub const fn line_format(log: settings::Log) -> LineFormat {
+    match log.format {
+        LogFormat::Text => LineFormat::Text,
+        LogFormat::Json => LineFormat::Json,
+    }
 }
 
 pub const fn level(log: settings::Log) -> LevelFilter {

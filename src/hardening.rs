@@ -1,6 +1,6 @@
-//! What keeps secrets from where others can look: the environment, core dumps, other processes, and the swap.
+//! Process hardening: keeps secrets out of the environment, core dumps, other processes and swap.
 //!
-//! Nothing of ours is imported here. Secrets' types are in `secret`; which variables hold secrets, `settings` knows.
+//! `settings` decides which variables hold secrets.
 
 use std::{
     convert::Infallible,
@@ -20,62 +20,57 @@ use rustix::{
     thread::{CapabilitySet, capabilities},
 };
 
-/// Why memory is not locked: it may be written to the swap.
 #[derive(Debug, thiserror::Error)]
 pub enum NotLocked {
     #[error(
-        "memory is not locked, and may be written to the swap: the limit on locked memory is {0} bytes; set \
-         LimitMEMLOCK=infinity, or ulimit -l unlimited, or give the capability CAP_IPC_LOCK"
+        "memory is not locked and may be swapped: the limit on locked memory is {0} bytes; set LimitMEMLOCK=infinity or \
+         ulimit -l unlimited, or grant the capability CAP_IPC_LOCK"
     )]
     Limit(u64),
-    #[error("memory is not locked, and may be written to the swap: {0}")]
+    #[error("memory is not locked and may be swapped: {0}")]
     Refused(io::Error),
 }
 
-/// Keeps this process out of core dumps, and from being looked into by other processes of its user (`prctl(2)`,
-/// `PR_SET_DUMPABLE`).
-///
-/// # Errors
-/// What the kernel refused.
-pub fn keep_out_of_dumps() -> io::Result<()> {
+/// Disables core dumps, and access by other processes of the same user (`prctl(2)`, `PR_SET_DUMPABLE`).
+pub fn disable_dumps() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Keeps all of this process's memory out of the swap, what it takes later included.
+/// Locks all current and future memory of this process.
 ///
 /// # Errors
-/// [`NotLocked`]. Under a limit nothing is locked: what is taken beyond it would end the process.
+/// [`NotLocked`]. With a limit nothing is locked, because an allocation beyond the limit would terminate the process.
 pub fn lock_memory() -> Result<(), NotLocked> {
     let may_lock = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     match getrlimit(Resource::Memlock).current {
         Some(limit) if !may_lock => Err(NotLocked::Limit(limit)),
-        // What is taken and not used yet is locked when it is used: so locking costs no memory.
+        // ONFAULT locks a page on its first use, so locking costs no memory.
         _ => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
             .map_err(|error| NotLocked::Refused(error.into())),
     }
 }
 
-/// A variable that holds a secret, and the one that says where it is once it was moved.
+/// An environment variable that holds a secret.
 #[derive(Debug)]
 pub struct Variable<'a> {
     pub name: &'a str,
+    /// The variable that names the file with the moved value.
     pub moved: &'a str,
     pub value: &'a [u8],
 }
 
-/// Starts this program anew in this very process, with the variables' values in files that exist in memory alone and can
-/// be opened by this user alone. So they stand neither in `/proc/<pid>/environ`, which removing a variable would not
-/// change, nor in the environment of what is started later. Returns only if that is not possible.
+/// Executes this program again in this process, with the values in memory files of mode 0600 instead of variables.
+/// Removing a variable would not clear it from `/proc/<pid>/environ`. Returns only on failure.
 ///
 /// # Errors
-/// What the kernel refused. Nothing has changed then.
-pub fn start_anew_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
+/// The kernel's error. Nothing has changed then.
+pub fn reexec_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1));
     let mut kept_open = Vec::new();
     for variable in variables {
-        let file = in_memory(variable.value)?;
+        let file = memory_file(variable.value)?;
         command.env_remove(variable.name);
         command.env(variable.moved, format!("/proc/self/fd/{}", file.as_raw_fd()));
         kept_open.push(file);
@@ -85,7 +80,7 @@ pub fn start_anew_without(variables: &[Variable<'_>]) -> io::Result<Infallible> 
     Err(error)
 }
 
-fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(c"secret", MFdFlags::empty())?);
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(content)?;

@@ -1,42 +1,43 @@
-//! keyringd: a keyring encryption daemon for people who keep their keys in HashiCorp Vault or OpenBao.
+//! keyringd: an encryption daemon with keys from HashiCorp Vault or OpenBao.
 //!
-//! It reads Kong's keyring settings, takes the `<id,key>` records of one secret, and serves encrypt and decrypt on a Unix
-//! socket under the active key. Applications go on working while Vault is down, and never hold a key.
+//! It reads Kong's keyring settings and the `<id,key>` records of one Vault secret. It serves encrypt and decrypt under
+//! the active key on a Unix socket. Applications keep working while Vault is down, and never hold a key.
 //!
 //! Data flows one way: kong.conf / `KONG_*` → settings → vault → sync → keyring → cipher → api → server.
 //!
-//! - [`settings`]: kong.conf and variables become one typed value, or a report of every mistake.
-//! - [`vault`]: a session with the server, and what the KV engine answers.
-//! - [`sync`]: reads what changed, builds a keyring, publishes it; and when to do so again.
+//! - [`settings`]: kong.conf and variables become one typed value, or a list of all errors.
+//! - [`vault`]: the session with the server, and the KV engine's responses.
+//! - [`sync`]: reads changed versions, builds a keyring and publishes it; and the schedule.
 //! - [`references`]: other secrets in Vault, by the notations of Kong and APISIX.
 //! - [`keyring`]: the immutable snapshot of keys, and the rules of records and versions.
-//! - [`cipher`]: seal and open, and the bytes of the formats.
-//! - [`api`]: what can be asked, in the shapes of Vault's Transit API, Kong's keyring API and Kubernetes' KMS v2 in gRPC.
-//! - [`server`]: HTTP/1.1 and h2 on a Unix listener, connections and their limits.
-//! - [`operation`]: the operations and the permissions that they take.
-//! - [`daemon`]: the life of it all; [`signals`], [`systemd`], [`logging`], [`metrics`] and [`hardening`] serve it.
-//! - [`doctor`]: goes the same way step by step, and says what to do.
-//! - [`cli`] and [`client`]: the command line, and its side of the socket.
-//! - [`secret`]: the type of whatever must be wiped and never printed.
+//! - [`cipher`]: seal and open, one file per ciphertext format.
+//! - [`operation`]: the operations of the API, and the permissions that they need.
+//! - [`api`]: one table of endpoints: Vault's Transit API, Kong's keyring API, and Kubernetes' KMS v2 in gRPC.
+//! - [`server`]: HTTP/1.1 and h2 on a Unix listener: connections, timeouts and their limits.
+//! - [`daemon`]: starts, reloads and stops all tasks, with `signals`, `systemd`, `logging`, [`metrics`] and `hardening`.
+//! - [`doctor`]: checks each step from DNS to the keys, with advice for each failure.
+//! - [`cli`] and `client`: the command line, and its client of the socket.
+//! - [`secret`]: the type of values that are wiped on drop and never printed.
 //!
-//! Each imports only from what stands below it; `tests/integration/layers.rs` holds that.
+//! Each module imports only from lower layers; a test enforces that.
 
 pub mod api;
 pub mod cipher;
 pub mod cli;
-pub mod client;
+mod client;
 pub mod daemon;
 pub mod doctor;
-pub mod hardening;
+mod hardening;
 pub mod keyring;
-pub mod logging;
+mod logging;
 pub mod metrics;
 pub mod operation;
+mod path;
 pub mod references;
 pub mod secret;
 pub mod server;
 pub mod settings;
-pub mod signals;
+mod signals;
 pub mod sync;
-pub mod systemd;
+mod systemd;
 pub mod vault;

@@ -1,7 +1,7 @@
-//! The log: to standard error, as text or JSON, with colour on a terminal alone.
+//! The log: text or JSON on standard error, with colour on a terminal.
 //!
-//! Nothing secret may reach it at any level. That is held by `Secret<T>` and by a test that plants secrets and reads the
-//! whole log at trace level, libraries included.
+//! No secret may reach it at any level. `Secret<T>` ensures that; a test plants secrets and searches the whole trace log,
+//! including the libraries' lines.
 
 use std::{
     fs::File,
@@ -24,49 +24,56 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-type Form = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
+type FormatLayer = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
 
-/// The target of the audit's lines.
+/// The target of audit lines.
 pub const AUDIT: &str = "audit";
 
-/// The log's level and form, which can change while it runs.
+/// The format of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFormat {
+    Text,
+    Json,
+}
+
+/// A handle to change the level and the format at run time.
 pub struct Log {
     level: Handle<Targets, Registry>,
-    form: Handle<Form, Layered<reload::Layer<Targets, Registry>, Registry>>,
+    format: Handle<FormatLayer, Layered<reload::Layer<Targets, Registry>, Registry>>,
     sink: Sink,
-    /// Dropped, it waits a moment for what is still to be written.
+    /// On drop it flushes the queue, with a timeout.
     _queue: Option<WorkerGuard>,
 }
 
-/// Starts logging for the whole process, until the [`Log`] is dropped. Panics are logged by their place alone: their text
-/// could quote anything.
-pub fn start(level: LevelFilter, json: bool) -> Log {
-    let (sink, queue) = Sink::to_standard_error();
+/// Starts logging for the process, until the [`Log`] is dropped. A panic is logged with its location only: its message
+/// could quote a secret.
+pub fn start(level: LevelFilter, format: LineFormat) -> Log {
+    let (sink, queue) = Sink::from_standard_error();
     let (level, level_handle) = reload::Layer::new(filter(level));
-    let (form, form_handle) = reload::Layer::new(form(json, sink.clone()));
-    // Only the first of several starts in one process can win, as in tests.
-    let _ = tracing_subscriber::registry().with(level).with(form).try_init();
+    let (layer, format_handle) = reload::Layer::new(format_layer(format, sink.clone()));
+    // In tests several starts share one process; the first wins.
+    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "a panic: this is a defect of keyringd, please report it");
+        let location = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(location, "panic: this is a defect of keyringd, please report it");
     }));
-    Log { level: level_handle, form: form_handle, sink, _queue: queue }
+    Log { level: level_handle, format: format_handle, sink, _queue: queue }
 }
 
 impl Log {
-    pub fn change(&self, level: LevelFilter, json: bool) {
-        // They fail only when logging has ended.
+    pub fn change(&self, level: LevelFilter, format: LineFormat) {
+        // Both fail only after the subscriber is gone.
         let _ = self.level.reload(filter(level));
-        let _ = self.form.reload(form(json, self.sink.clone()));
+        let _ = self.format.reload(format_layer(format, self.sink.clone()));
     }
 }
 
-/// Messages from this level on, and the audit at any: which requests it tells of is a setting of its own.
+/// The audit has a setting of its own, so its lines pass at every level.
 fn filter(level: LevelFilter) -> Targets {
     Targets::new().with_default(level).with_target(AUDIT, LevelFilter::TRACE)
 }
 
-/// Standard error, which may be a full disk or a reader that went away: then lines are lost, and serving goes on.
+/// Ignores write errors, such as a full disk or a closed pipe: logging must not stop the daemon.
 struct Lossy(io::Stderr);
 
 impl io::Write for Lossy {
@@ -81,8 +88,8 @@ impl io::Write for Lossy {
     }
 }
 
-/// Where lines go. A pipe, a terminal or a socket may stall, and must not make the daemon stall: a thread writes to it, and
-/// lines that come faster than it takes them are lost. A file does not stall, and has each line at once.
+/// A pipe, a terminal or a socket may block, so a thread writes to it and drops lines when its queue is full. A file does
+/// not block, and receives each line at once.
 #[derive(Clone)]
 enum Sink {
     File,
@@ -90,7 +97,7 @@ enum Sink {
 }
 
 impl Sink {
-    fn to_standard_error() -> (Self, Option<WorkerGuard>) {
+    fn from_standard_error() -> (Self, Option<WorkerGuard>) {
         let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
         if file.and_then(|file| file.metadata()).is_ok_and(|metadata| metadata.is_file()) {
             return (Self::File, None);
@@ -111,31 +118,28 @@ impl<'a> MakeWriter<'a> for Sink {
     }
 }
 
-fn form(json: bool, sink: Sink) -> Form {
-    let journal = is_the_journal();
-    let text = fmt::layer().with_writer(sink).with_ansi(!json && io::stderr().is_terminal());
-    match (json, journal) {
-        (true, false) => text.json().flatten_event(true).boxed(),
-        (true, true) => {
-            text.event_format(WithPriority(format().json().flatten_event(true).without_time())).boxed()
+fn format_layer(line_format: LineFormat, sink: Sink) -> FormatLayer {
+    let ansi = line_format == LineFormat::Text && io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(sink).with_ansi(ansi);
+    match (line_format, is_journal()) {
+        (LineFormat::Json, false) => layer.json().flatten_event(true).boxed(),
+        (LineFormat::Json, true) => {
+            layer.event_format(WithPriority(format().json().flatten_event(true).without_time())).boxed()
         }
-        (false, false) => text.boxed(),
-        (false, true) => text.event_format(WithPriority(format().without_time())).boxed(),
+        (LineFormat::Text, false) => layer.boxed(),
+        (LineFormat::Text, true) => layer.event_format(WithPriority(format().without_time())).boxed(),
     }
 }
 
 /// Whether standard error is systemd's journal (`JOURNAL_STREAM` of systemd.exec(5): its device and inode).
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this variable says something of a descriptor, and nothing of the settings"
-)]
-fn is_the_journal() -> bool {
+#[expect(clippy::disallowed_methods, reason = "this variable describes a descriptor, it is no setting")]
+fn is_journal() -> bool {
     let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
     let here = file.and_then(|file| file.metadata()).map(|file| format!("{}:{}", file.dev(), file.ino()));
     here.is_ok_and(|here| std::env::var_os("JOURNAL_STREAM").is_some_and(|journal| journal == here.as_str()))
 }
 
-/// Lines with the priority that the journal reads off them (sd-daemon(3)); it has the time by itself.
+/// Prefixes each line with its priority for the journal (sd-daemon(3)), which adds the time itself.
 struct WithPriority<F>(F);
 
 impl<S, N, F> FormatEvent<S, N> for WithPriority<F>

@@ -1,4 +1,4 @@
-//! The program `keyringd`: arguments in, exit code out. What each command does is in `keyringd::cli`.
+//! The program `keyringd`: from the arguments to the exit code. The commands are in `keyringd::cli`.
 
 use std::{alloc::System, process::ExitCode};
 
@@ -6,7 +6,7 @@ use clap::Parser as _;
 use keyringd::cli::{self, Arguments};
 use zeroizing_alloc::ZeroAlloc;
 
-/// Whatever is freed is wiped, also what libraries held of a request, of an answer of Vault's, or of a token.
+/// Wipes all freed memory, including the libraries' copies of requests, Vault's responses and tokens.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     secret::Secret,
-    settings::{KvSecret, KvVersion, SecretPath, resolve::Named},
+    settings::{KvSecret, KvVersion, SecretPath, resolve::EnvReference},
 };
 use cache::{Cache, Key};
 pub use engines::Engines;
@@ -81,7 +81,7 @@ impl References {
     /// [`ResolveError`], which quotes no value.
     pub async fn resolve(&self, reference: &str) -> Result<Resolved, ResolveError> {
         let engines = self.engines.load_full();
-        if let Some(named) = Named::of(reference) {
+        if let Some(named) = EnvReference::from_either_notation(reference) {
             return Ok(Resolved { value: engines.variable(&named?)?, stale: None });
         }
         let name = Name::parse(reference)?;

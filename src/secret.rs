@@ -1,7 +1,7 @@
-//! `Secret<T>`: a value that is wiped when dropped and never printed; and wiping the stack that secrets went over.
+//! `Secret<T>`: a value that is wiped on drop and never printed. And [`wipe_stack`], which clears copies on the stack.
 //!
-//! Every token, key text and key goes from where it is read to where it is used inside this type. There is one door,
-//! [`Secret::expose`], so `grep expose(` lists every use of a secret in the program. Nothing else lives here.
+//! Every token, key text and key is inside this type from reading to use. [`Secret::expose`] is the only access, so
+//! `grep expose(` lists all uses of secrets.
 
 use std::fmt;
 
@@ -17,12 +17,12 @@ impl<T: Zeroize> Secret<T> {
         Self(value)
     }
 
-    /// The one door. Borrow for as long as the use lasts and copy nothing out.
+    /// Borrow for the duration of the use, and copy nothing out.
     pub const fn expose(&self) -> &T {
         &self.0
     }
 
-    /// The same door for filling a secret in place.
+    /// For filling a secret in place.
     pub const fn expose_mut(&mut self) -> &mut T {
         &mut self.0
     }
@@ -55,13 +55,13 @@ impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     }
 }
 
-/// As much of the stack as a call that handles keys may have used, several times over.
+/// Several times the stack use of a call that handles keys.
 const STACK: usize = 128 << 10;
 
-/// Overwrites what calls that have returned left on this thread's stack: a value that is moved is copied, and nothing
-/// wipes where it was. To be called where those calls were made.
+/// Overwrites the stack below the caller's frame: moving a value leaves a copy that no destructor wipes. Call it in the
+/// function that made the calls.
 #[inline(never)]
-#[expect(clippy::large_stack_arrays, reason = "it is the stack that is to be overwritten")]
+#[expect(clippy::large_stack_arrays, reason = "the array overwrites the stack")]
 pub fn wipe_stack() {
     let mut stack = [0_u8; STACK];
     std::hint::black_box(&mut stack);

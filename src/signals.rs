@@ -1,6 +1,6 @@
-//! Signals: to the daemon, values on a channel; to a command, its end, once what it leaves unfinished is removed.
+//! Signals: as values on a channel for the daemon and for `exec`, and cleanup before a command is terminated.
 //!
-//! A second request to stop ends the daemon at once, whatever it is doing.
+//! A second SIGTERM or SIGINT terminates the daemon immediately.
 
 use std::{
     fs, io,
@@ -26,14 +26,11 @@ pub enum Signal {
     Reload,
 }
 
-/// Takes the signals from here on.
-///
-/// # Errors
-/// When the kernel refuses a handler or a thread.
+/// Installs the daemon's handlers.
 pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        // In this order: the first signal finds the flag unset and sets it, the second finds it set and ends it all.
+        // In this order: the first signal sets the flag, and the second finds it set and exits.
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
@@ -54,21 +51,24 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     Ok(receiver)
 }
 
-/// Takes the signals that a command is sent which stands in front of another: those that a terminal sends to both of them
-/// only if there is none. What stops and continues both is left alone.
-///
-/// # Errors
-/// When the kernel refuses a handler or a thread.
-pub fn to_pass_on(has_terminal: bool) -> io::Result<mpsc::UnboundedReceiver<i32>> {
-    let by_terminal = [SIGINT, SIGQUIT, SIGWINCH];
+/// Whether a terminal sends its signals to this process and to the child alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    Shared,
+    None,
+}
+
+/// Receives the signals that a parent forwards to its child. Signals of a shared terminal are excluded, because the child
+/// gets them too. Job control signals keep their default action.
+pub fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>> {
+    let from_terminal = [SIGINT, SIGQUIT, SIGWINCH];
     let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
-    let taken = others.into_iter().chain(by_terminal);
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut signals = Signals::new(taken)?;
+    let mut signals = Signals::new(others.into_iter().chain(from_terminal))?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            let came_to_both = has_terminal && by_terminal.contains(&signal);
-            if !came_to_both && sender.send(signal).is_err() {
+            let child_has_it = terminal == Terminal::Shared && from_terminal.contains(&signal);
+            if !child_has_it && sender.send(signal).is_err() {
                 return;
             }
         }
@@ -76,16 +76,13 @@ pub fn to_pass_on(has_terminal: bool) -> io::Result<mpsc::UnboundedReceiver<i32>
     Ok(receiver)
 }
 
-/// What ends a process that does not handle it, and may come from outside; no signal of its own failing.
-const ENDS: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU];
+/// The signals from outside that terminate a process by default.
+const TERMINATING: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU];
 
-/// From here on signals that end the process remove this file before they do: it drops nothing then.
-///
-/// # Errors
-/// When the kernel refuses a handler or a thread.
-pub fn remove_when_ended(path: &Path) -> io::Result<()> {
+/// Removes the file if a signal terminates the process, since destructors do not run then.
+pub fn remove_on_termination(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
-    let mut signals = Signals::new(ENDS)?;
+    let mut signals = Signals::new(TERMINATING)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             let _ = fs::remove_file(&path);

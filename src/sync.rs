@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{History, KeyDerivation, Keyring, Place, Published, history::NoKeyring, published::Report},
+    keyring::{
+        History, KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, published::Report,
+    },
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{self, KvSecret, KvVersion},
@@ -247,7 +249,7 @@ impl Syncer {
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (read.built.rejected, warnings, read.listing);
         match read.built.keyring {
-            Ok(keyring) => Ok(Some(keyring.read_from(self.location()))),
+            Ok(keyring) => Ok(Some(keyring.with_location(self.location()))),
             // The sync succeeded, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
@@ -259,8 +261,8 @@ impl Syncer {
         self.queue.notify();
     }
 
-    fn location(&self) -> Place {
-        Place {
+    fn location(&self) -> SecretLocation {
+        SecretLocation {
             mount: self.secret.mount.to_string(),
             path: self.secret.path.to_string(),
             versioned: self.secret.kv == KvVersion::V2,

@@ -1,5 +1,5 @@
-//! Counts the requests that reach a server: a proxy that records the end of each request's head. While the server is away,
-//! connections are closed.
+//! A TCP proxy that counts requests: it records the time of each end of a request head. While the server is down, it closes
+//! new connections.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The end of a head. The bodies of logins are JSON on one line, which does not contain it.
+/// The end of a request head. It does not occur in bodies: those of logins are JSON on one line.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 pub struct Counter {
@@ -17,7 +17,7 @@ pub struct Counter {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// When requests came, and since when they are recorded.
+/// The times of requests, and the start of the phase.
 struct Seen {
     since: Instant,
     at: Vec<Instant>,
@@ -26,7 +26,7 @@ struct Seen {
 /// The requests of a phase.
 pub struct Counts {
     pub time: Duration,
-    /// When each came, since the phase began.
+    /// The time of each request since the start of the phase.
     came: Vec<Duration>,
 }
 
@@ -37,7 +37,7 @@ impl Seen {
 }
 
 impl Counter {
-    /// In front of `server`, an `http://` address.
+    /// A proxy for `server`, an `http://` address.
     pub fn start(server: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -69,7 +69,7 @@ impl Counts {
         self.came.len()
     }
 
-    /// The most requests within any second.
+    /// The maximum within any window of one second.
     pub fn most_in_a_second(&self) -> usize {
         let within = |at: &Duration| {
             self.came.iter().filter(|came| **came >= *at && **came < *at + Duration::from_secs(1)).count()

@@ -1,8 +1,8 @@
-//! The load of a fleet on one Vault: some hundred sessions in this process, each like a daemon's, against one real OpenBao,
-//! at the start, at rest, at a rotation, and at OpenBao's return after an outage.
+//! The load of a fleet on one Vault: some hundred sessions in this process with one real OpenBao, at the start, at rest, at a
+//! rotation, and after an outage.
 //!
-//! `cargo bench --bench fleet` prints requests and how evenly they come, then what that means for fleets of other sizes;
-//! `-- --short` is a short run that checks the bench itself. Every request goes through `counter`.
+//! `cargo bench --bench fleet` prints the requests and their peaks, then the numbers for fleets of other sizes. `-- --short`
+//! is a smoke test. All requests pass through `counter`.
 
 #![expect(
     clippy::unwrap_used,
@@ -38,20 +38,20 @@ use tokio_util::sync::CancellationToken;
 use counter::{Counter, Counts};
 use support::openbao::OpenBao;
 
-/// How large the fleet is, and how often each host syncs. A token lives for [`TOKEN_LIFE`] intervals.
+/// The size of the fleet and the sync interval. The TTL of a token is [`TOKEN_LIFE`] intervals.
 #[derive(Clone, Copy)]
 struct Fleet {
     hosts: usize,
     interval: Duration,
 }
 
-/// The TTL of a token, in intervals: an hour for an interval of a minute.
+/// The TTL of a token in intervals: an hour for an interval of a minute.
 const TOKEN_LIFE: u32 = 60;
 
-/// How many versions a daemon reads at the start.
+/// The number of versions at the start.
 const VERSIONS: usize = 3;
 
-/// A daemon without its socket.
+/// A daemon without a socket.
 struct Host(Arc<Published>);
 
 impl Host {
@@ -84,43 +84,43 @@ fn main() {
     let until = |what: &str, reached: &dyn Fn(&Host) -> bool| {
         let begun = Instant::now();
         while !hosts.iter().all(reached) {
-            assert!(begun.elapsed() < 20 * fleet.interval, "timed out waiting until {what}");
+            assert!(begun.elapsed() < 20 * fleet.interval, "timeout: {what}");
             sleep(Duration::from_millis(20));
         }
     };
-    let all_under = |id: &str| until("all are under it", &|host| host.is_under(id));
+    let all_under = |id: &str| until("all hosts have it", &|host| host.is_under(id));
     let wait = |intervals| sleep(fleet.interval * intervals);
 
     println!("{} hosts, an interval of {} s\n", fleet.hosts, fleet.interval.as_secs());
     println!(
-        "| phase | requests | a host | a second | most in one second | of the mean |\n|---|---|---|---|---|---|"
+        "| phase | requests | per host | per second | peak second | / mean |\n|---|---|---|---|---|---|"
     );
     let show = |phase: &str, counts: &Counts| show(phase, counts, fleet);
     all_under(&format!("key-{}", VERSIONS - 1));
     show("start, all at once", &counter.since_last());
-    wait(1); // from here on the start no longer counts
+    wait(1); // the requests of the start end here
     counter.since_last();
     wait(3);
     show("at rest, 3 intervals", &counter.since_last());
     server.put_record("rotated", "another text of at least thirty-two characters");
     all_under("rotated");
-    show("a rotation, until all have it", &counter.since_last());
+    show("a rotation, until all hosts have it", &counter.since_last());
     server.stop();
     wait(1);
     counter.since_last();
     let returning = SystemTime::now();
     server.start();
-    until("they are back", &|host| host.has_synced_since(returning));
-    show("the return after an interval, until all are back", &counter.since_last());
+    until("all hosts have synced", &|host| host.has_synced_since(returning));
+    show("Vault returns after an interval, until all hosts have synced", &counter.since_last());
     wait(2);
-    show("the 2 intervals after that", &counter.since_last());
+    show("the next 2 intervals", &counter.since_last());
     stop.cancel();
     let on_paper = on_paper();
     println!("\n{on_paper}");
     assert!(include_str!("../../README.md").contains(&on_paper), "README.md has another table of fleets");
 }
 
-/// A host that syncs from now on.
+/// Starts a host's sync.
 fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let loaded = settings::load(&[Box::new(source::File(settings.to_owned()))]);
     let settings = loaded.settings.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
@@ -134,13 +134,12 @@ fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let stop = stop.clone();
     runtime.spawn(async move {
         syncer.run(stop).await;
-        drop(handle); // without a handle the sync ends
-        sessions.end().await;
+        drop(handle); // kept until here: the sync ends when all handles are dropped
     });
     Host(published)
 }
 
-/// A kong.conf that logs in by AppRole, at the counter.
+/// A kong.conf with a login by AppRole, through the counter.
 fn settings(server: &OpenBao, address: &str, folder: &Path, fleet: Fleet) -> std::path::PathBuf {
     server.allow_reading();
     server.enable("approle");
@@ -168,8 +167,7 @@ fn show(phase: &str, counts: &Counts, fleet: Fleet) {
     println!("| {phase} | {all} | {a_host:.2} | {mean:.1} | {most} | {of_mean:.1} |");
 }
 
-/// The same for fleets of other sizes, in requests a second: tokens live for an hour, and a daemon reads ten versions at the
-/// start.
+/// The requests per second of fleets of other sizes, with a token TTL of an hour and ten versions.
 fn on_paper() -> String {
     let mut text = String::from(
         "| hosts | `keyring_sync_interval` | at rest | a rotation | Vault's return | all start within a minute |\n\
@@ -177,13 +175,13 @@ fn on_paper() -> String {
     );
     for hosts in [100.0, 10_000.0, 1_000_000.0] {
         for interval in [60.0, 600.0] {
-            // A renewal is due when between half and two thirds of a token's life are over.
+            // A renewal happens after half to two thirds of the token's TTL.
             let rest = hosts * (1.0 / interval + 1.0 / (3600.0 * 7.0 / 12.0));
-            // One more request of each host, within an interval.
+            // One more request per host within an interval.
             let rotation = rest + hosts / interval;
-            // Each host within half an interval, and some of them twice.
+            // All hosts within half an interval, and some of them twice.
             let back = hosts * 1.3 / (interval / 2.0);
-            // A login, the metadata, and the versions.
+            // The login, the metadata and the versions.
             let start = hosts * (2.0 + 10.0) / 60.0;
             let rounded = [rest, rotation, back, start]
                 .map(|rate| if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") });

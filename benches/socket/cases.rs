@@ -1,4 +1,4 @@
-//! The cases: which request in which shape and size from how many connections, and one of them run against each server.
+//! The cases: operation, shape and size of a request, and number of connections. Each case runs on each server.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Effort, echo,
-    load::{self, Asking, Measured, Target},
+    load::{self, LoadRequest, Measured, Target},
     servers::Servers,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub enum Shape {
     Json,
     Octets,
-    /// JSON with so many items.
+    /// JSON with this number of items.
     Batch(usize),
 }
 
@@ -23,7 +23,7 @@ pub enum Shape {
 pub struct Case {
     pub operation: &'static str,
     pub shape: Shape,
-    /// Of one plaintext.
+    /// The size of one plaintext.
     pub bytes: usize,
     pub connections: usize,
 }
@@ -45,7 +45,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// A case, and what it took of each server. OpenBao has no octets.
+/// A case and its results. OpenBao does not support raw bytes.
 pub struct Outcome {
     pub case: Case,
     pub keyringd: Measured,
@@ -70,27 +70,27 @@ pub fn all() -> Vec<Case> {
 
 pub fn run(case: &Case, servers: &Servers, effort: Effort) -> Outcome {
     let ours = servers.keyringd.target();
-    let asking = asking(case, &ours, &[]);
-    // The echo gets the same bytes in, and gives as many out.
-    let mut for_echo = asking.clone();
-    for_echo.headers_mut().insert(echo::ANSWER, ours.answer(&asking).len().into());
+    let request = case_request(case, &ours, &[]);
+    // The echo receives the same bytes and returns as many.
+    let mut for_echo = request.clone();
+    for_echo.headers_mut().insert(echo::ANSWER, ours.answer(&request).len().into());
     let theirs = servers.openbao();
     let token = [("x-vault-token", servers.token())];
-    let for_openbao = (case.shape != Shape::Octets).then(|| self::asking(case, &theirs, &token));
-    // In turn, so that whatever else the machine does meets all of them.
+    let for_openbao = (case.shape != Shape::Octets).then(|| case_request(case, &theirs, &token));
+    // In turn, so that other load on the machine affects all servers alike.
     let mut rounds: [Vec<Measured>; 3] = Default::default();
     for _ in 0..effort.rounds {
-        rounds[0].push(ours.load(&asking, case.connections, effort.time));
+        rounds[0].push(ours.load(&request, case.connections, effort.time));
         rounds[1].push(servers.echo.target().load(&for_echo, case.connections, effort.time));
-        if let Some(asking) = &for_openbao {
-            rounds[2].push(theirs.load(asking, case.connections, effort.time));
+        if let Some(request) = &for_openbao {
+            rounds[2].push(theirs.load(request, case.connections, effort.time));
         }
     }
     let [keyringd, echo, openbao] = rounds.map(merged);
     Outcome { case: *case, keyringd: keyringd.unwrap(), echo: echo.unwrap(), openbao }
 }
 
-/// The medians of some rounds, and all of their latencies, sorted.
+/// The medians of the rounds, and all latencies, sorted.
 fn merged(rounds: Vec<Measured>) -> Option<Measured> {
     if rounds.is_empty() {
         return None;
@@ -103,8 +103,8 @@ fn merged(rounds: Vec<Measured>) -> Option<Measured> {
     Some(Measured { per_second, latencies, cpu, peak })
 }
 
-/// A request of that case. What is to be decrypted, the server has sealed.
-fn asking(case: &Case, server: &Target<'_>, headers: &[(&str, &str)]) -> Asking {
+/// A request of the case. For decrypt the server has encrypted the ciphertext.
+fn case_request(case: &Case, server: &Target<'_>, headers: &[(&str, &str)]) -> LoadRequest {
     let plaintext = vec![b'p'; case.bytes];
     let post = |operation: &str, headers: &[(&str, &str)], body: Vec<u8>| {
         load::post(&format!("transit/{operation}/keyring"), headers, body)

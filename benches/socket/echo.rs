@@ -1,4 +1,4 @@
-//! The limit: a bare hyper on a Unix socket, which reads a body and answers as many bytes as it was asked for.
+//! The limit: a bare hyper server on a Unix socket. It reads a body and returns the requested number of bytes.
 
 use std::{convert::Infallible, path::Path};
 
@@ -7,13 +7,13 @@ use hyper::{Request, Response, body::Bytes, body::Incoming, server::conn::http1,
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 
-/// The header that says how long the answer should be.
+/// The request header with the length of the response.
 pub const ANSWER: &str = "x-answer-length";
 
 pub fn serve(socket: &Path) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let listener = UnixListener::bind(socket).unwrap();
-        // As long as the longest answer, made once.
+        // Allocated once, as long as the longest response.
         let answer = Bytes::from(vec![b'a'; 4 << 20]);
         loop {
             let (stream, _) = listener.accept().await.unwrap();

@@ -1,18 +1,18 @@
-//! What a client with large requests costs the others: the time of small requests beside it, against the time that the same
-//! requests take while an equally busy echo has the processors.
+//! The effect of a client with large requests on others: the latency of small requests, compared with their latency while an
+//! equally loaded echo uses the processors.
 
 use std::thread;
 
 use crate::{
     Effort, Fact, echo,
-    load::{self, Asking, Target},
+    load::{self, LoadRequest, Target},
     servers::Servers,
 };
 
 const SMALL: usize = 64;
 const LARGE: usize = 1 << 20;
 
-/// How many clients have small requests. One has large ones.
+/// The number of clients with small requests. One more client has large requests.
 const CLIENTS: usize = 4;
 
 pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
@@ -22,22 +22,22 @@ pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..effort.rounds {
             for (times, busy) in times.iter_mut().zip([&keyringd, &echo]) {
-                times.push(f64::from(beside(busy, &keyringd, effort).percentile(thousandths)));
+                times.push(f64::from(under_load(busy, &keyringd, effort).percentile(thousandths)));
             }
         }
-        let [beside_itself, beside_echo] = times.map(crate::median);
+        let [with_keyringd, with_echo] = times.map(crate::median);
         let fact = |name, value, unit| Fact { name, value, unit };
         facts.extend([
-            fact(format!("{SMALL} B beside one client with 1 MiB, {name}"), beside_itself, "µs"),
-            fact(format!("{SMALL} B beside an echo with 1 MiB, {name}"), beside_echo, "µs"),
-            fact(format!("ratio of these, {name}"), beside_itself / beside_echo, ""),
+            fact(format!("{SMALL} B with one client of 1 MiB, {name}"), with_keyringd, "µs"),
+            fact(format!("{SMALL} B with a busy echo of 1 MiB, {name}"), with_echo, "µs"),
+            fact(format!("ratio of these, {name}"), with_keyringd / with_echo, ""),
         ]);
     }
     facts
 }
 
-/// Small requests of some clients to `server`, while `busy` has large ones of one client.
-fn beside(busy: &Target<'_>, server: &Target<'_>, effort: Effort) -> load::Measured {
+/// Sends small requests to `server` while one client sends large requests to `busy`.
+fn under_load(busy: &Target<'_>, server: &Target<'_>, effort: Effort) -> load::Measured {
     thread::scope(|scope| {
         let large = scope.spawn(|| busy.load(&octets(LARGE), 1, effort.time));
         let small = server.load(&octets(SMALL), CLIENTS, effort.time);
@@ -46,8 +46,8 @@ fn beside(busy: &Target<'_>, server: &Target<'_>, effort: Effort) -> load::Measu
     })
 }
 
-/// A request that keyringd seals, and that the echo answers with as many bytes.
-fn octets(bytes: usize) -> Asking {
+/// A request that keyringd encrypts, and to which the echo responds with as many bytes.
+fn octets(bytes: usize) -> LoadRequest {
     let len = bytes.to_string();
     let headers = [("content-type", "application/octet-stream"), (echo::ANSWER, &len)];
     load::post("transit/encrypt/keyring", &headers, vec![b'p'; bytes])

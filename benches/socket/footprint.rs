@@ -1,4 +1,4 @@
-//! What else a daemon costs: memory with few and many keys and idle clients, the time to be ready, decrypt with many keys.
+//! Further costs: memory with few and many keys and idle clients, the start time, decrypt with many keys.
 
 use std::{
     fs,
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use crate::{
     Effort, Fact,
-    load::{self, Asking, Target},
+    load::{self, LoadRequest, Target},
     servers::{Server, Servers},
     support::{http, openbao::OpenBao, process::wait_for},
 };
 
-/// How many connections the memory of one more is told from.
+/// The number of connections to measure the memory per connection.
 const FURTHER: usize = 900;
 
 pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
@@ -36,10 +36,10 @@ pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     #[expect(clippy::cast_precision_loss, reason = "some hundred")]
     let a_connection = || (resident(daemon.target().pid) - before) / FURTHER as f64;
     let mut further: Vec<_> = (0..FURTHER).map(|_| UnixStream::connect(&daemon.socket).unwrap()).collect();
-    wait_for("all to be let in", || (descriptors(daemon.target().pid) > FURTHER).then_some(()));
-    facts.push(fact("resident per further connection that has not asked yet", a_connection(), "KiB"));
+    wait_for("all connections to be accepted", || (descriptors(daemon.target().pid) > FURTHER).then_some(()));
+    facts.push(fact("resident per further connection before its first request", a_connection(), "KiB"));
     further.iter_mut().for_each(ask);
-    facts.push(fact("resident per further idle connection that has asked", a_connection(), "KiB"));
+    facts.push(fact("resident per further idle connection after a request", a_connection(), "KiB"));
     drop((idle, further, daemon));
     let mut rates = Vec::new();
     for keys in [1, 100, 1000] {
@@ -58,14 +58,14 @@ pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     facts
 }
 
-/// Requests a second of decrypt with so many keys held, in turn.
+/// Requests per second of decrypt with few and many keys, in turn.
 fn decrypts(daemons: &[(usize, Server)], effort: Effort) -> Vec<Fact> {
     let mut rates: Vec<Vec<f64>> = vec![Vec::new(); daemons.len()];
     for _ in 0..effort.rounds.max(1) * 3 {
         for (at, (keys, daemon)) in daemons.iter().enumerate() {
             let target = daemon.target();
-            let asking = decrypt_asking(&target, &format!("map-{keys}"));
-            rates[at].push(target.load(&asking, 16, effort.time).per_second);
+            let request = decrypt_request(&target, &format!("map-{keys}"));
+            rates[at].push(target.load(&request, 16, effort.time).per_second);
         }
     }
     let one = |((keys, _), rates): (&(usize, Server), Vec<f64>)| {
@@ -75,7 +75,7 @@ fn decrypts(daemons: &[(usize, Server)], effort: Effort) -> Vec<Fact> {
     daemons.iter().zip(rates).map(one).collect()
 }
 
-fn decrypt_asking(target: &Target<'_>, name: &str) -> Asking {
+fn decrypt_request(target: &Target<'_>, name: &str) -> LoadRequest {
     let octets = [("content-type", "application/octet-stream")];
     let sealed = target.answer(&load::post(&format!("transit/encrypt/{name}"), &octets, vec![b'p'; 1024]));
     load::post(&format!("transit/decrypt/{name}"), &octets, sealed)
@@ -90,7 +90,7 @@ fn put_map(servers: &Servers, path: &str, keys: usize) {
     servers.openbao().answer(&load::post(&format!("secret/data/{path}"), &token, body));
 }
 
-/// A daemon on that path, and how long it took from its start until it was ready.
+/// A daemon with that path, and the time from its start until it was ready.
 fn ready(openbao: &OpenBao, path: &Path) -> (Server, Duration) {
     let socket =
         std::env::temp_dir().join(format!("keyringd-bench-{}-{}", std::process::id(), path.display()));
@@ -114,7 +114,7 @@ fn ready(openbao: &OpenBao, path: &Path) -> (Server, Duration) {
     (server, started.elapsed())
 }
 
-/// A client that has asked once and is idle since.
+/// An idle client after one request.
 fn connected(server: &Server) -> UnixStream {
     let mut stream = UnixStream::connect(&server.socket).unwrap();
     ask(&mut stream);
@@ -126,7 +126,7 @@ fn ask(stream: &mut UnixStream) {
     let _ = stream.read(&mut [0; 1024]).unwrap();
 }
 
-/// How many files and sockets it has open.
+/// The number of open files and sockets.
 fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }

@@ -1,9 +1,8 @@
-//! keyringd beside a bare hyper echo (the limit) and a real OpenBao's Transit (what people would use instead), on Unix
-//! sockets, in one run, on the same bytes.
+//! Compares keyringd with a bare hyper echo (the limit) and a real OpenBao's Transit (the alternative), on Unix sockets, in
+//! one run, with the same bytes.
 //!
-//! `cargo bench --bench socket` prints a table and writes `target/bench-socket.json`; `-- --short` runs everything for a
-//! moment, to see that it runs; `-- 'encrypt JSON'` runs the cases with that in their names. Machines differ: the ratios
-//! are what counts. What was found is in `benches/README.md`.
+//! `cargo bench --bench socket` prints a table and writes `target/bench-socket.json`. `-- --short` is a smoke test;
+//! `-- 'encrypt JSON'` selects cases by name. Machines differ, so compare the ratios. `benches/README.md` has the results.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,14 +24,14 @@ mod support;
 
 use std::time::Duration;
 
-/// How long each server is under load, and how often in turn.
+/// The duration of a round, and the number of rounds per server.
 #[derive(Clone, Copy)]
 pub struct Effort {
     pub time: Duration,
     pub rounds: usize,
 }
 
-/// A fact, its value and the unit of it.
+/// A measured value with its unit.
 pub struct Fact {
     pub name: String,
     pub value: f64,

@@ -1,4 +1,4 @@
-//! The table for people, and the JSON for machines.
+//! The results as a table and as JSON.
 
 use std::fmt::Write as _;
 
@@ -19,7 +19,7 @@ impl Measured {
     }
 }
 
-/// A row a case: what keyringd came to, then the same as a ratio to each of the others, then what the slow requests took.
+/// One row per case: keyringd's results, their ratios to the other servers, and the latencies.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
         "| case | requests/s | of the echo | × OpenBao | CPU µs | of OpenBao's | peak MiB | p50 µs | p99 µs | p99.9 µs | echo's p99.9 |\n\

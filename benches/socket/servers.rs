@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// More texts than any batch holds.
+/// More strings than any batch has.
 const TEXTS: usize = 100_000;
 
-/// A program that serves on a Unix socket, ended when dropped.
+/// A server program on a Unix socket, killed on drop.
 pub struct Server {
     child: Child,
     pub socket: PathBuf,
@@ -90,7 +90,7 @@ impl Servers {
         }
     }
 
-    /// OpenBao on its Unix socket, where a request may be large.
+    /// OpenBao's Unix socket, which accepts large requests.
     pub fn openbao(&self) -> Target<'_> {
         let pid = self.openbao.child.as_ref().map_or(0, Child::id);
         Target { socket: &self.openbao_socket, pid }

@@ -1,6 +1,6 @@
-//! What the integration tests use to start programs. They are the tests' own files, of which a bench needs a part.
+//! The parts of the integration tests' support that the benches use.
 
-#![expect(dead_code, reason = "the tests use more of it")]
+#![expect(dead_code, reason = "benches use only a part of it")]
 
 #[path = "../../tests/integration/support/http.rs"]
 pub mod http;

@@ -122,7 +122,7 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::access::access;
+    use crate::settings::{access::access, source::accounts::SystemAccounts};
 
     #[tokio::test]
     async fn the_kernel_identifies_the_peer() {
@@ -142,11 +142,11 @@ mod tests {
         let caller = Caller { listener: ListenerKind::Unix, peer: Some(Arc::new(peer)) };
         assert!(caller.authorise(Operation::Rewrap, None).is_ok() && caller.has_any_permission(None));
         assert!(caller.authorise(Operation::Resolve, None).is_err());
-        let list = access("gid:2000=encrypt").unwrap();
+        let list = access("gid:2000=encrypt", &SystemAccounts).unwrap();
         assert!(caller.authorise(Operation::Encrypt, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Health, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Decrypt, Some(&list)).is_err());
-        assert!(!caller.has_any_permission(Some(&access("uid:7=all").unwrap())));
+        assert!(!caller.has_any_permission(Some(&access("uid:7=all", &SystemAccounts).unwrap())));
     }
 
     #[test]

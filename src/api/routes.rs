@@ -209,10 +209,10 @@ mod tests {
     use hyper::Request;
 
     use super::*;
-    use crate::keyring::{Format, Formats, Published};
+    use crate::keyring::{Format, Formats, KongFields, Published};
 
     fn keyrings() -> Keyrings {
-        let formats = Formats { write: Format::Native, kong_fields: false };
+        let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
         let published = Arc::new(Published::default());
         Keyrings::single(KeyringEntry { name: "keyring".to_owned(), published, formats, max_stale: None })
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
-    keyring::{Formats, HeldKey, Keyring},
+    keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 use attempt::{Action, Attempt, count_sealed, needs_rewrap, write_json, write_key};
 pub(super) use datakey::{plaintext as data_key_plaintext, wrapped as data_key_wrapped};
@@ -128,7 +128,7 @@ fn format(action: Action, request: &Request<'_>, formats: Formats) -> Result<For
         "native" => return Ok(Format::Native),
         "transit" if formats.write == Format::Transit => return Ok(Format::Transit),
         "transit" => "format transit needs keyring_ciphertext_format = transit",
-        "kong" if formats.kong_fields => return Ok(Format::Kong),
+        "kong" if formats.kong_fields == KongFields::Accept => return Ok(Format::Kong),
         "kong" => "format kong needs keyring_kong_fields = on",
         _ => "format must be native, transit or kong",
     }))
@@ -326,7 +326,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        keyring::{Key, KeyId},
+        keyring::{Key, KeyId, KongFields},
         secret::Secret,
     };
 
@@ -338,7 +338,7 @@ mod tests {
         let limits = Limits::new(1 << 10, 1 << 10, 10);
         let body = br#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
         for (write, expected) in [(Format::Native, 0), (Format::Transit, 2)] {
-            let formats = Formats { write, kong_fields: false };
+            let formats = Formats { write, kong_fields: KongFields::Refuse };
             let response = run_json(Action::Encrypt, &keyring, formats, body, &limits).result.unwrap();
             let json: serde_json::Value = serde_json::from_slice(&response.into_body().bytes).unwrap();
             assert_eq!(json["data"]["batch_results"][1]["key_version"], 1, "{json}");

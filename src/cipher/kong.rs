@@ -1,13 +1,16 @@
-//! Kong's format for fields at rest: AES-256-GCM under the record's key with its tag dropped, so nothing authenticates it.
+//! Kong's format for encrypted fields: AES-256-GCM under K without the tag, so it is not authenticated.
 //!
-//! Text: `$ke$1$-<id>-<nonce, 24 hexadecimal digits>-<ct in hexadecimal>`, without associated data. It is here so that
-//! such fields can be carried into the native format, and given back to Kong. A wrong key gives garbage and no error.
+//! Text: `$ke$1$-<id>-<nonce, 24 hex digits>-<ct in hex>`, without associated data. It exists for migration from and to
+//! Kong. A wrong key gives garbage and no error.
 
 use aes_gcm::aead::AeadInOut as _;
 use hex_simd::AsciiCase;
 
-use super::{Format, OpenError, Opened, Payload, SealError, find, transit::NONCE_LEN};
-use crate::keyring::{Key, Keyring};
+use super::{
+    aead::{OpenError, Opened, Payload, SealError, find},
+    transit::NONCE_LEN,
+};
+use crate::keyring::{Format, Key, Keyring};
 
 pub const TEXT_PREFIX: &str = "$ke$1$-";
 
@@ -32,7 +35,7 @@ pub fn seal_text(
     Ok(())
 }
 
-/// Opens what follows the prefix, read from the right: the ID is what is left of two hexadecimal parts.
+/// Opens the text after the prefix. It splits from the right, because an ID may contain `-`.
 pub fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, OpenError> {
     let mut parts = text.rsplitn(3, '-');
     let (Some(sealed), Some(nonce), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
@@ -47,10 +50,10 @@ pub fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, Ope
     Ok(Opened { held, format: Format::Kong, plaintext })
 }
 
-/// The keystream of AES-256-GCM, which is its own inverse: sealing without the tag, and opening.
+/// XORs the keystream of AES-256-GCM: seals without the tag, and opens.
 fn apply_keystream(key: &Key, nonce: &[u8; NONCE_LEN], text: &mut [u8]) {
     let tag = key.aes().encrypt_inout_detached(nonce.into(), &[], text.into());
-    tag.unwrap_or_else(|_| unreachable!("a request is far below AES-GCM's limit of 64 GiB"));
+    tag.unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
 }
 
 #[cfg(test)]
@@ -58,7 +61,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::{
-        super::{open_text, testing::*},
+        super::{KongFields, open_text, testing::*},
         *,
     };
     use crate::{
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_answers_two_of_which_kong_publishes() {
+    fn known_answers_two_of_them_published_by_kong() {
         let file: File = serde_json::from_str(include_str!("../../tests/vectors/kong-fields.json")).unwrap();
         assert_eq!(file.vectors.len(), 4);
         for vector in file.vectors {
@@ -89,7 +92,7 @@ mod tests {
                 if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
             let id = KeyId::parse(&vector.id).unwrap();
             let keyring = keyring(Key::derive(id, &Secret::new(vector.key), derivation).unwrap());
-            let opened = open_text(&keyring, &vector.field, b"", true).unwrap();
+            let opened = open_text(&keyring, &vector.field, b"", KongFields::Accept).unwrap();
             assert_eq!(opened.plaintext.as_bytes(), vector.plaintext.as_bytes());
             let nonce = unhex(vector.field.rsplit('-').nth(1).unwrap());
             let sealed = sealed(&keyring, Format::Kong, &nonce, b"", vector.plaintext.as_bytes());
@@ -98,21 +101,28 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_what_stands_left_of_the_two_hexadecimal_parts() {
+    fn the_id_may_contain_hyphens() {
         let keyring = keyring(key("a-b", 7));
         let field = format!("$ke$1$-a-b-{}-00ff", "00".repeat(12));
-        assert_eq!(open_text(&keyring, &field, b"", true).unwrap().plaintext.as_bytes().len(), 2);
+        assert_eq!(
+            open_text(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes().len(),
+            2
+        );
         for bad in
             ["$ke$1$-a-b", "$ke$1$-a-b-00-00", "$ke$1$-", &field[..field.len() - 1], &format!("{field}g")]
         {
-            assert_eq!(open_text(&keyring, bad, b"", true).err(), Some(OpenError::NotAuthentic), "{bad}");
+            assert_eq!(
+                open_text(&keyring, bad, b"", KongFields::Accept).err(),
+                Some(OpenError::NotAuthentic),
+                "{bad}"
+            );
         }
-        let unknown = open_text(&keyring, &field.replace("a-b", "c"), b"", true).err();
+        let unknown = open_text(&keyring, &field.replace("a-b", "c"), b"", KongFields::Accept).err();
         assert_eq!(unknown, Some(OpenError::UnknownKey(KeyId::parse("c").unwrap())));
     }
 
     #[test]
-    fn an_id_that_kong_would_split_is_not_written() {
+    fn an_id_with_a_hyphen_is_not_sealed() {
         let refused = sealed(&keyring(key("a-b", 7)), Format::Kong, &[1; 12], b"", b"x");
         assert_eq!(refused, Err(SealError::KongKeyId(KeyId::parse("a-b").unwrap())));
     }

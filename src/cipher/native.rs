@@ -1,15 +1,15 @@
-//! The native format: XAES-256-GCM under the record's key, with the key ID authenticated.
+//! The native format: XAES-256-GCM with an authenticated key ID.
 //!
 //! Text: `kr1:<id>:<base64(nonce[24] ‖ ct ‖ tag[16])>`. Binary: `KR1 ‖ len(id) as u8 ‖ id ‖ nonce[24] ‖ ct ‖ tag[16]`.
-//! Associated data: `KR1 ‖ len(id) as u8 ‖ id ‖ the caller's`. The cipher is C2SP's XAES-256-GCM
-//! (c2sp.org/XAES-256-GCM); its 192-bit nonces are safe to draw at random for any number of messages under one key.
+//! Associated data: `KR1 ‖ len(id) as u8 ‖ id ‖ the caller's associated data`. XAES-256-GCM is a C2SP standard
+//! (c2sp.org/XAES-256-GCM); its 192-bit nonces may be random for any number of messages per key.
 
 use std::borrow::Cow;
 
 use base64_simd::STANDARD as BASE64;
 
-use super::{Format, OpenError, Opened, Payload, find, open_in_place, seal_in_place};
-use crate::keyring::{HeldKey, Key, KeyId, Keyring};
+use super::aead::{OpenError, Opened, Payload, find, open_in_place, seal_in_place};
+use crate::keyring::{Format, HeldKey, Key, KeyId, Keyring};
 
 pub const TEXT_PREFIX: &str = "kr1:";
 pub const NONCE_LEN: usize = 24;
@@ -17,10 +17,10 @@ pub const TAG_LEN: usize = 16;
 
 const BINARY_PREFIX: &[u8; 3] = b"KR1";
 
-/// What must be free ahead of a plaintext that is sealed into the binary form where it is: room for the longest head.
+/// The free bytes before a plaintext that [`seal_binary`] seals in place: the length of the longest head.
 pub const ROOM: usize = BINARY_PREFIX.len() + 1 + KeyId::MAX_LEN + NONCE_LEN;
 
-/// How much longer than its plaintext the binary form under this key is.
+/// The length of the binary form minus the length of its plaintext.
 pub fn overhead(key: &Key) -> usize {
     BINARY_PREFIX.len() + 1 + key.id().as_str().len() + NONCE_LEN + TAG_LEN
 }
@@ -34,7 +34,13 @@ pub fn seal_text(
     out: &mut Vec<u8>,
 ) {
     let id = key.id().as_str();
-    seal_in_place(key.xaes(), &mut buffer, 0, &nonce.into(), &Head::of(id).bound(associated_data));
+    seal_in_place(
+        key.xaes(),
+        &mut buffer,
+        0,
+        &nonce.into(),
+        &Head::from_id(id).associated_data(associated_data),
+    );
     out.reserve(TEXT_PREFIX.len() + id.len() + 1 + BASE64.encoded_length(buffer.len()));
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -42,25 +48,25 @@ pub fn seal_text(
     BASE64.encode_append(&buffer, out);
 }
 
-/// Seals the plaintext that stands behind `ROOM` free bytes into the binary form, where it is.
+/// Seals `buffer[ROOM..]` in place into the binary form.
 pub fn seal_binary(
     key: &Key,
     mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
     associated_data: &[u8],
 ) -> Payload {
-    let head = Head::of(key.id().as_str());
+    let head = Head::from_id(key.id().as_str());
     let at = ROOM - NONCE_LEN;
-    seal_in_place(key.xaes(), &mut buffer, at, &nonce.into(), &head.bound(associated_data));
+    seal_in_place(key.xaes(), &mut buffer, at, &nonce.into(), &head.associated_data(associated_data));
     let start = at - head.as_bytes().len();
     buffer[start..at].copy_from_slice(head.as_bytes());
     Payload { start, end: buffer.len(), buffer }
 }
 
-/// Opens what follows the text form's prefix.
+/// Opens the text form without its prefix.
 ///
 /// # Errors
-/// [`OpenError::UnknownKey`] when its key is not held, [`OpenError::NotAuthentic`] for everything else.
+/// [`OpenError::UnknownKey`] if its key is not held, [`OpenError::NotAuthentic`] for any other fault.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
@@ -73,46 +79,39 @@ pub fn open_text<'k>(
     open(held, buffer, 0, associated_data)
 }
 
-/// Whether these bytes begin as the binary form does.
-pub fn is_binary(envelope: &[u8]) -> bool {
-    envelope.starts_with(BINARY_PREFIX)
+/// Whether the bytes have the prefix of the binary form.
+pub fn is_binary(sealed: &[u8]) -> bool {
+    sealed.starts_with(BINARY_PREFIX)
 }
 
-/// Opens `envelope[start..]` in place: the binary form. The buffer is taken once its key is found, and stays for another
-/// try until then.
-///
-/// # Errors
-/// As [`open_text`].
+/// Opens `sealed[start..]` in place: the binary form. It takes the bytes only when it has found the key.
 pub fn open_binary<'k>(
     keyring: &'k Keyring,
-    envelope: &mut Vec<u8>,
+    sealed: &mut Vec<u8>,
     start: usize,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
-    let (id, nonce) = head(&envelope[start..])?;
+    let (id, nonce) = head(&sealed[start..])?;
     let held = find(keyring, id)?;
-    open(held, std::mem::take(envelope), start + nonce, associated_data)
+    open(held, std::mem::take(sealed), start + nonce, associated_data)
 }
 
-/// Opens the binary form where it is, if it names this key: no other is looked for.
-///
-/// # Errors
-/// [`OpenError::NotAuthentic`], whatever is wrong with it.
+/// Opens the binary form in place with this key only.
 pub fn open_binary_with<'k>(
     held: &'k HeldKey,
-    envelope: Vec<u8>,
+    sealed: Vec<u8>,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
-    let (id, start) = head(&envelope)?;
+    let (id, start) = head(&sealed)?;
     if id != held.key.id().as_str() {
         return Err(OpenError::NotAuthentic);
     }
-    open(held, envelope, start, associated_data)
+    open(held, sealed, start, associated_data)
 }
 
-/// The key ID that an envelope names, and where its nonce begins.
-fn head(envelope: &[u8]) -> Result<(&str, usize), OpenError> {
-    envelope
+/// The key ID, and the position of the nonce.
+fn head(sealed: &[u8]) -> Result<(&str, usize), OpenError> {
+    sealed
         .strip_prefix(BINARY_PREFIX)
         .and_then(<[u8]>::split_first)
         .and_then(|(len, rest)| rest.get(..usize::from(*len)))
@@ -127,19 +126,19 @@ fn open<'k>(
     start: usize,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
-    let head = Head::of(held.key.id().as_str());
-    let plaintext = open_in_place(held.key.xaes(), buffer, start, &head.bound(associated_data))?;
+    let head = Head::from_id(held.key.id().as_str());
+    let plaintext = open_in_place(held.key.xaes(), buffer, start, &head.associated_data(associated_data))?;
     Ok(Opened { held, format: Format::Native, plaintext })
 }
 
-/// `KR1 ‖ len(id) as u8 ‖ id`: what the binary form begins with, and what binds a ciphertext to the format and to its key ID.
+/// `KR1 ‖ len(id) as u8 ‖ id`: the head of the binary form. As associated data it binds both forms to the key ID.
 struct Head {
     bytes: [u8; ROOM - NONCE_LEN],
     len: usize,
 }
 
 impl Head {
-    fn of(id: &str) -> Self {
+    fn from_id(id: &str) -> Self {
         let len = u8::try_from(id.len()).unwrap_or_else(|_| unreachable!("a key id is at most 64 bytes"));
         let mut head = Self { bytes: [0; ROOM - NONCE_LEN], len: 0 };
         for part in [BINARY_PREFIX.as_slice(), &[len], id.as_bytes()] {
@@ -153,13 +152,9 @@ impl Head {
         &self.bytes[..self.len]
     }
 
-    /// The associated data of a message: this, and the caller's.
-    fn bound(&self, associated_data: &[u8]) -> Cow<'_, [u8]> {
-        if associated_data.is_empty() {
-            self.as_bytes().into()
-        } else {
-            [self.as_bytes(), associated_data].concat().into()
-        }
+    /// The head and the caller's associated data.
+    fn associated_data(&self, callers: &[u8]) -> Cow<'_, [u8]> {
+        if callers.is_empty() { self.as_bytes().into() } else { [self.as_bytes(), callers].concat().into() }
     }
 }
 
@@ -220,17 +215,17 @@ mod tests {
     }
 
     fn open_text(keyring: &Keyring, text: &str, associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        cipher::open_text(keyring, text, associated_data, false)
+        cipher::open_text(keyring, text, associated_data, cipher::KongFields::Refuse)
             .map(|opened| opened.plaintext.as_bytes().to_vec())
     }
 
-    fn open_binary(keyring: &Keyring, envelope: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        super::open_binary(keyring, &mut envelope.to_vec(), 0, associated_data)
+    fn open_binary(keyring: &Keyring, sealed: &[u8], associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
+        super::open_binary(keyring, &mut sealed.to_vec(), 0, associated_data)
             .map(|opened| opened.plaintext.as_bytes().to_vec())
     }
 
     #[test]
-    fn the_known_answers_of_the_native_format() {
+    fn known_answers_of_the_native_format() {
         let file: Vectors = serde_json::from_str(include_str!("../../tests/vectors/native.json")).unwrap();
         assert_eq!(file.vectors.len(), 4);
         for vector in file.vectors {
@@ -267,7 +262,7 @@ mod tests {
     fn every_changed_character_of_the_text_form_makes_open_fail() {
         let keyring = some_keyring();
         let sealed = seal_text(&keyring, [3; NONCE_LEN], b"", b"plaintext!");
-        assert!(sealed.ends_with('='), "the last characters have unused bits, which must be zero: {sealed}");
+        assert!(sealed.ends_with('='), "base64 padding leaves unused bits, which must be zero: {sealed}");
         for at in 0..sealed.len() {
             for other in ["A", "B", "1", ":", "=", "\n", "é"]
                 .map(str::to_owned)
@@ -281,14 +276,14 @@ mod tests {
         }
     }
 
-    /// The letter after this one: in base64's last place it differs in an unused bit alone.
+    /// The next letter: at the end of base64 it differs only in an unused bit.
     fn next_letter(letter: &str) -> Option<String> {
         let next = letter.bytes().next()? + 1;
         Some(char::from(next).to_string())
     }
 
     #[test]
-    fn the_same_key_under_another_id_does_not_open() {
+    fn the_same_key_with_another_id_does_not_open() {
         let sealed = seal_text(&some_keyring(), [3; NONCE_LEN], b"", b"plaintext");
         let other = keyring(key("other", 7));
         let renamed = sealed.replace("some.id", "other");
@@ -298,30 +293,30 @@ mod tests {
     }
 
     #[test]
-    fn with_a_given_key_an_envelope_of_another_does_not_open() {
+    fn open_binary_with_refuses_another_key() {
         let (keyring, other) = (some_keyring(), keyring(key("other", 7)));
         let sealed = seal_binary(&keyring, [3; NONCE_LEN], b"aad", b"plaintext");
         assert_eq!(sealed.len(), b"plaintext".len() + overhead(&keyring.active().key));
         let opened = open_binary_with(keyring.active(), sealed.clone(), b"aad").unwrap();
         assert_eq!(opened.plaintext.as_bytes(), b"plaintext");
-        for (held, envelope, associated_data) in [
+        for (held, bytes, associated_data) in [
             (other.active(), &sealed[..], &b"aad"[..]),
             (keyring.active(), &sealed[..], b""),
             (keyring.active(), &sealed[..20], b"aad"),
             (keyring.active(), b"", b"aad"),
         ] {
-            let refused = open_binary_with(held, envelope.to_vec(), associated_data);
+            let refused = open_binary_with(held, bytes.to_vec(), associated_data);
             assert_eq!(refused.err(), Some(OpenError::NotAuthentic));
         }
     }
 
     #[test]
-    fn an_envelope_whose_key_is_not_held_is_not_taken() {
-        let mut envelope = seal_binary(&some_keyring(), [3; NONCE_LEN], b"", b"plaintext");
+    fn bytes_whose_key_is_not_held_stay_with_the_caller() {
+        let mut sealed = seal_binary(&some_keyring(), [3; NONCE_LEN], b"", b"plaintext");
         let other = keyring(key("other", 8));
-        assert!(super::open_binary(&other, &mut envelope, 0, b"").is_err());
-        assert!(super::open_binary(&some_keyring(), &mut envelope, 0, b"").is_ok());
-        assert!(envelope.is_empty());
+        assert!(super::open_binary(&other, &mut sealed, 0, b"").is_err());
+        assert!(super::open_binary(&some_keyring(), &mut sealed, 0, b"").is_ok());
+        assert!(sealed.is_empty());
     }
 
     proptest! {

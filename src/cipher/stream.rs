@@ -1,59 +1,34 @@
-//! Streams: a payload of any size, in flat memory, under a data key of its own that a keyring has wrapped.
+//! Streams: payloads of any size in constant memory, under one data key per stream, which the keyring wraps.
 //!
-//! `KRS1 ‖ len(wrapped) as u16 ‖ wrapped ‖ prefix[7] ‖ segments`, big-endian. Segment `i` is AES-256-GCM of 64 KiB of the
-//! plaintext, with nonce `prefix ‖ i as u32 ‖ last as u8` and associated data `KRS1`; the last may be shorter, and is
-//! empty only if the whole plaintext is. That is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online
-//! Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, CRYPTO 2015), by RustCrypto's aead-stream.
+//! `KRS1 ‖ len(wrapped) as u16 ‖ wrapped ‖ prefix[7] ‖ segments`, big-endian. Segment `i` is AES-256-GCM of 64 KiB of
+//! plaintext, with nonce `prefix ‖ i as u32 ‖ last as u8` and associated data `KRS1`. The last segment may be shorter; it
+//! is empty only if the plaintext is empty. This is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online
+//! Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, CRYPTO 2015), implemented by RustCrypto's aead-stream.
 
 mod segments;
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use aead_stream::{NewStream as _, StreamBE32, StreamPrimitive as _};
 use aes_gcm::Aes256Gcm;
 
-use super::NoRandomness;
+use super::aead::NoRandomness;
 use crate::secret::Secret;
-use segments::{Place, Segments, read_full};
+pub use segments::StreamError;
+use segments::{MAX_WRAPPED_LEN, SegmentPosition, Segments, TAG_LEN, read_full};
 
-/// What a stream begins with. No other format of ours does.
+/// The first bytes of a stream, unique among our formats.
 pub const MAGIC: &[u8; 4] = b"KRS1";
 
-/// The data key: 32 bytes that seal this one stream and nothing else.
+/// The data key seals one stream and nothing else.
 pub type DataKey = Secret<[u8; 32]>;
 
 const SEGMENT_LEN: usize = 64 << 10;
-const TAG_LEN: usize = 16;
 const PREFIX_LEN: usize = 7;
 
-/// Far more than any wrapped key is long, so that a header is never a reason to take much memory.
-const MAX_WRAPPED_LEN: usize = 1024;
-
-/// Why a stream was not written, or not read to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    #[error("cannot read: {0}")]
-    Read(io::Error),
-    #[error("cannot write: {0}")]
-    Write(io::Error),
-    #[error(transparent)]
-    NoRandomness(#[from] NoRandomness),
-    #[error("a wrapped data key is 1 to {MAX_WRAPPED_LEN} visible ASCII characters, and this one is not")]
-    NotAWrappedKey,
-    #[error("not a stream of keyringd, or cut off in its first bytes")]
-    NotAStream,
-    #[error(
-        "the stream cannot be opened to its end: it was cut, changed or put in another order, or its key is another"
-    )]
-    NotAuthentic,
-    #[error("a stream has room for 2^32 segments of 64 KiB, and this is more: split it")]
-    TooLong,
-}
-
-/// What stands before the segments.
+/// The bytes before the segments.
 ///
-/// The wrapped key is bound to them by being the only one that opens them, and by nothing else: so a rewrap replaces the
-/// header alone.
+/// The segments do not authenticate the wrapped key, so a rewrap replaces only the header. A wrong key opens no segment.
 #[derive(Debug)]
 pub struct Header {
     wrapped: String,
@@ -61,26 +36,19 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header for a new stream under the data key that `wrapped` unwraps to, with a prefix drawn from the operating
-    /// system.
-    ///
-    /// # Errors
-    /// [`StreamError::NotAWrappedKey`] and [`StreamError::NoRandomness`].
+    /// A header for a new stream with a random prefix. `wrapped` is the wrapped data key.
     pub fn new(wrapped: String) -> Result<Self, StreamError> {
         let mut prefix = [0; PREFIX_LEN];
         getrandom::fill(&mut prefix).map_err(NoRandomness::from)?;
         Self { wrapped: String::new(), prefix }.rewrapped(wrapped)
     }
 
-    /// The header of the same segments when their key is wrapped anew.
-    ///
-    /// # Errors
-    /// [`StreamError::NotAWrappedKey`].
+    /// The header of the same segments with a rewrapped data key.
     pub fn rewrapped(self, wrapped: String) -> Result<Self, StreamError> {
         if is_wrapped_key(&wrapped) { Ok(Self { wrapped, ..self }) } else { Err(StreamError::NotAWrappedKey) }
     }
 
-    /// The data key as the keyring wrapped it.
+    /// The wrapped data key.
     pub fn wrapped(&self) -> &str {
         &self.wrapped
     }
@@ -88,7 +56,7 @@ impl Header {
     /// Reads a header and stops at the first segment.
     ///
     /// # Errors
-    /// [`StreamError::Read`], and [`StreamError::NotAStream`] for whatever does not begin with a whole header.
+    /// [`StreamError::Read`], and [`StreamError::NotAStream`] if the header is incomplete or invalid.
     pub fn read(mut input: impl Read) -> Result<Self, StreamError> {
         let mut head = [0; MAGIC.len() + 2];
         read_header(&mut input, &mut head)?;
@@ -107,10 +75,6 @@ impl Header {
         }
     }
 
-    /// Writes the header. The segments go after it.
-    ///
-    /// # Errors
-    /// [`StreamError::Write`].
     pub fn write(&self, mut output: impl Write) -> Result<(), StreamError> {
         let len = u16::try_from(self.wrapped.len()).map_err(|_| StreamError::NotAWrappedKey)?;
         let header = [MAGIC, len.to_be_bytes().as_slice(), self.wrapped.as_bytes(), &self.prefix].concat();
@@ -118,12 +82,9 @@ impl Header {
     }
 }
 
-/// Seals all of `input` into the segments that follow `header`, which the caller has written.
+/// Seals all of `input` into segments. The caller writes `header` first.
 ///
-/// `progress` is told after each segment how many bytes of the input are done.
-///
-/// # Errors
-/// [`StreamError::Read`], [`StreamError::Write`] and [`StreamError::TooLong`].
+/// `progress` receives the number of input bytes done after each segment.
 pub fn seal(
     key: &DataKey,
     header: &Header,
@@ -133,22 +94,19 @@ pub fn seal(
 ) -> Result<(), StreamError> {
     let cipher = cipher(key, header);
     let mut segments = Segments::new(input, SEGMENT_LEN);
-    while let Some(Place { position, last }) = segments.advance()? {
+    while let Some(SegmentPosition { index, last }) = segments.advance()? {
         cipher
-            .encrypt_in_place(position, last, MAGIC, &mut segments.buffer)
-            .unwrap_or_else(|_| unreachable!("a segment is far below AES-GCM's limit of 64 GiB"));
+            .encrypt_in_place(index, last, MAGIC, &mut segments.buffer)
+            .unwrap_or_else(|_| unreachable!("a segment is smaller than AES-GCM's limit of 64 GiB"));
         output.write_all(&segments.buffer).map_err(StreamError::Write)?;
         progress(segments.taken);
     }
     output.flush().map_err(StreamError::Write)
 }
 
-/// Opens the segments that follow `header`, and writes each one's plaintext once it is authentic.
+/// Opens the segments after `header`. It writes the plaintext of a segment once that is authentic.
 ///
-/// Whether the end is missing is known at the end: what was written counts for something only if this succeeds.
-///
-/// # Errors
-/// [`StreamError::Read`], [`StreamError::Write`] and [`StreamError::NotAuthentic`].
+/// A truncated stream is detected only at its end: use the output only if this succeeds.
 pub fn open(
     key: &DataKey,
     header: &Header,
@@ -159,11 +117,7 @@ pub fn open(
     authenticate(key, header, input, output, Emit::Plaintext, progress)
 }
 
-/// Copies the segments that follow `header` as they are, each once it is authentic. They go after a header that was
-/// rewrapped.
-///
-/// # Errors
-/// As [`open`].
+/// Copies the segments after `header` unchanged, each once it is authentic. The caller writes a rewrapped header first.
 pub fn copy_verified(
     key: &DataKey,
     header: &Header,
@@ -174,7 +128,7 @@ pub fn copy_verified(
     authenticate(key, header, input, output, Emit::Segment, progress)
 }
 
-/// What is written of a segment that is authentic.
+/// The output for an authentic segment.
 #[derive(Clone, Copy)]
 enum Emit {
     Plaintext,
@@ -192,13 +146,13 @@ fn authenticate(
     let cipher = cipher(key, header);
     let mut segments = Segments::new(input, SEGMENT_LEN + TAG_LEN);
     let mut segment = Vec::new();
-    while let Some(Place { position, last }) = segments.advance()? {
+    while let Some(SegmentPosition { index, last }) = segments.advance()? {
         if matches!(emit, Emit::Segment) {
             segment.clone_from(&segments.buffer);
         }
-        let opened = cipher.decrypt_in_place(position, last, MAGIC, &mut segments.buffer);
-        // One plaintext has one form: an empty segment stands for the empty plaintext, and not at the end of another.
-        if opened.is_err() || (segments.buffer.is_empty() && position > 0) {
+        let opened = cipher.decrypt_in_place(index, last, MAGIC, &mut segments.buffer);
+        // Only the empty plaintext has an empty segment, so that each plaintext has one encoding.
+        if opened.is_err() || (segments.buffer.is_empty() && index > 0) {
             return Err(StreamError::NotAuthentic);
         }
         let emitted = match emit {
@@ -230,6 +184,8 @@ mod tests {
     use serde::Deserialize;
     use sha2::{Digest as _, Sha256};
 
+    use std::io;
+
     use super::*;
 
     #[derive(Deserialize)]
@@ -255,7 +211,7 @@ mod tests {
         Secret::new([7; 32])
     }
 
-    /// Byte `i` is `i mod 251`, as in the vectors, so that no two segments are alike.
+    /// Byte `i` is `i mod 251`, as in the vectors, so that all segments differ.
     fn plaintext(len: usize) -> Vec<u8> {
         (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect()
     }
@@ -275,7 +231,7 @@ mod tests {
         stream(&key(), &some_header(), &plaintext(len))
     }
 
-    /// The header's length in [`some_stream`].
+    /// The length of the header in [`some_stream`].
     const START: usize = MAGIC.len() + 2 + WRAPPED.len() + PREFIX_LEN;
 
     fn opened(key: &DataKey, mut stream: &[u8]) -> Result<Vec<u8>, StreamError> {
@@ -285,7 +241,7 @@ mod tests {
         Ok(out)
     }
 
-    /// Neither opened nor carried on by a rewrap.
+    /// Neither opened nor copied by a rewrap.
     #[track_caller]
     fn assert_refused(stream: &[u8], what: &str) {
         let error = opened(&key(), stream).expect_err(what);
@@ -298,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_known_answers_of_the_stream_format() {
+    fn known_answers_of_the_stream_format() {
         let file: Vectors = serde_json::from_str(include_str!("../../tests/vectors/stream.json")).unwrap();
         assert_eq!(file.vectors.len(), 6);
         for vector in file.vectors {
@@ -320,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_was_cut_is_refused_wherever_it_was() {
+    fn a_truncated_stream_is_refused_at_every_length() {
         let whole = some_stream(2 * SEGMENT_LEN + 100);
         for cut in 0..START + 2 * TAG_LEN {
             assert_refused(&whole[..cut], &format!("cut at {cut}"));
@@ -338,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_that_were_moved_repeated_or_added_are_refused() {
+    fn reordered_repeated_and_added_segments_are_refused() {
         let whole = some_stream(2 * SEGMENT_LEN + 100);
         let (head, segments) = whole.split_at(START);
         let parts: Vec<_> = segments.chunks(SEALED_LEN).collect();
@@ -363,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_segment_after_others_is_refused_even_of_who_has_the_key() {
+    fn an_empty_segment_after_others_is_refused_even_if_authentic() {
         let mut forged = Vec::new();
         some_header().write(&mut forged).unwrap();
         for (position, len) in [(0, SEGMENT_LEN), (1, 0)] {
@@ -377,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_makes_open_fail_except_in_what_the_keyring_wrapped() {
+    fn every_flipped_bit_makes_open_fail_except_in_the_wrapped_key() {
         let whole = some_stream(5);
         for bit in 0..whole.len() * 8 {
             let mut changed = whole.clone();
@@ -393,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrap_replaces_the_header_and_nothing_else() {
+    fn a_rewrap_replaces_only_the_header() {
         let whole = some_stream(SEGMENT_LEN + 1);
         let mut segments = whole.as_slice();
         let header = Header::read(&mut segments).unwrap().rewrapped("kr1:other:BBBB".to_owned()).unwrap();
@@ -405,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wrapped_key_is_neither_written_nor_read() {
+    fn an_invalid_wrapped_key_is_neither_written_nor_read() {
         for wrapped in ["", "two words", "line\n", "é", &"x".repeat(MAX_WRAPPED_LEN + 1)] {
             let refused = Header::new(wrapped.to_owned());
             assert!(matches!(refused, Err(StreamError::NotAWrappedKey)), "{wrapped:?}");
@@ -421,14 +377,14 @@ mod tests {
     }
 
     #[test]
-    fn progress_tells_the_bytes_of_the_input_that_are_done() {
-        let mut told = Vec::new();
+    fn progress_reports_the_input_bytes_done() {
+        let mut reported = Vec::new();
         let plaintext = plaintext(2 * SEGMENT_LEN + 5);
-        seal(&key(), &some_header(), &*plaintext, io::sink(), &mut |bytes| told.push(bytes)).unwrap();
-        assert_eq!(told, [SEGMENT_LEN, 2 * SEGMENT_LEN, 2 * SEGMENT_LEN + 5].map(|len| len as u64));
+        seal(&key(), &some_header(), &*plaintext, io::sink(), &mut |bytes| reported.push(bytes)).unwrap();
+        assert_eq!(reported, [SEGMENT_LEN, 2 * SEGMENT_LEN, 2 * SEGMENT_LEN + 5].map(|len| len as u64));
     }
 
-    /// Gives a few bytes at a time, and is interrupted in between.
+    /// Returns a few bytes per call, and is interrupted in between.
     struct Trickle<'a>(&'a [u8], bool);
 
     impl Read for Trickle<'_> {
@@ -451,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn how_the_input_arrives_does_not_matter_and_its_failure_is_told() {
+    fn short_reads_are_joined_and_io_errors_are_returned() {
         let mut sealed = Vec::new();
         let plaintext = plaintext(SEGMENT_LEN + 1);
         some_header().write(&mut sealed).unwrap();
@@ -469,7 +425,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn what_is_sealed_opens_again(len in 0..2 * SEGMENT_LEN + 2, key: [u8; 32], prefix: [u8; PREFIX_LEN]) {
+        fn a_sealed_stream_opens_again(len in 0..2 * SEGMENT_LEN + 2, key: [u8; 32], prefix: [u8; PREFIX_LEN]) {
             let (key, plaintext) = (Secret::new(key), plaintext(len));
             let sealed = stream(&key, &Header { wrapped: WRAPPED.to_owned(), prefix }, &plaintext);
             prop_assert!(opened(&key, &sealed).unwrap() == plaintext);

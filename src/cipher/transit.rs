@@ -1,13 +1,13 @@
-//! Transit's format: AES-256-GCM under the record's key, as Vault's and OpenBao's Transit engine writes it.
+//! Transit's format: AES-256-GCM under K, compatible with the Transit engine of Vault and OpenBao.
 //!
-//! Text: `vault:v<KV version>:<base64(nonce[12] ‖ ct ‖ tag[16])>`; the associated data are the caller's alone. A random
-//! 96-bit nonce allows 2³² messages under one key, by everybody who holds it (NIST SP 800-38D, 8.3): they are counted.
+//! Text: `vault:v<KV version>:<base64(nonce[12] ‖ ct ‖ tag[16])>` with the caller's associated data. Random 96-bit nonces
+//! limit a key to 2³² messages over all its holders (NIST SP 800-38D, 8.3), so messages are counted.
 //! <https://openbao.org/api-docs/secret/transit/>
 
 use base64_simd::STANDARD as BASE64;
 
-use super::{Format, OpenError, Opened, open_in_place, seal_in_place};
-use crate::keyring::{HeldKey, Keyring};
+use super::aead::{OpenError, Opened, open_in_place, seal_in_place};
+use crate::keyring::{Format, HeldKey, Keyring};
 
 pub const TEXT_PREFIX: &str = "vault:v";
 pub const NONCE_LEN: usize = 12;
@@ -27,11 +27,11 @@ pub fn seal_text(
     BASE64.encode_append(&buffer, out);
 }
 
-/// How many keys of one version are tried. A map may carry any number of them, and nothing was sealed under its version.
-const MOST_TRIED: usize = 8;
+/// The maximum number of keys of one version to try. A map may hold any number of keys.
+const MAX_TRIED: usize = 8;
 
-/// Opens what follows the prefix. A version that carries several keys does not tell which it was: some are tried, since one
-/// record may have become a map.
+/// Opens the text after the prefix. If the version holds a map, it tries several keys: a single record may have become a
+/// map.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
@@ -40,11 +40,11 @@ pub fn open_text<'k>(
     let (version, sealed) = text.split_once(':').ok_or(OpenError::NotAuthentic)?;
     let canonical = !version.starts_with(['0', '+']);
     let version = version.parse().ok().filter(|_| canonical).ok_or(OpenError::NotAuthentic)?;
-    let keys = keyring.of_version(version);
+    let keys = keyring.keys_of_version(version);
     if keys.is_empty() {
         return Err(OpenError::UnknownVersion(version));
     }
-    for held in keys.iter().take(MOST_TRIED) {
+    for held in keys.iter().take(MAX_TRIED) {
         let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
         BASE64.decode_append(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
         if let Ok(plaintext) = open_in_place(held.key.aes(), buffer, 0, associated_data) {
@@ -59,10 +59,10 @@ mod tests {
     use std::time::SystemTime;
 
     use super::{
-        super::{open_text, testing::*},
+        super::{KongFields, open_text, testing::*},
         *,
     };
-    use crate::keyring::{KeyId, history::VersionId};
+    use crate::keyring::{KeyId, key::VersionId};
 
     fn seal(keyring: &Keyring, plaintext: &[u8]) -> String {
         sealed(keyring, Format::Transit, &[3; NONCE_LEN], b"aad", plaintext).unwrap()
@@ -81,17 +81,17 @@ mod tests {
             for other in ["A", "B", "2", ":", "=", "\n", "é", "0"] {
                 let changed = [&sealed[..at], other, &sealed[at + 1..]].concat();
                 assert!(
-                    changed == sealed || open_text(&keyring, &changed, b"aad", true).is_err(),
+                    changed == sealed || open_text(&keyring, &changed, b"aad", KongFields::Accept).is_err(),
                     "{changed}"
                 );
             }
-            assert!(open_text(&keyring, &sealed[..at], b"aad", true).is_err(), "cut at {at}");
+            assert!(open_text(&keyring, &sealed[..at], b"aad", KongFields::Accept).is_err(), "cut at {at}");
         }
         for foreign in ["vault:v01:", "vault:v+1:", "vault:v-1:", "vault:v99999999999999999999:", "vault:v1"]
         {
             let changed = sealed.replace("vault:v1:", foreign);
             assert_eq!(
-                open_text(&keyring, &changed, b"aad", true).err(),
+                open_text(&keyring, &changed, b"aad", KongFields::Accept).err(),
                 Some(OpenError::NotAuthentic),
                 "{changed}"
             );
@@ -99,21 +99,24 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_held_is_told_apart() {
+    fn a_version_that_is_not_held_is_a_separate_error() {
         let ours = keyring(key("a", 7));
         let sealed = seal(&ours, b"x").replace("vault:v1:", "vault:v7:");
-        assert_eq!(open_text(&ours, &sealed, b"aad", false).err(), Some(OpenError::UnknownVersion(7)));
+        assert_eq!(
+            open_text(&ours, &sealed, b"aad", KongFields::Refuse).err(),
+            Some(OpenError::UnknownVersion(7))
+        );
     }
 
     #[test]
-    fn the_key_is_found_by_each_version_that_carries_it_and_among_several_of_one() {
+    fn a_key_is_found_by_each_of_its_versions_and_among_the_keys_of_a_map() {
         let before = Keyring::new([held("a", 1, 1)], &KeyId::parse("a").unwrap()).unwrap();
         let sealed = seal(&before, b"old");
         let first = VersionId { number: 1, created: SystemTime::UNIX_EPOCH };
         let moved = HeldKey { earlier_versions: vec![first], ..held("a", 1, 3) };
         let keys = [moved, held("b", 2, 3), held("c", 3, 1)];
         let keyring = Keyring::new(keys, &KeyId::parse("b").unwrap()).unwrap();
-        let opened = open_text(&keyring, &sealed, b"aad", false).unwrap();
+        let opened = open_text(&keyring, &sealed, b"aad", KongFields::Refuse).unwrap();
         assert_eq!((opened.held.key.id().as_str(), opened.plaintext.as_bytes()), ("a", b"old".as_slice()));
         assert!(seal(&keyring, b"new").starts_with("vault:v3:"));
     }

@@ -1,4 +1,4 @@
-//! `check`: every effective setting with its origin, and every mistake. Secrets are shown as set or unset, never as text.
+//! `check`: every effective setting with its origin, and every error. The value of a secret is never shown.
 
 use std::{
     fmt::Write as _,
@@ -8,33 +8,44 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Failure, FromFile, print, say_notes};
+use super::{
+    arguments::{SettingsFile, valid_settings},
+    process::{Failure, print},
+};
 use crate::settings::{Effective, Loaded, Note, source::Origin};
 
-/// The longest value on a line of the table.
-const SHOWN: usize = 60;
+/// The length of a value in the table on a terminal.
+const MAX_WIDTH: usize = 60;
 
-/// `keyringd check`.
-pub fn check(from: &FromFile, as_json: bool) -> Result<ExitCode, Failure> {
-    let loaded = from.load();
-    if as_json {
-        let text = format!("{:#}\n", json_report(&loaded));
-        print(text)?;
-        return Ok(if loaded.settings.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(78) });
+/// `keyringd check`
+pub fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
+    let loaded = file.load();
+    let rows: Vec<_> = loaded
+        .effective
+        .iter()
+        .map(|one| [one.key.name.to_owned(), value_text(one), one.origin.to_string()])
+        .collect();
+    if io::stdout().is_terminal() {
+        print(table(rows))?;
+    } else {
+        print(rows.iter().map(|row| row.join("\t") + "\n").collect::<String>())?;
     }
-    print(table(&loaded.effective, io::stdout().is_terminal()))?;
-    say_notes("warning", &loaded.warnings);
-    loaded.settings.map(|_| ExitCode::SUCCESS).map_err(Failure::Configuration)
+    valid_settings(loaded).map(|_| ExitCode::SUCCESS)
 }
 
-/// Columns on a terminal; elsewhere, tabs.
-fn table(effective: &[Effective], terminal: bool) -> String {
-    let rows: Vec<_> = effective
-        .iter()
-        .map(|one| [one.key.name.to_owned(), shown(one, terminal), one.origin.to_string()])
-        .collect();
-    if !terminal {
-        return rows.iter().map(|row| row.join("\t") + "\n").collect();
+/// `keyringd check --json`
+pub fn check_json(file: &SettingsFile) -> Result<ExitCode, Failure> {
+    let loaded = file.load();
+    print(format!("{:#}\n", json_report(&loaded)))?;
+    Ok(if loaded.settings.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(78) })
+}
+
+/// Aligned columns, with long values cut.
+fn table(mut rows: Vec<[String; 3]>) -> String {
+    for [_, value, _] in &mut rows {
+        if value.chars().count() > MAX_WIDTH {
+            *value = value.chars().take(MAX_WIDTH - 1).chain(['…']).collect();
+        }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (keys, values) = (width(0), width(1));
@@ -44,16 +55,12 @@ fn table(effective: &[Effective], terminal: bool) -> String {
     })
 }
 
-fn shown(one: &Effective, terminal: bool) -> String {
-    let text = match &one.value {
+fn value_text(one: &Effective) -> String {
+    match &one.value {
         Some(value) => value.replace(['\n', '\r', '\t'], " "),
         None if one.secret && one.origin != Origin::Default => "[set, not shown]".to_owned(),
         None => "[unset]".to_owned(),
-    };
-    if terminal && text.chars().count() > SHOWN {
-        return text.chars().take(SHOWN - 1).chain(['…']).collect();
     }
-    text
 }
 
 fn json_report(loaded: &Loaded) -> Value {

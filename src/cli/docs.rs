@@ -1,20 +1,20 @@
-//! What the program says of itself: the ends of its help, and shell completions. All of it comes from the command line's
-//! definition and from the table of keys, so that nothing here has to follow them.
+//! The end of the help texts, and shell completions: generated from the command line and the table of settings.
 //!
 //! The man page is in `man`.
 
 use std::{fmt::Write as _, process::ExitCode};
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::Shell;
 
-use super::{Arguments, Failure, print};
+use super::process::{Failure, print};
 use crate::settings::{
-    keys::{self, Key},
+    keys,
+    setting::{Key, Row},
     source::DEFAULT_FILES,
 };
 
-/// The exit codes, for people. `Failure` gives them.
+/// The exit codes of [`Failure`] and clap.
 pub const EXIT_CODES: [(&str, &str); 4] = [
     ("0", "success"),
     ("1", "the operation failed"),
@@ -22,7 +22,7 @@ pub const EXIT_CODES: [(&str, &str); 4] = [
     ("78", "bad configuration"),
 ];
 
-/// How long a line of the long help may get.
+/// The line width of the help.
 const WIDTH: usize = 100;
 
 /// The end of `-h`.
@@ -30,25 +30,25 @@ pub fn after_help() -> String {
     let files = DEFAULT_FILES.join(" or ");
     let codes = EXIT_CODES.map(|(code, meaning)| format!("{code} {meaning}")).join(", ");
     [
-        &*folded(
+        &*wrapped(
             &format!(
-                "Settings come from the file given with -c, else {files} if there is one, and from KONG_* variables, \
-                 which win. `keyringd check` shows them all, and `keyringd --help` what there is to set."
+                "Settings come from the file of -c, else from {files}, and from KONG_* variables, which override \
+                 the file. `keyringd check` shows all values, and `keyringd --help` lists all settings."
             ),
             0,
         ),
-        &folded(&format!("Exit codes: {codes}."), 0),
+        &wrapped(&format!("Exit codes: {codes}."), 0),
     ]
     .join("\n")
 }
 
-/// The end of `--help`: the same, and every setting.
+/// The end of `--help`: the end of `-h`, and every setting.
 pub fn after_long_help() -> String {
     let mut text = after_help();
     text += "\nSettings:\n";
-    for key in keys::ALL {
-        let _ = writeln!(text, "  {}{}", key.name, default(key));
-        text += &folded(&meaning(key), 10);
+    for row in keys::all() {
+        let _ = writeln!(text, "  {}{}", row.key().name, default(row.key()));
+        text += &wrapped(&meaning(row), 10);
     }
     text
 }
@@ -57,14 +57,15 @@ fn default(key: &Key) -> String {
     key.default.map_or_else(String::new, |default| format!(" [default: {default}]"))
 }
 
-/// What a key means and accepts.
-pub fn meaning(key: &Key) -> String {
-    let alias = key.alias.map_or_else(String::new, |alias| format!(" Also spelt {alias}."));
-    format!("{} Accepts {}.{alias}", key.about, key.accepts)
+/// The help of a setting, and what it accepts.
+pub fn meaning(row: &dyn Row) -> String {
+    let key = row.key();
+    let alias = key.alias.map_or_else(String::new, |alias| format!(" Another name is {alias}."));
+    format!("{} Accepts {}.{alias}", key.about, row.accepts())
 }
 
-/// A text in lines that are not too long, each behind as many blanks.
-fn folded(text: &str, indent: usize) -> String {
+/// Wraps a text to indented lines.
+fn wrapped(text: &str, indent: usize) -> String {
     let mut lines = String::new();
     let mut width = 0;
     for word in text.split(' ') {
@@ -82,10 +83,10 @@ fn folded(text: &str, indent: usize) -> String {
     lines + "\n"
 }
 
-/// `keyringd completions`.
-pub fn completions(shell: Shell) -> Result<ExitCode, Failure> {
+/// `keyringd completions`
+pub fn completions(shell: Shell, mut command: Command) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), env!("CARGO_PKG_NAME"), &mut script);
+    clap_complete::generate(shell, &mut command, env!("CARGO_PKG_NAME"), &mut script);
     print(script).map(|()| ExitCode::SUCCESS)
 }
 
@@ -94,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_folded_between_words() {
+    fn lines_are_wrapped_between_words() {
         let text = format!("one {} two {} three", "x".repeat(93), "y".repeat(120));
         let lines = format!("  one {}\n  two\n  {}\n  three\n", "x".repeat(93), "y".repeat(120));
-        assert_eq!(folded(&text, 2), lines);
+        assert_eq!(wrapped(&text, 2), lines);
     }
 }

@@ -1,44 +1,46 @@
-//! `doctor`: a line a step, and at the end the policy that this configuration needs.
+//! `doctor`: one line per step, then the policy that these settings need.
 
 use std::{
     io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
-use super::{Failure, FromFile, print};
+use super::{
+    arguments::{SettingsFile, valid_settings},
+    process::{Failure, print, wait},
+};
 use crate::{
     doctor::{self, Finding, State},
     vault::policy,
 };
 
-/// `keyringd doctor`.
-pub fn doctor(from: &FromFile) -> Result<ExitCode, Failure> {
-    let settings = from.settings()?;
+/// `keyringd doctor`
+pub fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
+    let settings = valid_settings(file.load())?;
     let policy = policy::least_privilege(&settings.keyring.secret);
-    let colour = io::stdout().is_terminal();
-    let (mut failed, mut unprinted) = (false, None);
-    let tell = |finding: Finding| {
+    let (mut failed, mut printed) = (false, Ok(()));
+    let report = |finding: Finding| {
         failed |= finding.state == State::Failed;
-        if let Err(failure) = print(line(&finding, colour)) {
-            unprinted = Some(failure);
+        if let Err(failure) = print(line(&finding)) {
+            printed = Err(failure);
         }
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::operation)?;
-    runtime.block_on(doctor::examine(settings, tell));
-    if let Some(failure) = unprinted {
-        return Err(failure);
-    }
-    print(format!("\nThe least that the token's policy must allow:\n\n{policy}"))?;
+    wait(doctor::examine(settings, report))?;
+    printed?;
+    print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn line(finding: &Finding, colour: bool) -> String {
-    let (word, code) = match finding.state {
+fn line(finding: &Finding) -> String {
+    let (state, colour) = match finding.state {
         State::Good => ("ok", 32),
         State::Warning => ("warn", 33),
         State::Failed => ("FAIL", 31),
     };
-    let word = if colour { format!("\x1b[{code}m{word:<4}\x1b[0m") } else { format!("{word:<4}") };
-    format!("{word}  {:<9} {}\n", finding.step, finding.message)
+    let state = if io::stdout().is_terminal() {
+        format!("\x1b[{colour}m{state:<4}\x1b[0m")
+    } else {
+        format!("{state:<4}")
+    };
+    format!("{state}  {:<9} {}\n", finding.step, finding.message)
 }

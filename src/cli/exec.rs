@@ -1,7 +1,7 @@
-//! `exec`: a command whose variables hold secrets where ours hold references.
+//! `exec`: runs a command in whose environment references are replaced by secrets.
 //!
-//! Unless it is to follow changes, the command takes this process's place, so that its signals and its exit code are its
-//! own. If it is, this process stays in front of it: it passes signals on and the exit code back, and looks for changes.
+//! With `--on-change none` the command replaces this process. Otherwise the command is a child: this process forwards
+//! signals, returns the exit code, and polls for changed secrets.
 
 use std::{
     ffi::OsString,
@@ -19,80 +19,84 @@ use nix::{
 use tokio::{
     process::{Child, Command},
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Daemon, Failure, say, vault::resolved, wait};
-use crate::{secret::Secret, settings::source::environment, signals};
+use super::{
+    arguments::Daemon,
+    process::{Failure, print_error, wait},
+    vault::resolve,
+};
+use crate::{
+    secret::Secret,
+    settings::source::environment,
+    signals::{self, Terminal},
+};
 
-/// How often it is looked for changes. The daemon answers from what it keeps, by the references' own times.
-const LOOK: Duration = Duration::from_secs(1);
+/// The interval between polls. The daemon answers from its cache, whose TTLs are the references' own.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a command may take to end that is to be started anew.
-const GRACE: Duration = Duration::from_secs(10);
+/// The time between SIGTERM and SIGKILL at a restart.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A command, and what to do about it.
 #[derive(Debug, Args)]
 pub struct Exec {
     #[command(flatten)]
     daemon: Daemon,
-    /// What to do when a secret changes: restart the command, signal:NAME, or none
-    #[arg(long, value_name = "WHAT", default_value = "none", value_parser = OnChange::parse)]
+    /// The action when a secret changes: restart, signal:NAME or none
+    #[arg(long, value_name = "ACTION", default_value = "none", value_parser = OnChange::parse)]
     on_change: OnChange,
     /// The command and its arguments
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-/// What to do when a secret changes.
+/// The action when a secret changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnChange {
+enum OnChange {
     Nothing,
     Restart,
     Signal(Signal),
 }
 
 impl OnChange {
-    pub fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "none" => Ok(Self::Nothing),
             None if text == "restart" => Ok(Self::Restart),
             Some(("signal", name)) => {
                 let name = name.strip_prefix("SIG").unwrap_or(name);
-                let signal =
-                    format!("SIG{name}").parse().map_err(|_| format!("there is no signal {name}"))?;
-                Ok(Self::Signal(signal))
+                let signal = format!("SIG{name}").parse();
+                signal.map(Self::Signal).map_err(|_| format!("unknown signal {name}"))
             }
-            _ => Err("restart, signal:NAME such as signal:HUP, or none is expected".to_owned()),
+            _ => Err("expected restart, none, or signal:NAME such as signal:HUP".to_owned()),
         }
     }
 }
 
-/// `keyringd exec`.
+/// `keyringd exec`
 pub fn exec(exec: &Exec) -> Result<ExitCode, Failure> {
     if exec.on_change != OnChange::Nothing {
-        return wait(follow(exec))?;
+        return wait(supervise(exec))?;
     }
     let variables = environment::references();
     let values = wait(values(exec, &variables))??;
     let mut command = command(exec, &variables, &values);
-    // It returns only when it fails.
-    Err(cannot_start(exec, &command.as_std_mut().exec()))
+    // exec(2) returns only on failure.
+    Err(start_failure(exec, &command.as_std_mut().exec()))
 }
 
 type Variables = [(String, String)];
 
 async fn values(exec: &Exec, variables: &Variables) -> Result<Vec<Secret<String>>, Failure> {
     let references: Vec<_> = variables.iter().map(|(_, reference)| reference.as_str()).collect();
-    let values = resolved(&exec.daemon, &references).await?;
-    for ((name, reference), value) in variables.iter().zip(&values) {
-        if value.expose().contains('\0') {
-            let message =
-                format!("{name}: what {reference} stands for has a NUL byte, which no variable can hold");
-            return Err(Failure::Operation(message));
-        }
+    let values = resolve(&exec.daemon, &references).await?;
+    match variables.iter().zip(&values).find(|(_, value)| value.expose().contains('\0')) {
+        None => Ok(values),
+        Some(((name, reference), _)) => Err(Failure::Operation(format!(
+            "{name}: the value of {reference} contains a NUL byte, which is not allowed in a variable"
+        ))),
     }
-    Ok(values)
 }
 
 fn command(exec: &Exec, variables: &Variables, values: &[Secret<String>]) -> Command {
@@ -105,116 +109,115 @@ fn command(exec: &Exec, variables: &Variables, values: &[Secret<String>]) -> Com
     command
 }
 
-fn cannot_start(exec: &Exec, error: &io::Error) -> Failure {
+fn start_failure(exec: &Exec, error: &io::Error) -> Failure {
     let name = exec.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     Failure::Operation(format!("cannot start {name}: {error}"))
 }
 
-/// A command that follows the changes of its secrets.
-struct Followed<'a> {
+/// A running command whose secrets are polled.
+struct Supervisor<'a> {
     exec: &'a Exec,
     variables: Vec<(String, String)>,
     values: Vec<Secret<String>>,
     signals: UnboundedReceiver<i32>,
     child: Child,
-    /// The last look failed, and that was said.
-    blind: bool,
+    /// The last poll failed. Only the first failure is reported.
+    failing: bool,
 }
 
-async fn follow(exec: &Exec) -> Result<ExitCode, Failure> {
-    let signals = signals::to_pass_on(io::stdin().is_terminal())
+async fn supervise(exec: &Exec) -> Result<ExitCode, Failure> {
+    let terminal = if io::stdin().is_terminal() { Terminal::Shared } else { Terminal::None };
+    let signals = signals::to_forward(terminal)
         .map_err(|error| Failure::Operation(format!("cannot handle signals: {error}")))?;
     let variables = environment::references();
     let values = values(exec, &variables).await?;
     let child = start(exec, &variables, &values)?;
-    let followed = Followed { exec, variables, values, signals, child, blind: false };
-    followed.until_its_end().await
+    Supervisor { exec, variables, values, signals, child, failing: false }.run().await
 }
 
 fn start(exec: &Exec, variables: &Variables, values: &[Secret<String>]) -> Result<Child, Failure> {
-    command(exec, variables, values).spawn().map_err(|error| cannot_start(exec, &error))
+    command(exec, variables, values).spawn().map_err(|error| start_failure(exec, &error))
 }
 
-impl Followed<'_> {
-    async fn until_its_end(mut self) -> Result<ExitCode, Failure> {
-        let mut next = Instant::now() + LOOK;
+impl Supervisor<'_> {
+    /// Returns when the command has ended.
+    async fn run(mut self) -> Result<ExitCode, Failure> {
+        let mut next = Instant::now() + POLL_INTERVAL;
         loop {
             let (exec, variables) = (self.exec, &self.variables);
-            // A daemon that hangs keeps neither a signal nor the command's end waiting.
-            let look = async {
+            // Part of the select, so that a slow daemon delays neither signals nor the end of the command.
+            let poll = async {
                 sleep_until(next).await;
                 values(exec, variables).await
             };
             tokio::select! {
-                ended = self.child.wait() => return ended.map(exit_code).map_err(Failure::operation),
-                Some(signal) = self.signals.recv() => self.pass_on(signal),
-                values = look => {
-                    if let Some(ended) = self.take(values).await? {
+                ended = self.child.wait() => return ended.map(exit_code).map_err(Failure::from_error),
+                Some(signal) = self.signals.recv() => self.forward(signal),
+                values = poll => {
+                    if let Some(ended) = self.apply(values).await? {
                         return Ok(exit_code(ended));
                     }
-                    next = Instant::now() + LOOK;
+                    next = Instant::now() + POLL_INTERVAL;
                 }
             }
         }
     }
 
-    fn pass_on(&self, signal: i32) {
+    fn forward(&self, signal: i32) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let (Some(pid), Ok(signal)) = (pid, Signal::try_from(signal)) {
-            // One that has just ended is waited for next.
+            // Fails if the child has just ended; `run` waits for it next.
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
-    /// Acts on a change, if there is one. Answers how the command ended if it was asked to stop meanwhile.
-    async fn take(
+    /// Acts on changed values. Returns the exit status if the command was stopped by a signal meanwhile.
+    async fn apply(
         &mut self,
         values: Result<Vec<Secret<String>>, Failure>,
     ) -> Result<Option<ExitStatus>, Failure> {
-        let now = match values {
-            Ok(now) => now,
+        let values = match values {
+            Ok(values) => values,
             Err(failure) => {
-                if !self.blind {
+                if !self.failing {
                     failure.report();
-                    say("keyringd: the command goes on with what it has");
+                    print_error("keyringd: the command keeps its current secrets");
                 }
-                self.blind = true;
+                self.failing = true;
                 return Ok(None);
             }
         };
-        self.blind = false;
-        let same = now.iter().zip(&self.values).all(|(now, before)| now.expose() == before.expose());
-        if same {
+        self.failing = false;
+        if values.iter().zip(&self.values).all(|(new, old)| new.expose() == old.expose()) {
             return Ok(None);
         }
-        self.values = now;
+        self.values = values;
         match self.exec.on_change {
             OnChange::Nothing => {}
-            OnChange::Signal(signal) => self.pass_on(signal as i32),
+            OnChange::Signal(signal) => self.forward(signal as i32),
             OnChange::Restart => return self.restart().await,
         }
         Ok(None)
     }
 
     async fn restart(&mut self) -> Result<Option<ExitStatus>, Failure> {
-        say("keyringd: a secret has changed: the command is started anew");
-        self.pass_on(Signal::SIGTERM as i32);
-        let deadline = Instant::now() + GRACE;
+        print_error("keyringd: a secret changed; restarting the command");
+        self.forward(Signal::SIGTERM as i32);
+        let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
             tokio::select! {
-                ended = timeout(left, self.child.wait()) => {
+                ended = timeout_at(deadline, self.child.wait()) => {
                     if ended.is_err() {
-                        self.child.kill().await.map_err(Failure::operation)?;
+                        self.child.kill().await.map_err(Failure::from_error)?;
                     }
                     self.child = start(self.exec, &self.variables, &self.values)?;
                     return Ok(None);
                 }
                 Some(signal) = self.signals.recv() => {
-                    self.pass_on(signal);
-                    // Whoever ends us does not want another one.
+                    self.forward(signal);
+                    // The sender wants this process to end, so the command is not started again.
                     if matches!(Signal::try_from(signal), Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) {
-                        return self.child.wait().await.map(Some).map_err(Failure::operation);
+                        return self.child.wait().await.map(Some).map_err(Failure::from_error);
                     }
                 }
             }
@@ -222,7 +225,7 @@ impl Followed<'_> {
     }
 }
 
-/// The command's own, or 128 and the signal that ended it, as shells have it.
+/// The exit code of the command, or 128 plus the number of its signal, as in shells.
 fn exit_code(ended: ExitStatus) -> ExitCode {
     let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or_default());
     ExitCode::from(u8::try_from(code).unwrap_or(1))
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_to_do_on_a_change_is_a_word_or_a_signal() {
+    fn on_change_is_a_keyword_or_a_signal() {
         assert_eq!(OnChange::parse("none"), Ok(OnChange::Nothing));
         assert_eq!(OnChange::parse("restart"), Ok(OnChange::Restart));
         assert_eq!(OnChange::parse("signal:HUP"), Ok(OnChange::Signal(Signal::SIGHUP)));
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_is_the_commands_or_128_and_its_signal() {
+    fn the_exit_code_is_the_commands_or_128_plus_its_signal() {
         assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), ExitCode::from(7));
         assert_eq!(exit_code(ExitStatus::from_raw(15)), ExitCode::from(143));
     }

@@ -1,50 +1,71 @@
 //! `encrypt`, `decrypt` and `rewrap`: payloads of any size, from a file or standard input to a file or standard output.
 //!
-//! What fits into one request goes to the daemon and is a line of text. What does not becomes a stream (`cipher::stream`):
-//! the daemon gives a data key for it, and the work is done here. Where bytes come from is in `input`, where they go in
-//! `output`, what a terminal shows meanwhile in `progress`.
+//! The daemon encrypts a payload that fits into one request; the output is a line of text. A larger payload becomes a
+//! stream (`cipher::stream`): this process encrypts it with a data key from the daemon.
 
-mod input;
-mod output;
-mod progress;
+mod files;
 
 use std::{
-    io::{Read, Write},
+    io::{self, IsTerminal as _, Read, Write},
+    path::PathBuf,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
-use super::{Failure, Payload, named, wait};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+
+use super::{
+    arguments::Daemon,
+    process::{Failure, io_failure, wait},
+};
 use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
     client::{Client, ClientError, DataKey},
 };
-use input::Input;
-use output::Output;
-use progress::Progress;
+use files::{Input, Output};
 
-/// What is sent to the daemon as it is. Anything longer is a stream: for less, its header is not worth the while.
-const ONE_REQUEST: usize = 1 << 20;
+/// A larger payload becomes a stream.
+const MAX_REQUEST: usize = 1 << 20;
 
-/// `keyringd encrypt`: any bytes in, one line of text out; a stream if they are many.
+#[derive(Debug, Args)]
+pub struct Payload {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Read this file instead of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Write this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the output file if it exists
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// Associated data: not secret, not stored, required again to decrypt
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    aad: String,
+}
+
+/// `keyringd encrypt`
 pub fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
-    let head = work.input.peek(ONE_REQUEST + 1)?;
-    if head.len() <= ONE_REQUEST {
+    let head = work.input.peek(MAX_REQUEST + 1)?;
+    if head.len() <= MAX_REQUEST {
         match wait(work.client.encrypt(head, work.aad))? {
-            // It may take less than that in one request; for a data key, hardly anything is sent.
+            // The daemon's limit may be lower. The request of a data key is small.
             Err(ClientError::TooLarge(_)) => {}
             ciphertext => return work.finish_with(format!("{}\n", ciphertext?).as_bytes()),
         }
     }
     let DataKey { key, wrapped } = wait(work.client.data_key(work.aad))??;
-    let header = Header::new(wrapped).map_err(Failure::operation)?;
+    let header = Header::new(wrapped).map_err(Failure::from_error)?;
     work.stream(|input, output, progress| {
         header.write(&mut *output)?;
         stream::seal(&key, &header, input, output, progress)
     })
 }
 
-/// `keyringd decrypt`: what encrypt wrote in, the bytes out.
+/// `keyringd decrypt`
 pub fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
@@ -56,8 +77,7 @@ pub fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
     work.stream(|input, output, progress| stream::open(&key, &header, input, output, progress))
 }
 
-/// `keyringd rewrap`: what encrypt wrote in, and the same under the active key out. Of a stream that is the wrapping of
-/// its key; the rest is copied, but only as far as it is authentic.
+/// `keyringd rewrap`. It rewraps the data key of a stream and copies the segments after verifying them.
 pub fn rewrap(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
@@ -67,14 +87,14 @@ pub fn rewrap(payload: &Payload) -> Result<ExitCode, Failure> {
     let header = work.header()?;
     let key = wait(work.client.unwrap_data_key(header.wrapped(), work.aad))??;
     let wrapped = wait(work.client.rewrap(header.wrapped(), work.aad))??;
-    let header = header.rewrapped(wrapped).map_err(Failure::operation)?;
+    let header = header.rewrapped(wrapped).map_err(Failure::from_error)?;
     work.stream(|input, output, progress| {
         header.write(&mut *output)?;
         stream::copy_verified(&key, &header, input, output, progress)
     })
 }
 
-/// One payload on its way through.
+/// The client, the input and the output of one command.
 struct Work<'a> {
     client: Client,
     aad: &'a str,
@@ -83,12 +103,12 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// The output first: that it is in the way should be said before anything is read.
+    /// Creates the output first, so that an existing file is reported before the input is read.
     fn begin(payload: &'a Payload) -> Result<Self, Failure> {
         Ok(Self {
-            client: Client::new(&payload.daemon.socket()?),
+            client: payload.daemon.client()?,
             aad: &payload.aad,
-            output: Output::begin(payload.output.as_deref(), payload.force)?,
+            output: Output::create(payload.output.as_deref(), payload.force)?,
             input: Input::open(payload.input.as_deref())?,
         })
     }
@@ -101,28 +121,64 @@ impl<'a> Work<'a> {
         Header::read(&mut self.input).map_err(|error| self.failure(error))
     }
 
-    /// Passes the rest of the input through `work` into the output.
+    /// Processes the rest of the input with `work` and shows the progress.
     fn stream(
         mut self,
         work: impl FnOnce(&mut dyn Read, &mut dyn Write, &mut dyn FnMut(u64)) -> Result<(), StreamError>,
     ) -> Result<ExitCode, Failure> {
-        let mut progress = Progress::new(self.input.len(), self.output.is_terminal());
-        let done = work(&mut self.input, &mut self.output, &mut |bytes| progress.show(bytes));
+        let progress = Progress::new(self.input.len(), &self.output);
+        let done = work(&mut self.input, &mut self.output, &mut |bytes| progress.set(bytes));
         drop(progress);
         done.map_err(|error| self.failure(error))?;
         self.output.finish()
     }
 
     fn finish_with(mut self, bytes: &[u8]) -> Result<ExitCode, Failure> {
-        self.output.write_all(bytes).map_err(named(self.output.name(), "write"))?;
+        self.output.write_all(bytes).map_err(io_failure("write", self.output.name()))?;
         self.output.finish()
     }
 
     fn failure(&self, error: StreamError) -> Failure {
         match error {
-            StreamError::Read(error) => named(self.input.name(), "read")(error),
-            StreamError::Write(error) => named(self.output.name(), "write")(error),
-            other => Failure::operation(other),
+            StreamError::Read(error) => io_failure("read", self.input.name())(error),
+            StreamError::Write(error) => io_failure("write", self.output.name())(error),
+            other => Failure::from_error(other),
         }
     }
+}
+
+/// Shorter commands show no progress.
+const PROGRESS_DELAY: Duration = Duration::from_millis(500);
+
+/// A progress bar on standard error. It disappears on drop.
+struct Progress {
+    started: Instant,
+    /// `None` if standard error is no terminal, or if the output is on the same terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// `len` is the length of the input, if known.
+    fn new(len: Option<u64>, output: &Output<'_>) -> Self {
+        let visible = io::stderr().is_terminal() && !output.is_terminal();
+        Self { started: Instant::now(), bar: visible.then(|| hidden_bar(len)) }
+    }
+
+    fn set(&self, done: u64) {
+        let Some(bar) = &self.bar else { return };
+        if bar.is_hidden() && self.started.elapsed() > PROGRESS_DELAY {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        bar.set_position(done);
+    }
+}
+
+fn hidden_bar(len: Option<u64>) -> ProgressBar {
+    let template = match len {
+        Some(_) => "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+        None => "{spinner} {bytes}, {bytes_per_sec}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(len, ProgressDrawTarget::hidden());
+    bar.with_style(style).with_finish(ProgressFinish::AndClear)
 }

@@ -1,18 +1,21 @@
-//! `run` and `dev`: from the arguments to a running daemon.
+//! `run` and `dev`: harden the process, start the log and run the daemon.
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
-use super::{Failure, FromFile, print, say, usable};
+use super::{
+    arguments::{SettingsFile, valid_settings},
+    process::{Failure, block_on, print, print_error},
+};
 use crate::{
     daemon::{self, Inputs, StartError, dev},
     hardening::{self, Variable},
     keyring::KeyId,
-    logging,
+    logging::{self, LineFormat},
     settings::{
-        Loaded, LogFormat, Note,
+        Loaded, Note,
         source::{
             Origin,
             environment::{SecretVariable, secret_variables, user_runtime_dir},
@@ -21,43 +24,43 @@ use crate::{
     signals, systemd,
 };
 
-/// `keyringd run`.
-pub fn run(from: FromFile) -> Result<ExitCode, Failure> {
-    let loaded = from.load();
-    // Only with settings that can be used: mistakes are reported as people made them.
+/// `keyringd run`
+pub fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
+    let loaded = file.load();
+    // Only with valid settings, so that errors name the variables as the user set them.
     if loaded.settings.is_ok() {
-        take_out_of_the_environment(&secret_variables(&loaded.referred));
+        clear_environment(&secret_variables(&loaded.referred));
     }
-    let settings = usable(loaded)?;
-    keep_out_of_dumps();
+    let settings = valid_settings(loaded)?;
+    disable_dumps();
     if let Err(error) = hardening::lock_memory() {
         if settings.require_memory_lock {
             return Err(Failure::Unusable(format!("keyring_require_memory_lock: {error}")));
         }
-        say(&format!("keyringd: warning: {error}"));
+        print_error(&format!("keyringd: warning: {error}"));
     }
     let listener = systemd::listener().map_err(cannot("take the socket that systemd passed"))?;
-    let log = logging::start(daemon::level(settings.log), settings.log.format == LogFormat::Json);
+    let log = logging::start(daemon::level(settings.log), daemon::line_format(settings.log));
     let inputs = Inputs {
         signals: signals::watch().map_err(cannot("handle signals"))?,
-        load: Box::new(move || reload(&from)),
+        load: Box::new(move || reload(&file)),
         log,
         listener,
     };
-    runtime()?.block_on(daemon::run(settings, inputs)).map_err(|error| match error {
+    serve(daemon::run(settings, inputs))?.map_err(|error| match error {
         StartError::Transport(error) => Failure::Unusable(error.to_string()),
-        other => Failure::operation(other),
+        other => Failure::from_error(other),
     })
 }
 
-fn keep_out_of_dumps() {
-    if let Err(error) = hardening::keep_out_of_dumps() {
-        say(&format!("keyringd: warning: a core dump of this process could hold keys: {error}"));
+fn disable_dumps() {
+    if let Err(error) = hardening::disable_dumps() {
+        print_error(&format!("keyringd: warning: a core dump of this process may contain keys: {error}"));
     }
 }
 
-/// Before any thread starts. The program begins again then, and finds nothing more to take out.
-fn take_out_of_the_environment(secrets: &[SecretVariable]) {
+/// Moves secrets from variables to memory files and executes the program again. Call it before any thread starts.
+fn clear_environment(secrets: &[SecretVariable]) {
     if secrets.is_empty() {
         return;
     }
@@ -69,39 +72,38 @@ fn take_out_of_the_environment(secrets: &[SecretVariable]) {
             value: value.expose().as_bytes(),
         })
         .collect();
-    let Err(error) = hardening::start_anew_without(&variables);
-    say(&format!("keyringd: warning: secrets stay in this process's environment: {error}"));
+    let Err(error) = hardening::reexec_without(&variables);
+    print_error(&format!("keyringd: warning: secrets stay in this process's environment: {error}"));
 }
 
-/// Settings that come to refer to another variable find it; its secret leaves the environment at the next start only.
-fn reload(from: &FromFile) -> Loaded {
-    let mut loaded = from.load();
-    let stays = |variable: SecretVariable| Note {
+/// A reload may refer to further variables. They leave the environment only at a restart.
+fn reload(file: &SettingsFile) -> Loaded {
+    let mut loaded = file.load();
+    let warning = |variable: SecretVariable| Note {
         origin: Origin::Variable(variable.name),
         key: None,
-        message: "holds a secret that stays in this process's environment until keyringd is restarted"
-            .to_owned(),
+        message: "this secret stays in the process's environment until keyringd is restarted".to_owned(),
     };
-    loaded.warnings.extend(secret_variables(&loaded.referred).into_iter().map(stays));
+    loaded.warnings.extend(secret_variables(&loaded.referred).into_iter().map(warning));
     loaded
 }
 
-/// `keyringd dev`.
+/// `keyringd dev`
 pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let path = match socket {
         Some(path) => path,
-        None => dev::default_socket(user_runtime_dir()).map_err(Failure::operation)?,
+        None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,
     };
-    keep_out_of_dumps();
-    let _log = logging::start(LevelFilter::WARN, false);
+    disable_dumps();
+    let _log = logging::start(LevelFilter::WARN, LineFormat::Text);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
-    // Clients may stand elsewhere.
-    let shown = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();
+    // Clients may run in another folder.
+    let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();
     let started = |id: &KeyId| {
-        // Whoever closed standard output does not want to be told.
-        let _ = print(welcome(&shown, id));
+        // A closed standard output does not stop the daemon.
+        let _ = print(welcome(&absolute, id));
     };
-    runtime()?.block_on(dev::run(&path, signals, started)).map_err(Failure::operation)
+    serve(dev::run(&path, signals, started))?.map_err(Failure::from_error)
 }
 
 fn welcome(socket: &str, id: &KeyId) -> String {
@@ -109,36 +111,36 @@ fn welcome(socket: &str, id: &KeyId) -> String {
     format!(
         "\
 keyringd is serving on {socket}
-under the key {id}: random, in memory alone, and gone when this process ends (Ctrl-C).
+with the key {id}: random, in memory only, lost when keyringd stops (Ctrl-C).
 
 Encrypt and decrypt:
   curl -s --unix-socket {socket} http://localhost/v1/transit/encrypt/{name} -d '{{\"plaintext\":\"aGVsbG8=\"}}'
   curl -s --unix-socket {socket} http://localhost/v1/transit/decrypt/{name} -d '{{\"ciphertext\":\"kr1:…\"}}'
   echo hello | keyringd encrypt --socket {socket} | keyringd decrypt --socket {socket}
 
-With the client of OpenBao or Vault:
+With the CLI of OpenBao or Vault:
   BAO_ADDR=unix://{socket} bao write transit/encrypt/{name} plaintext=aGVsbG8=
 
-Its keys and its state:
+Keys and status:
   curl -s --unix-socket {socket} http://localhost/keyring
   keyringd status --socket {socket}
 "
     )
 }
 
-fn runtime() -> Result<Runtime, Failure> {
-    keep_what_is_freed();
-    Builder::new_multi_thread().enable_all().build().map_err(cannot("start the threads that serve"))
+fn serve<T>(daemon: impl Future<Output = T>) -> Result<T, Failure> {
+    raise_allocator_thresholds();
+    block_on(&mut Builder::new_multi_thread(), daemon)
 }
 
-/// Has glibc keep some megabytes of what is freed: by default it gives all but 128 KiB back to the kernel, and a request of
-/// 64 KiB costs more in page faults than in encryption. It learns by example (mallopt(3), on `M_MMAP_THRESHOLD`): once so
-/// large a block was freed, it keeps up to twice as much in each of its arenas. Other allocators take no notice.
-fn keep_what_is_freed() {
+/// Makes glibc keep freed memory. By default it returns all but 128 KiB to the kernel, and the page faults of a 64 KiB
+/// request cost more than its encryption. Freeing one large block raises the thresholds (mallopt(3), `M_MMAP_THRESHOLD`):
+/// glibc then keeps up to twice that size per arena. Other allocators ignore it.
+fn raise_allocator_thresholds() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
 }
 
-/// As large as the bodies that are common.
+/// The size of large but common request bodies.
 const LARGE_BLOCK: usize = 4 << 20;
 
 fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> Failure {

@@ -1,103 +1,89 @@
-//! `vault get`: what a reference stands for, and a line break; nothing else, as Kong's command of that name prints it.
+//! `vault get`: prints the value of a reference and a line break, like `kong vault get`.
 //!
-//! A variable is looked for in the environment of this command, anything else by the running daemon. `exec` resolves its
-//! references here too.
+//! References to variables are resolved in this command's environment, all others by the running daemon. `exec` resolves
+//! its references here too.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{Daemon, Failure, print, say, wait};
+use super::{
+    arguments::Daemon,
+    process::{Failure, print, print_error, wait},
+};
 use crate::{
-    client::{Client, Resolved},
     secret::Secret,
     settings::{
-        reference::is_of_either_notation,
-        resolve::{Named, Unresolved},
+        reference::is_any_reference,
+        resolve::{EnvReference, Unresolved},
         source::{Environment, Source as _},
     },
 };
 
-/// What is asked of Vault by way of the daemon.
 #[derive(Debug, Subcommand)]
 pub enum Vault {
-    /// Print what a reference stands for
+    /// Print the value of a reference
     Get {
         #[command(flatten)]
         daemon: Daemon,
-        /// {vault://…}, $secret://… or $ENV://…, or what stands between the first's {vault:// and }
+        /// {vault://…}, $secret://… or $ENV://…; the text between {vault:// and } is enough
         reference: String,
     },
 }
 
-/// `keyringd vault`.
-pub fn vault(asked: &Vault) -> Result<ExitCode, Failure> {
-    match asked {
-        Vault::Get { daemon, reference } => get(daemon, reference),
+/// `keyringd vault get`
+pub fn get(daemon: &Daemon, reference: &str) -> Result<ExitCode, Failure> {
+    let reference = complete(reference);
+    let values = wait(resolve(daemon, &[&reference]))??;
+    for mut value in values {
+        value.expose_mut().push('\n');
+        print(value.expose())?;
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// `keyringd vault get`.
-fn get(daemon: &Daemon, reference: &str) -> Result<ExitCode, Failure> {
-    let reference = in_full(reference);
-    let values = wait(resolved(daemon, &[&reference]))??;
-    let mut line = values.into_iter().next().unwrap_or_else(|| Secret::new(String::new()));
-    line.expose_mut().push('\n');
-    print(line.expose()).map(|()| ExitCode::SUCCESS)
-}
-
-/// `<name>/<path>/<key>` stands for `{vault://<name>/<path>/<key>}`.
-fn in_full(reference: &str) -> String {
-    if is_of_either_notation(reference) || reference.starts_with(['{', '$']) {
+/// Completes `<name>/<path>/<key>` to `{vault://<name>/<path>/<key>}`.
+fn complete(reference: &str) -> String {
+    if is_any_reference(reference) || reference.starts_with(['{', '$']) {
         reference.to_owned()
     } else {
         format!("{{vault://{reference}}}")
     }
 }
 
-/// What references stand for, in their order. What is older than it should be is said.
-pub async fn resolved(daemon: &Daemon, references: &[&str]) -> Result<Vec<Secret<String>>, Failure> {
+/// The values of references, in their order. It warns about stale values.
+pub async fn resolve(daemon: &Daemon, references: &[&str]) -> Result<Vec<Secret<String>>, Failure> {
     let mut values: Vec<Option<Secret<String>>> = Vec::new();
-    let mut of_daemon = Vec::new();
+    let mut remote = Vec::new();
     for reference in references {
-        values.push(match Named::of(reference) {
-            Some(named) => Some(variable(reference, named)?),
-            None => None,
-        });
-        if values.last().is_some_and(Option::is_none) {
-            of_daemon.push(*reference);
+        let value = EnvReference::from_either_notation(reference)
+            .map(|named| variable(reference, named))
+            .transpose()?;
+        if value.is_none() {
+            remote.push(*reference);
+        }
+        values.push(value);
+    }
+    if !remote.is_empty() {
+        let resolved = daemon.client()?.resolve(&remote).await?;
+        let missing = values.iter_mut().filter(|value| value.is_none());
+        for ((value, reference), resolved) in missing.zip(remote).zip(resolved) {
+            if let Some(stale) = resolved.stale {
+                print_error(&format!(
+                    "keyringd: warning: {reference}: refresh failed; using a cached value that expired {} s ago",
+                    stale.as_secs()
+                ));
+            }
+            *value = Some(resolved.value);
         }
     }
-    let asked = match of_daemon.as_slice() {
-        [] => Vec::new(), // without anything to ask, no daemon is needed
-        some => Client::new(&daemon.socket()?).resolve(some).await?,
-    };
-    let mut asked = asked.into_iter();
-    let mut names = of_daemon.into_iter();
-    let fill = |value: Option<Secret<String>>| match value {
-        Some(value) => Ok(value),
-        None => asked.next().map(|one| told(names.next().unwrap_or_default(), one)).ok_or_else(unanswered),
-    };
-    values.into_iter().map(fill).collect()
+    let values: Option<Vec<_>> = values.into_iter().collect();
+    values.ok_or_else(|| Failure::from_error("the daemon returned too few values"))
 }
 
-fn variable(reference: &str, named: Result<Named, Unresolved>) -> Result<Secret<String>, Failure> {
+fn variable(reference: &str, named: Result<EnvReference, Unresolved>) -> Result<Secret<String>, Failure> {
     let value = named.and_then(|named| named.value(Environment.variable(&named.variable)));
-    value.map_err(|why| Failure::Operation(format!("{reference} {why}")))
-}
-
-fn told(reference: &str, resolved: Resolved) -> Secret<String> {
-    if let Some(stale) = resolved.stale {
-        say(&format!(
-            "keyringd: warning: {reference} cannot be read anew, and stands for what it was: its time was over {} s ago",
-            stale.as_secs()
-        ));
-    }
-    resolved.value
-}
-
-fn unanswered() -> Failure {
-    Failure::Operation("keyringd answered fewer references than it was asked for".to_owned())
+    value.map_err(|error| Failure::Operation(format!("{reference} {error}")))
 }
 
 #[cfg(test)]
@@ -113,7 +99,7 @@ mod tests {
             ("$secret://vault/1/a/b", "$secret://vault/1/a/b"),
             ("{vault://hcv/a", "{vault://hcv/a"),
         ] {
-            assert_eq!(in_full(given), full);
+            assert_eq!(complete(given), full);
         }
     }
 }

@@ -1,9 +1,14 @@
-//! One request over HTTP/1.1 on the socket, and one answer.
+//! One HTTP/1.1 request on the daemon's socket, and its response.
 //!
-//! A body goes out once the daemon has said `100 Continue` (RFC 9110, section 10.1.1): a daemon that does not want one
-//! answers at once, and closes a connection on which more of it would arrive.
+//! The client sends a body after `100 Continue` (RFC 9110, section 10.1.1). So a daemon that refuses the request can
+//! respond first, instead of closing a connection with unread data.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::stream;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -20,59 +25,107 @@ use serde_json::Value;
 use tokio::{net::UnixStream, sync::Notify};
 use zeroize::Zeroizing;
 
-use super::{Client, ClientError};
+/// A client of one daemon.
+#[derive(Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
 
-/// How long an answer may take: longer than a sync with a Vault that is slow in every way.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(
+        "cannot reach keyringd at {socket}: {error}; check that it runs and that this user may use the socket"
+    )]
+    Unreachable { socket: PathBuf, error: std::io::Error },
+    #[error("no response from keyringd at {socket}: {error}")]
+    NoResponse { socket: PathBuf, error: hyper::Error },
+    #[error("no response from keyringd at {socket} within {} s", TIMEOUT.as_secs())]
+    Timeout { socket: PathBuf },
+    /// The daemon's message: the request exceeds its size limit.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The daemon's message.
+    #[error("{0}")]
+    Refused(String),
+    #[error("unexpected response: {0}; check that keyringd listens on this socket")]
+    Unexpected(&'static str),
+}
 
-pub struct Answer {
+/// The time for a response. A sync with a slow Vault takes less.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct Response {
     status: u16,
-    /// What the daemon calls its keyring, where it says so.
-    pub name: Option<String>,
+    /// The header `Keyring-Name`.
+    pub keyring_name: Option<String>,
     body: Zeroizing<Vec<u8>>,
 }
 
-/// A refusal has no data, but for a batch's.
+/// Only the response of a batch has an error status and data.
 #[derive(Deserialize)]
-struct Refused {
+struct BatchData {
     data: Option<IgnoredAny>,
 }
 
-impl Answer {
-    /// Whether it is a success, and its text, where that is for people in any case.
-    pub fn said(&self) -> (bool, String) {
-        ((200..300).contains(&self.status), String::from_utf8_lossy(&self.body).into_owned())
+impl Response {
+    /// Whether the status is a success, and the body as text.
+    pub fn text(&self) -> (bool, String) {
+        (self.is_success(), String::from_utf8_lossy(&self.body).into_owned())
     }
 
-    /// The body of a batch: each of its results says for itself how it went.
-    pub fn results(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        let results = serde_json::from_slice::<Refused>(&self.body).is_ok_and(|body| body.data.is_some());
-        if self.status == 400 && results { Ok(self.body) } else { self.success() }
+    /// The JSON of a batch, in which each result has its own error.
+    pub fn batch_json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
+        let is_batch = serde_json::from_slice::<BatchData>(&self.body).is_ok_and(|body| body.data.is_some());
+        if self.status == 400 && is_batch { parse(&self.body) } else { self.json() }
     }
 
-    /// The body of a success, or the daemon's own words.
+    /// The JSON of a success.
+    pub fn json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
+        parse(&self.success()?)
+    }
+
+    /// The body of a success.
     pub fn success(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        if (200..300).contains(&self.status) {
+        if self.is_success() {
             return Ok(self.body);
         }
-        let said = serde_json::from_slice::<Value>(&self.body).ok().and_then(|body| {
-            let one = body.get("error").or_else(|| body.get("errors")?.get(0))?;
-            one.as_str().map(str::to_owned)
-        });
-        let said = said.unwrap_or_else(|| format!("keyringd answered with status {}", self.status));
-        Err(if self.status == 413 { ClientError::TooLarge(said) } else { ClientError::Refused(said) })
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let message = body.pointer("/error").or_else(|| body.pointer("/errors/0")).and_then(Value::as_str);
+        let message =
+            message.map_or_else(|| format!("keyringd responded with status {}", self.status), str::to_owned);
+        Err(if self.status == 413 { ClientError::TooLarge(message) } else { ClientError::Refused(message) })
+    }
+
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
     }
 }
 
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(body).map_err(|_| ClientError::Unexpected("not the expected JSON"))
+}
+
 impl Client {
-    pub(super) async fn request(
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Result<Response, ClientError> {
+        self.request(Method::GET, path, Zeroizing::default()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: Zeroizing<Vec<u8>>) -> Result<Response, ClientError> {
+        self.request(Method::POST, path, body).await
+    }
+
+    async fn request(
         &self,
         method: Method,
         path: &str,
         body: Zeroizing<Vec<u8>>,
-    ) -> Result<Answer, ClientError> {
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await;
-        answered.unwrap_or_else(|_| Err(ClientError::Silent { socket: self.socket.clone() }))
+    ) -> Result<Response, ClientError> {
+        let response = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await;
+        response.unwrap_or_else(|_| Err(ClientError::Timeout { socket: self.socket.clone() }))
     }
 
     async fn exchange(
@@ -80,22 +133,22 @@ impl Client {
         method: Method,
         path: &str,
         body: Zeroizing<Vec<u8>>,
-    ) -> Result<Answer, ClientError> {
+    ) -> Result<Response, ClientError> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream =
             stream.map_err(|error| ClientError::Unreachable { socket: self.socket.clone(), error })?;
-        let no_answer = |error| ClientError::NoAnswer { socket: self.socket.clone(), error };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_answer)?;
+        let no_response = |error| ClientError::NoResponse { socket: self.socket.clone(), error };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_response)?;
         let connection = tokio::spawn(connection);
         let request = request(method, path, body)
-            .map_err(|_| ClientError::Unexpected("its name does not fit into a path"))?;
-        let response = sender.send_request(request).await.map_err(no_answer)?;
+            .map_err(|_| ClientError::Unexpected("the name of the keyring is not valid in a path"))?;
+        let response = sender.send_request(request).await.map_err(no_response)?;
         let status = response.status().as_u16();
         let name = response.headers().get("keyring-name").and_then(|name| name.to_str().ok());
-        let name = name.map(str::to_owned);
-        let collected = response.into_body().collect().await.map_err(no_answer)?;
+        let keyring_name = name.map(str::to_owned);
+        let collected = response.into_body().collect().await.map_err(no_response)?;
         connection.abort();
-        Ok(Answer { status, name, body: Zeroizing::new(collected.to_bytes().to_vec()) })
+        Ok(Response { status, keyring_name, body: Zeroizing::new(collected.to_bytes().to_vec()) })
     }
 }
 
@@ -104,26 +157,26 @@ fn request(
     path: &str,
     body: Zeroizing<Vec<u8>>,
 ) -> hyper::http::Result<Request<impl Body<Data = Bytes, Error = Infallible> + Send + 'static>> {
-    let go_ahead = Arc::new(Notify::new());
+    let may_send = Arc::new(Notify::new());
     let mut builder = Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, "localhost")
         .header(header::CONTENT_LENGTH, body.len());
     if body.is_empty() {
-        go_ahead.notify_one();
+        may_send.notify_one();
     } else {
         builder = builder.header(header::EXPECT, "100-continue");
     }
-    let told = Arc::clone(&go_ahead);
+    let continued = Arc::clone(&may_send);
     let body = stream::once(async move {
-        told.notified().await;
+        continued.notified().await;
         Ok(Frame::data(Bytes::from_owner(body)))
     });
     let mut request = builder.body(StreamBody::new(body))?;
-    on_informational(&mut request, move |answer| {
-        if answer.status() == StatusCode::CONTINUE {
-            go_ahead.notify_one();
+    on_informational(&mut request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            may_send.notify_one();
         }
     });
     Ok(request)

@@ -1,65 +1,71 @@
-//! `POST /v1/resolve`: what references to other secrets stand for, as the daemon answers it.
+//! `POST /v1/resolve`: the values of references to Vault secrets.
 
 use std::time::Duration;
 
-use hyper::Method;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Client, ClientError, Envelope, parsed};
+use super::exchange::{Client, ClientError};
 use crate::secret::Secret;
 
-/// The most references of one request.
-const AT_ONCE: usize = 100;
+/// The daemon's limit of references per request.
+const BATCH_SIZE: usize = 100;
 
-/// What a reference stands for.
+/// The value of a reference.
 #[derive(Debug)]
 pub struct Resolved {
     pub value: Secret<String>,
-    /// By how much it is older than it should be, since it cannot be read anew.
+    /// The time since expiry, if the value is expired and Vault cannot be read.
     pub stale: Option<Duration>,
 }
 
 #[derive(Deserialize)]
-struct Batch {
-    batch_results: Vec<Told>,
+struct ResolveResponse {
+    data: BatchData,
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct BatchData {
+    batch_results: Vec<BatchResult>,
+}
+
+#[derive(Deserialize)]
+struct BatchResult {
     value: Option<Secret<String>>,
     stale_seconds: Option<u64>,
     error: Option<String>,
 }
 
 impl Client {
-    /// What references to other secrets stand for, in their order: the first that stands for nothing is the error.
+    /// Resolves all references, in their order.
     ///
     /// # Errors
-    /// [`ClientError`], for people.
+    /// The error of the first reference that cannot be resolved.
     pub async fn resolve(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
         let mut resolved = Vec::new();
-        for some in references.chunks(AT_ONCE) {
-            resolved.extend(self.resolve_some(some).await?);
+        for batch in references.chunks(BATCH_SIZE) {
+            resolved.extend(self.resolve_batch(batch).await?);
         }
         Ok(resolved)
     }
 
-    async fn resolve_some(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
+    async fn resolve_batch(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
         let batch: Vec<_> = references.iter().map(|reference| json!({ "reference": reference })).collect();
-        let asked = Zeroizing::new(json!({ "batch_input": batch }).to_string().into_bytes());
-        let answer = self.request(Method::POST, "/v1/resolve", asked).await?;
-        let Envelope { data: Batch { batch_results } } = parsed(&answer.results()?)?;
+        let request = Zeroizing::new(json!({ "batch_input": batch }).to_string().into_bytes());
+        let response = self.post("/v1/resolve", request).await?;
+        let ResolveResponse { data: BatchData { batch_results } } = response.batch_json()?;
         if batch_results.len() != references.len() {
-            return Err(ClientError::Unexpected("not as many results as references"));
+            return Err(ClientError::Unexpected(
+                "the number of results differs from the number of references",
+            ));
         }
         let resolved = batch_results.into_iter().map(|one| match one {
-            Told { value: Some(value), stale_seconds, .. } => {
+            BatchResult { value: Some(value), stale_seconds, .. } => {
                 Ok(Resolved { value, stale: stale_seconds.map(Duration::from_secs) })
             }
-            Told { error, .. } => {
-                Err(error.map_or(ClientError::Unexpected("no value"), ClientError::Refused))
+            BatchResult { error, .. } => {
+                Err(error.map_or(ClientError::Unexpected("no field value"), ClientError::Refused))
             }
         });
         resolved.collect()

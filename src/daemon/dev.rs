@@ -19,18 +19,21 @@ use super::StartError;
 use crate::{
     api::{self, Api, ApiError, ErrorKind, ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture},
     cipher::NoRandomness,
-    keyring::{Format, Formats, HeldKey, Key, KeyId, Keyring, KeyringEntry, Keyrings, Place, Published},
+    keyring::{
+        Format, Formats, HeldKey, Key, KeyId, Keyring, KeyringEntry, Keyrings, KongFields, Published,
+        SecretLocation,
+    },
     metrics::Metrics,
     secret::Secret,
     server::{self, Listeners, Server, listen},
-    settings::Audit,
+    settings::{self, keys},
     signals::Signal,
 };
 
 /// The key name in Transit's paths.
 pub const NAME: &str = "keyring";
 
-/// Serves until a signal. `started` is told the key's ID once clients can connect.
+/// Serves until a signal. `started` gets the key's ID once clients can connect.
 ///
 /// # Errors
 /// [`StartError`], when the socket cannot be made.
@@ -41,20 +44,21 @@ pub async fn run(
 ) -> Result<ExitCode, StartError> {
     let (keyring, id) = random_keyring()?;
     let (listener, file) = listen::bind(path, 0o600, None).await?;
+    let settings::Limits { request_size, inflight_size, connections, batch } = settings::Limits::default();
     let config = RuntimeConfig {
         keyrings: Keyrings::single(KeyringEntry {
             name: NAME.to_owned(),
             published: Arc::new(Published::with(keyring)),
-            formats: Formats { write: Format::Native, kong_fields: false },
+            formats: Formats { write: Format::Native, kong_fields: KongFields::Refuse },
             max_stale: None,
         }),
         access: None,
-        audit: Audit::Failures,
-        limits: api::Limits::new(32 << 20, 256 << 20, 10_000),
+        audit: keys::AUDIT.default_value(),
+        limits: api::Limits::new(request_size, inflight_size, batch),
     };
     let metrics = Arc::new(Metrics::default());
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(WithoutVault)));
-    let server = Arc::new(Server::new(Arc::clone(&api), metrics, server::Limits::new(1024)));
+    let server = Arc::new(Server::new(Arc::clone(&api), metrics, server::Limits::new(connections)));
     let stop = CancellationToken::new();
     let serving = server.serve(Listeners { socket: listener, metrics: None }, None, stop.clone());
     let serving = tokio::spawn(async move { api.audit_during(serving).await });
@@ -75,11 +79,11 @@ fn random_keyring() -> Result<(Keyring, KeyId), NoRandomness> {
     let held = HeldKey::new(key, 1, SystemTime::now());
     let keyring = Keyring::new([held], &id).unwrap_or_else(|| unreachable!("the key was just put in"));
     // By its time, the key has a public name that no other run's has.
-    let place = Place { versioned: true, ..Place::default() };
-    Ok((keyring.read_from(place), id))
+    let location = SecretLocation { versioned: true, ..SecretLocation::default() };
+    Ok((keyring.with_location(location), id))
 }
 
-/// The socket that `dev` serves on unless told otherwise: in the user's runtime folder, else in a folder of the user's
+/// The default socket of `dev`: in the user's runtime folder, else in a folder of the user's
 /// own under the temporary directory. The folder is made if need be, and refused if others could enter it.
 ///
 /// # Errors

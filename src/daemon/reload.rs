@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{
-    describe, level, runtime_config, server_limits,
+    describe, level, line_format, runtime_config, server_limits,
     upstream::{LoginFailures, VaultUpstream},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     metrics::{Metrics, Outcome},
     references::Engines,
     server::Server,
-    settings::{self, Auth, KvSecret, KvVersion, Loaded, LogFormat, Settings},
+    settings::{self, Auth, KvSecret, KvVersion, Loaded, Settings},
     signals::Signal,
     systemd,
     vault::{Client, Kv, SessionName, Sessions, VaultError, backoff, kv::Purpose},
@@ -90,9 +90,9 @@ impl Reload {
     /// What can fail comes first; from then on everything is applied.
     fn apply(&mut self, settings: Settings) -> Result<(), String> {
         let described = describe(&settings);
-        let Settings { server, keyring, socket, log, secrets, require_memory_lock: _ } = settings;
+        let Settings { server, keyring, socket, log, references, require_memory_lock: _ } = settings;
         let client = self.sessions.client(SessionName::Keyring, server).map_err(|error| error.to_string())?;
-        let engines = Engines::new(secrets, (&client, &keyring.secret), &self.sessions)
+        let engines = Engines::new(references, (&client, &keyring.secret), &self.sessions)
             .map_err(|error| error.to_string())?;
         let created = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
@@ -103,36 +103,36 @@ impl Reload {
                  the next start: restart keyringd"
             );
         }
-        self.log.change(level(log), log.format == LogFormat::Json);
+        self.log.change(level(log), line_format(log));
         self.api.change(runtime_config(&keyring, &socket, &self.published));
         self.server.change(server_limits(&socket));
         self.upstream.set_described(described);
         self.pending = JoinSet::new(); // aborts what an earlier reload waits for
         let failures = self.upstream.new_login_failures();
-        self.change_references(engines, Arc::clone(&failures));
+        self.change_references(engines, keyring.secret.clone(), Arc::clone(&failures));
         self.change_sync(client, keyring, failures);
         Ok(())
     }
 
-    fn change_references(&mut self, engines: Engines, failures: Arc<LoginFailures>) {
-        let clients: Vec<_> =
-            engines.clients().filter(|client| client.has_to_log_in_first()).cloned().collect();
-        if clients.is_empty() {
+    fn change_references(&mut self, engines: Engines, secret: KvSecret, failures: Arc<LoginFailures>) {
+        let standby: Vec<_> = engines.clients().filter(|client| client.is_standby()).cloned().collect();
+        if standby.is_empty() {
             return self.upstream.references.change(engines);
         }
         let upstream = Arc::clone(&self.upstream);
         self.pending.spawn(async move {
-            join_all(clients.iter().map(|client| log_in(client, &failures))).await;
+            join_all(standby.iter().map(|client| until_usable(client, &secret, &failures))).await;
             upstream.references.change(engines);
+            standby.iter().for_each(Client::take_over);
         });
     }
 
     fn change_sync(&mut self, client: Client, keyring: settings::Keyring, failures: Arc<LoginFailures>) {
         let upstream = Arc::clone(&self.upstream);
         self.pending.spawn(async move {
-            if client.has_to_log_in_first() {
-                log_in(&client, &failures).await;
-                prove_token(&client, &keyring.secret, &failures).await;
+            if client.is_standby() {
+                until_usable(&client, &keyring.secret, &failures).await;
+                client.take_over();
             }
             upstream.sync.change(client, keyring).await;
         });
@@ -140,13 +140,11 @@ impl Reload {
 }
 
 /// Waits until a new session has logged in. Failures are logged and shown in the status.
-async fn log_in(client: &Client, failures: &LoginFailures) {
+///
+/// A configured token must also read the keyring's `secret`, if that is what it is for: its lookup shows nothing, since a
+/// valid token may lack the right to it.
+async fn until_usable(client: &Client, secret: &KvSecret, failures: &LoginFailures) {
     client.until_logged_in(|error| report(client, error, failures)).await;
-    failures.set(&client.name().to_string(), None);
-}
-
-/// Waits until Vault knows a configured token. The lookup does not show that, since a token may lack the right to it.
-async fn prove_token(client: &Client, secret: &KvSecret, failures: &LoginFailures) {
     let mut attempts = 0;
     while let Err(error @ VaultError::BadToken(_)) = read_any(client, secret).await {
         report(client, &error, failures);
@@ -158,9 +156,11 @@ async fn prove_token(client: &Client, secret: &KvSecret, failures: &LoginFailure
 
 async fn read_any(client: &Client, secret: &KvSecret) -> Result<(), VaultError> {
     let kv = Kv::new(client, secret, Purpose::Keyring);
-    match (&client.server().auth, secret.kv) {
-        (Auth::Token(_), KvVersion::V2) => kv.list(SystemTime::now()).await.map(drop),
-        (Auth::Token(_), KvVersion::V1) => kv.read(None).await.map(drop),
+    match (client.name(), &client.server().auth) {
+        (SessionName::Keyring, Auth::Token(_)) if secret.kv == KvVersion::V2 => {
+            kv.list(SystemTime::now()).await.map(drop)
+        }
+        (SessionName::Keyring, Auth::Token(_)) => kv.read(None).await.map(drop),
         _ => Ok(()),
     }
 }

@@ -1,53 +1,44 @@
-//! From the versions of one secret to one keyring: what to fetch, what to hold, what is active.
+//! From the versions of one Vault secret to one keyring: which versions to fetch, which to hold, which key is active.
 //!
-//! Pure functions of Vault's listing and of the contents read. Who reads them, and when, is in `sync`. The rules: a
-//! version destroyed or deleted on purpose leaves; one that Vault pruned stays, retired; the newest live usable version
-//! is active; of two different keys under one ID the older stays; and the keyring never goes from some keys to none.
+//! Pure functions of Vault's listing and of the contents; `sync` reads them. The rules: a version that was destroyed or
+//! deleted leaves the keyring. A version that Vault pruned stays, retired. The newest live usable version is active. Of two
+//! different keys with one ID the older stays. The last keys are never dropped.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use super::{
-    HeldKey, KeyId, Keyring,
-    record::{Contents, Form, RecordError, Rejected},
+    key::{HeldKey, KeyId, VersionId},
+    record::{Contents, RecordError, RecordForm, RejectedRecord},
+    snapshot::Keyring,
 };
 
-/// Which version this is. A secret that was wholly removed and written anew counts from 1 again, so the number alone
-/// does not tell. Versions stand in the order of their numbers: times are of a node's clock, which may be behind
-/// another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VersionId {
-    pub number: u64,
-    pub created: SystemTime,
-}
-
-/// What Vault says of the secret's versions at one moment.
+/// Vault's metadata of the secret's versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Every version that Vault still lists, and whether its content can be read.
     pub versions: BTreeMap<VersionId, VersionState>,
     pub current: u64,
-    /// How many versions Vault keeps. A further one destroys the oldest.
+    /// Vault keeps this many versions. One more destroys the oldest.
     pub max_versions: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionState {
     Live,
-    /// Destroyed, or deleted at a time that is past.
+    /// Destroyed, or deleted with a deletion time in the past.
     Removed,
 }
 
-/// All that was read of the secret so far, by version.
+/// The contents that were read so far, by version.
 #[derive(Clone, Debug, Default)]
-pub struct History(BTreeMap<VersionId, Held>);
+pub struct History(BTreeMap<VersionId, HeldVersion>);
 
 #[derive(Clone, Debug)]
-struct Held {
+struct HeldVersion {
     contents: Arc<Contents>,
     retired: bool,
 }
 
-/// A record that did not make it into the keyring.
+/// A record that is not in the keyring, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub version: u64,
@@ -59,11 +50,11 @@ pub struct Rejection {
 pub enum RejectionReason {
     #[error(transparent)]
     Record(#[from] RecordError),
-    #[error("another key stands under this id in version {0}, which is older and stays")]
+    #[error("version {0} already holds a different key with this id; the older key stays")]
     Conflict(u64),
 }
 
-/// Why a listing gave no new keyring.
+/// Why the versions make no keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoKeyring {
     #[error("every version of the secret is deleted or destroyed")]
@@ -72,7 +63,6 @@ pub enum NoKeyring {
     NoneUsable,
 }
 
-/// What the history amounts to.
 #[derive(Debug)]
 pub struct Built {
     pub keyring: Result<Keyring, NoKeyring>,
@@ -80,7 +70,7 @@ pub struct Built {
 }
 
 impl Listing {
-    /// How many more versions can be written before Vault destroys the oldest that it lists.
+    /// The number of versions that can be written before Vault destroys the oldest listed version.
     pub fn headroom(&self) -> u64 {
         let oldest = self.versions.keys().map(|id| id.number).min().unwrap_or(self.current);
         self.max_versions.saturating_sub((self.current + 1).saturating_sub(oldest))
@@ -88,17 +78,17 @@ impl Listing {
 }
 
 impl History {
-    /// The live versions that are not held yet, oldest first: all that has to be fetched.
+    /// The live versions to fetch: those not held yet, oldest first.
     pub fn missing(&self, listing: &Listing) -> Vec<VersionId> {
         let live = listing.versions.iter().filter(|&(_, state)| *state == VersionState::Live);
         live.map(|(id, _)| *id).filter(|id| !self.0.contains_key(id)).collect()
     }
 
-    /// Takes in what was fetched, lets go of what was removed on purpose, and builds the keyring. When no key would be
-    /// left, nothing is let go of, and the reason says why.
+    /// Adds the fetched versions, drops the removed versions and builds the keyring. If no key would remain, it drops
+    /// nothing and returns the reason.
     pub fn advance(&mut self, listing: &Listing, fetched: Vec<(VersionId, Contents)>) -> Built {
         for (id, contents) in fetched {
-            self.0.insert(id, Held { contents: Arc::new(contents), retired: false });
+            self.0.insert(id, HeldVersion { contents: Arc::new(contents), retired: false });
         }
         let mut next = self.clone();
         next.0.retain(|id, _| listing.versions.get(id) != Some(&VersionState::Removed));
@@ -114,19 +104,19 @@ impl History {
         built
     }
 
-    /// The same for KV v1, which has one content and no history. A map is the whole truth; a single record that took
-    /// the place of another retires it, since its ciphertexts are still about.
+    /// The same for KV v1, which keeps no versions. A map replaces all keys. A new single record retires the previous
+    /// one, because its ciphertexts still exist.
     pub fn replace(&mut self, contents: Contents, now: SystemTime) -> Built {
         let newest = self.0.last_key_value();
         if newest.is_none_or(|(_, held)| !held.contents.same_as(&contents)) {
             let mut contents = contents;
             self.keep_malformed(&mut contents);
             let mut next = self.clone();
-            next.0.retain(|_, held| contents.form == Form::Single && !held.contents.same_as(&contents));
+            next.0.retain(|_, held| contents.form == RecordForm::Single && !held.contents.same_as(&contents));
             next.0.values_mut().for_each(|held| held.retired = true);
             next.0.insert(
                 VersionId { created: now, number: 1 },
-                Held { contents: Arc::new(contents), retired: false },
+                HeldVersion { contents: Arc::new(contents), retired: false },
             );
             let built = next.build();
             if built.keyring.is_ok() {
@@ -137,7 +127,7 @@ impl History {
         self.build()
     }
 
-    /// A record of a map that is malformed is not one that was removed: the key that is held under its ID stays.
+    /// A malformed record of a map does not remove a key: the key that is held with this ID stays.
     fn keep_malformed(&self, contents: &mut Contents) {
         let Some((_, held)) = self.0.iter().find(|(_, held)| !held.retired) else { return };
         for id in contents.rejected.iter().filter_map(|rejected| rejected.id.as_ref()) {
@@ -152,12 +142,12 @@ impl History {
         let mut keys: BTreeMap<KeyId, HeldKey> = BTreeMap::new();
         let mut rejected = Vec::new();
         let mut active = None;
-        // Oldest first, so that of two different keys under one ID the older is there already. What Vault no longer lists
-        // was there before all that it lists.
+        // Oldest first, so that the older of two different keys with one ID wins. Versions that Vault no longer lists are
+        // older than all listed versions.
         let mut oldest_first: Vec<_> = self.0.iter().collect();
         oldest_first.sort_by_key(|(version, held)| (!held.retired, **version));
         for (version, held) in oldest_first {
-            let mut reject = |Rejected { id, reason }: &Rejected| {
+            let mut reject = |RejectedRecord { id, reason }: &RejectedRecord| {
                 rejected.push(Rejection {
                     version: version.number,
                     id: id.clone(),
@@ -169,7 +159,7 @@ impl History {
             for key in &held.contents.keys {
                 let fresh = HeldKey {
                     retired: held.retired,
-                    mapped: held.contents.form == Form::Map,
+                    mapped: held.contents.form == RecordForm::Map,
                     ..HeldKey::new(Arc::clone(key), version.number, version.created)
                 };
                 match keys.get_mut(key.id()) {
@@ -199,7 +189,7 @@ impl History {
         Built { keyring, rejected }
     }
 
-    /// IDs of live keys whose text is short for a key, with their version.
+    /// Keys with a short key text: their version and ID.
     pub fn short_keys(&self) -> Vec<(u64, KeyId)> {
         let all = self
             .0
@@ -212,8 +202,8 @@ impl History {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.id {
-            Some(id) => write!(f, "version {}: the record {id} is left out: {}", self.version, self.reason),
-            None => write!(f, "version {}: a record is left out: {}", self.version, self.reason),
+            Some(id) => write!(f, "version {}: record {id} ignored: {}", self.version, self.reason),
+            None => write!(f, "version {}: record ignored: {}", self.version, self.reason),
         }
     }
 }
@@ -248,7 +238,7 @@ mod tests {
     }
 
     /// `active` and the sorted IDs, retired ones with a `*`.
-    fn shown(built: &Built) -> String {
+    fn summary(built: &Built) -> String {
         match &built.keyring {
             Ok(keyring) => {
                 let mut ids: Vec<_> = keyring.newest_first();
@@ -266,7 +256,7 @@ mod tests {
     fn two_versions() -> History {
         let mut history = History::default();
         let fetched = vec![(version(1), single("a", "x")), (version(2), single("b", "y"))];
-        assert_eq!(shown(&history.advance(&listing(&[1, 2]), fetched)), "b of a b");
+        assert_eq!(summary(&history.advance(&listing(&[1, 2]), fetched)), "b of a b");
         history
     }
 
@@ -275,62 +265,62 @@ mod tests {
         let history = two_versions();
         assert_eq!(history.missing(&listing(&[1, 2])), []);
         assert_eq!(history.missing(&listing(&[1, -2, 3, -4, 5])), [version(3), version(5)]);
-        let anew = VersionId { created: SystemTime::now(), number: 1 };
-        let mut written_anew = listing(&[]);
-        written_anew.versions.insert(anew, VersionState::Live);
-        assert_eq!(history.missing(&written_anew), [anew]);
+        let recreated = VersionId { created: SystemTime::now(), number: 1 };
+        let mut after_recreation = listing(&[]);
+        after_recreation.versions.insert(recreated, VersionState::Live);
+        assert_eq!(history.missing(&after_recreation), [recreated]);
     }
 
     #[test]
-    fn a_version_removed_on_purpose_leaves() {
+    fn a_removed_version_leaves_the_keyring() {
         let mut history = two_versions();
-        assert_eq!(shown(&history.advance(&listing(&[-1, 2]), vec![])), "b of b");
+        assert_eq!(summary(&history.advance(&listing(&[-1, 2]), vec![])), "b of b");
         assert_eq!(history.missing(&listing(&[1, 2])), [version(1)], "an undeleted version is fetched again");
     }
 
     #[test]
     fn when_the_current_version_was_removed_the_newest_live_one_is_active() {
-        assert_eq!(shown(&two_versions().advance(&listing(&[1, -2]), vec![])), "a of a");
+        assert_eq!(summary(&two_versions().advance(&listing(&[1, -2]), vec![])), "a of a");
     }
 
     #[test]
-    fn when_every_version_was_removed_nothing_is_let_go_of() {
+    fn when_every_version_was_removed_the_keyring_stays() {
         let mut history = two_versions();
         assert_eq!(
-            shown(&history.advance(&listing(&[-1, -2]), vec![])),
+            summary(&history.advance(&listing(&[-1, -2]), vec![])),
             "every version of the secret is deleted or destroyed"
         );
-        assert_eq!(shown(&history.build()), "b of a b");
+        assert_eq!(summary(&history.build()), "b of a b");
         let next = history.advance(&listing(&[-1, -2, 3]), vec![(version(3), single("c", "z"))]);
-        assert_eq!(shown(&next), "c of c");
+        assert_eq!(summary(&next), "c of c");
     }
 
     #[test]
     fn a_pruned_version_stays_retired_and_is_never_active() {
         let mut history = two_versions();
-        assert_eq!(shown(&history.advance(&listing(&[2]), vec![])), "b of a* b");
+        assert_eq!(summary(&history.advance(&listing(&[2]), vec![])), "b of a* b");
         let bad = vec![(version(3), record("{}"))];
         assert_eq!(
-            shown(&history.advance(&listing(&[3]), bad)),
+            summary(&history.advance(&listing(&[3]), bad)),
             "no live version of the secret holds a usable record"
         );
-        assert_eq!(shown(&history.build()), "b of a* b", "and the keyring stays");
+        assert_eq!(summary(&history.build()), "b of a* b", "and the keyring stays");
     }
 
     #[test]
     fn a_malformed_current_version_leaves_the_active_key_as_it_was() {
         let mut history = two_versions();
         let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), record(r#"{"id": "c"}"#))]);
-        assert_eq!(shown(&built), "b of a b");
+        assert_eq!(summary(&built), "b of a b");
         assert_eq!(built.rejected[0].version, 3);
         assert_eq!(history.missing(&listing(&[1, 2, 3])), [], "a malformed version is not fetched again");
     }
 
     #[test]
-    fn of_two_different_keys_under_one_id_the_older_stays() {
+    fn of_two_different_keys_with_one_id_the_older_stays() {
         let mut history = two_versions();
         let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), single("a", "other"))]);
-        assert_eq!(shown(&built), "b of a b");
+        assert_eq!(summary(&built), "b of a b");
         assert_eq!(
             built.rejected,
             [Rejection {
@@ -341,67 +331,67 @@ mod tests {
         );
         let keyring = built.keyring.unwrap();
         assert!(keyring.get("a").unwrap().key.same_key(&single("a", "x").keys[0]));
-        assert_eq!(shown(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
+        assert_eq!(summary(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
     }
 
     #[test]
     fn a_rolled_back_version_is_one_key_under_the_newest_number() {
         let mut history = two_versions();
         let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), single("a", "x"))]);
-        assert_eq!(shown(&built), "a of a b");
+        assert_eq!(summary(&built), "a of a b");
         assert_eq!(built.keyring.unwrap().active().version, 3);
-        assert_eq!(shown(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
+        assert_eq!(summary(&history.advance(&listing(&[-1, 2, 3]), vec![])), "a of a b");
     }
 
     #[test]
-    fn a_map_brings_a_whole_keyring_in_one_version() {
+    fn a_map_is_a_whole_keyring_in_one_version() {
         let mut history = History::default();
         let map = record(r#"{"active": "b", "keys": {"a": "x", "b": "y"}}"#);
-        assert_eq!(shown(&history.advance(&listing(&[1]), vec![(version(1), map)])), "b of a b");
+        assert_eq!(summary(&history.advance(&listing(&[1]), vec![(version(1), map)])), "b of a b");
     }
 
     #[test]
-    fn on_kv_v1_a_new_single_record_retires_the_old_one_and_a_map_is_the_whole_truth() {
+    fn on_kv_v1_a_new_single_record_retires_the_old_one_and_a_map_replaces_all() {
         let mut history = History::default();
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
-        assert_eq!(shown(&history.replace(single("a", "x"), at(1))), "a of a");
-        assert_eq!(shown(&history.replace(single("b", "y"), at(2))), "b of a* b");
-        assert_eq!(shown(&history.replace(single("b", "y"), at(3))), "b of a* b");
-        assert_eq!(shown(&history.replace(single("a", "x"), at(4))), "a of a b*");
+        assert_eq!(summary(&history.replace(single("a", "x"), at(1))), "a of a");
+        assert_eq!(summary(&history.replace(single("b", "y"), at(2))), "b of a* b");
+        assert_eq!(summary(&history.replace(single("b", "y"), at(3))), "b of a* b");
+        assert_eq!(summary(&history.replace(single("a", "x"), at(4))), "a of a b*");
         assert_eq!(history.0.len(), 2, "going back and forth does not grow the history");
         assert_eq!(
-            shown(&history.replace(record("{}"), at(5))),
+            summary(&history.replace(record("{}"), at(5))),
             "no live version of the secret holds a usable record"
         );
-        assert_eq!(shown(&history.build()), "a of a b*", "and the keyring stays");
+        assert_eq!(summary(&history.build()), "a of a b*", "and the keyring stays");
         assert_eq!(
-            shown(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))),
+            summary(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))),
             "c of c"
         );
     }
 
     #[test]
-    fn on_kv_v1_a_malformed_entry_of_a_map_is_not_a_removed_one() {
+    fn on_kv_v1_a_malformed_record_of_a_map_keeps_its_key() {
         let mut history = History::default();
         let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         let map = |json: &str| record(&format!(r#"{{"active": "b", "keys": {json}}}"#));
-        assert_eq!(shown(&history.replace(map(r#"{"a": "x", "b": "y"}"#), at(1))), "b of a b");
-        assert_eq!(shown(&history.replace(map(r#"{"a": 7, "b": "y"}"#), at(2))), "b of a b");
-        assert_eq!(shown(&history.replace(map(r#"{"b": "y"}"#), at(3))), "b of b");
+        assert_eq!(summary(&history.replace(map(r#"{"a": "x", "b": "y"}"#), at(1))), "b of a b");
+        assert_eq!(summary(&history.replace(map(r#"{"a": 7, "b": "y"}"#), at(2))), "b of a b");
+        assert_eq!(summary(&history.replace(map(r#"{"b": "y"}"#), at(3))), "b of b");
     }
 
     #[test]
-    fn the_current_version_is_the_one_of_the_highest_number_whatever_its_time() {
+    fn the_current_version_has_the_highest_number_whatever_its_time() {
         let mut history = History::default();
         let behind = VersionId { number: 2, created: SystemTime::UNIX_EPOCH };
         let mut both = listing(&[1]);
         both.versions.insert(behind, VersionState::Live);
         let fetched = vec![(version(1), single("a", "x")), (behind, single("b", "y"))];
-        assert_eq!(shown(&history.advance(&both, fetched)), "b of a b");
+        assert_eq!(summary(&history.advance(&both, fetched)), "b of a b");
     }
 
     #[test]
-    fn headroom_counts_the_versions_that_can_still_be_written() {
+    fn headroom_counts_the_versions_until_the_oldest_is_destroyed() {
         assert_eq!(listing(&[1, 2]).headroom(), 8);
         assert_eq!(listing(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).headroom(), 0);
         assert_eq!(listing(&[4, 13]).headroom(), 0);

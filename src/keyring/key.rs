@@ -1,12 +1,16 @@
-//! One key: its ID, and what becomes of a record's key text.
+//! One key: its ID, its derivation from a record's key text, and the KV versions that carry it.
 //!
 //! The key text is derived to the 32-byte key K (Kong's rule, or base64), and K to the key of the native format. The
-//! formats' bytes are in `cipher`; which keys are held is in `keyring`.
+//! bytes of the ciphertext formats are in `cipher`.
 
 use std::{
     borrow::Borrow,
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use aes_gcm::KeyInit as _;
@@ -19,55 +23,86 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::xaes::{Aes256Gcm, Xaes256Gcm};
 use crate::secret::Secret;
 
-/// A key ID: 1 to 64 of `A-Z a-z 0-9 _ . -`, and not the word `active`, which is a path of the API.
+/// A key ID: 1 to 64 of `A-Z a-z 0-9 _ . -`. The word `active` is reserved for a path of the API.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Box<str>);
 
-/// How the 32-byte key K comes from a record's `key` text.
+/// The derivation of the 32-byte key K from a record's `key` text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyDerivation {
     /// K = SHA-256(text), as in Kong's vault strategy.
     Sha256,
-    /// K = base64-decode(text), exactly 32 bytes, as Kong's cluster strategy and Transit export their keys.
+    /// K = base64-decode(text), exactly 32 bytes: the export format of Kong's cluster strategy and of Transit.
     Raw,
 }
 
-/// A key, ready to use: K, AES-256-GCM under K, and the cipher of the native format, whose own key is
-/// HKDF-SHA256(K, no salt, info `keyringd kr1 xaes-256-gcm`, 32 bytes) (RFC 5869). Wiped when dropped.
+/// K, AES-256-GCM under K, and the cipher of the native format under HKDF-SHA256(K, no salt, info
+/// `keyringd kr1 xaes-256-gcm`, 32 bytes) (RFC 5869). Wiped on drop.
 pub struct Key {
     id: KeyId,
     k: Secret<[u8; 32]>,
     aes: Aes256Gcm,
     xaes: Xaes256Gcm,
-    /// Messages that this process sealed with [`Key::aes`], whose nonces are short.
+    /// Messages that this process sealed with [`Key::aes`] and 96-bit nonces.
     messages: AtomicU64,
 }
 
-/// How many messages one key may seal with random 96-bit nonces (NIST SP 800-38D, 8.3): by everybody who holds the key.
+/// A KV version. The number alone is ambiguous: a secret that was deleted and recreated counts from 1 again. The order
+/// is by number, because the clocks of Vault nodes may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VersionId {
+    pub number: u64,
+    pub created: SystemTime,
+}
+
+/// A key and the KV versions that carry it.
+#[derive(Debug)]
+pub struct HeldKey {
+    pub key: Arc<Key>,
+    /// The newest KV version that carries this key; 1 on KV v1, which has no versions.
+    pub version: u64,
+    pub earlier_versions: Vec<VersionId>,
+    /// When `version` was written.
+    pub created: SystemTime,
+    /// Whether `version` uses the map form.
+    pub mapped: bool,
+    /// Vault no longer lists a version with this key. The key stays until the process ends.
+    pub retired: bool,
+}
+
+impl HeldKey {
+    pub fn new(key: Arc<Key>, version: u64, created: SystemTime) -> Self {
+        Self { key, version, earlier_versions: Vec::new(), created, mapped: false, retired: false }
+    }
+
+    pub(super) const fn newest(&self) -> VersionId {
+        VersionId { number: self.version, created: self.created }
+    }
+}
+
+/// The limit of messages per key with random 96-bit nonces (NIST SP 800-38D, 8.3), summed over all holders of the key.
 pub const MESSAGE_BUDGET: u64 = 1 << 32;
 
-/// From here on, half of the budget, a rotation is called for.
+/// Half of the budget: the daemon warns and asks for a rotation.
 pub const MESSAGES_TO_WARN_FROM: u64 = MESSAGE_BUDGET / 2;
 
-/// What to say then.
-pub const TOO_MANY_MESSAGES: &str = "more than 2^31 messages were sealed with 96-bit nonces under the key, of the 2^32 that \
-all who hold it may seal: write a new key to Vault";
+/// The warning above that threshold.
+pub const TOO_MANY_MESSAGES: &str = "this process sealed more than 2^31 messages with 96-bit nonces under this key; the \
+limit for all holders of the key is 2^32; write a new key to Vault";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    #[error("`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active")]
+    #[error("`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and must not be `active`")]
     Id,
     #[error("`key` is empty")]
     Empty,
-    #[error("`key` must be base64 of exactly 32 bytes under keyring_key_derivation = raw")]
+    #[error("`key` must be base64 of exactly 32 bytes with keyring_key_derivation = raw")]
     NotRaw,
 }
 
 impl KeyId {
     pub const MAX_LEN: usize = 64;
 
-    /// # Errors
-    /// [`KeyError::Id`] when the text breaks the rule above.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(KeyError::Id) }
     }
@@ -85,7 +120,7 @@ impl KeyId {
 
 impl Key {
     /// # Errors
-    /// [`KeyError`], which never holds any of the text.
+    /// [`KeyError`], which never contains the text.
     pub fn derive(id: KeyId, text: &Secret<String>, derivation: KeyDerivation) -> Result<Self, KeyError> {
         let text = text.expose();
         if text.is_empty() {
@@ -99,7 +134,7 @@ impl Key {
                 digest.as_mut_slice().zeroize();
             }
             KeyDerivation::Raw => {
-                // A buffer of known size: 44 characters are 33 bytes at most, and nothing is reallocated.
+                // A fixed buffer is never reallocated: 44 base64 characters decode to at most 33 bytes.
                 let mut decoded = Zeroizing::new([0; 33]);
                 match BASE64_STANDARD.decode_slice(text, decoded.as_mut_slice()) {
                     Ok(32) => k.expose_mut().copy_from_slice(&decoded[..32]),
@@ -132,17 +167,17 @@ impl Key {
         &self.xaes
     }
 
-    /// How many messages this process sealed under K with random 96-bit nonces.
+    /// Messages that this process sealed under K with random 96-bit nonces.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Counts such messages, and answers how many there were before.
+    /// Adds to that count and returns the previous count.
     pub fn count_messages(&self, more: u64) -> u64 {
         self.messages.fetch_add(more, Ordering::Relaxed)
     }
 
-    /// Whether both hold the same 32 bytes, in constant time.
+    /// Compares the 32 bytes in constant time.
     pub fn same_key(&self, other: &Self) -> bool {
         self.k.expose().ct_eq(other.k.expose()).into()
     }
@@ -191,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn sha256_takes_any_text_and_raw_takes_32_bytes_of_base64() {
+    fn sha256_accepts_any_text_and_raw_accepts_32_bytes_of_base64() {
         assert!(derive("x", KeyDerivation::Sha256).is_ok());
         assert_eq!(derive("", KeyDerivation::Sha256).unwrap_err(), KeyError::Empty);
         assert!(derive(&BASE64_STANDARD.encode([7; 32]), KeyDerivation::Raw).is_ok());

@@ -1,8 +1,8 @@
-//! The public names of keys: what Kubernetes calls a `key_id`, and what an operator may see anywhere.
+//! The public names of keys: the `key_id` of Kubernetes' KMS API. They contain no secret.
 //!
-//! `kr1.` and base64url(SHA-256(mount ‖ path ‖ record id ‖ KV version ‖ creation time)), each part behind its length as
-//! 8 bytes, big-endian; the version in decimal, the time in decimal nanoseconds since 1970. Versions only grow, so that a
-//! key that comes back in a new version has a new name. Which name is used when is in `socket::kms`.
+//! `kr1.` and base64url(SHA-256(mount ‖ path ‖ record id ‖ KV version ‖ creation time)). Each part is preceded by its
+//! length as 8 bytes, big-endian. The version is decimal, the time decimal nanoseconds since 1970. A key that returns in a
+//! new version gets a new name. The KMS endpoint decides which name it reports.
 
 use std::{
     collections::HashMap,
@@ -13,20 +13,20 @@ use std::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{HeldKey, history::VersionId};
+use super::key::{HeldKey, VersionId};
 
 const PREFIX: &str = "kr1.";
 
-/// Where a keyring was read from, as far as the names of its keys tell it.
+/// The location of a keyring's Vault secret, as far as it is part of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct SecretLocation {
     pub mount: String,
     pub path: String,
-    /// KV v1 has neither versions nor times: there both are empty in a name, which the record's ID makes alone.
+    /// KV v1 has neither versions nor times. Both parts of the name are empty then.
     pub versioned: bool,
 }
 
-/// The keys of a keyring by every name that they have: one for each version that carries them.
+/// The keys of a keyring by name. A key has one name for each version that carries it.
 #[derive(Debug)]
 pub struct Names {
     active: String,
@@ -35,20 +35,20 @@ pub struct Names {
 
 impl Names {
     pub fn new<'k>(
-        place: &Place,
+        location: &SecretLocation,
         active: &HeldKey,
         keys: impl IntoIterator<Item = &'k Arc<HeldKey>>,
     ) -> Self {
         let mut by_name = HashMap::new();
         for held in keys {
             for version in held.earlier_versions.iter().copied().chain([held.newest()]) {
-                by_name.insert(place.name(held, version), Arc::clone(held));
+                by_name.insert(location.name(held, version), Arc::clone(held));
             }
         }
-        Self { active: place.name(active, active.newest()), by_name }
+        Self { active: location.name(active, active.newest()), by_name }
     }
 
-    /// The name of the active key, in the newest version that carries it.
+    /// The name of the active key in the newest version that carries it.
     pub fn active(&self) -> &str {
         &self.active
     }
@@ -58,7 +58,7 @@ impl Names {
     }
 }
 
-impl Place {
+impl SecretLocation {
     fn name(&self, held: &HeldKey, version: VersionId) -> String {
         let (number, created) = if self.versioned {
             (version.number.to_string(), nanoseconds(version.created).to_string())
@@ -92,7 +92,7 @@ mod tests {
         VersionId { number, created: UNIX_EPOCH + Duration::from_nanos(1_700_000_000_000_000_000 + number) }
     }
 
-    /// A key that these versions carry, the newest last.
+    /// A key in the given versions, newest last.
     fn held(id: &str, versions: &[u64]) -> HeldKey {
         let key = Arc::new(Key::new(KeyId::parse(id).unwrap(), Secret::new([7; 32])));
         let (newest, earlier) = versions.split_last().unwrap();
@@ -101,35 +101,35 @@ mod tests {
         HeldKey { earlier_versions, ..HeldKey::new(key, newest.number, newest.created) }
     }
 
-    fn keyring(place: &Place, keys: impl IntoIterator<Item = HeldKey>, active: &str) -> Keyring {
-        Keyring::new(keys, &KeyId::parse(active).unwrap()).unwrap().read_from(place.clone())
+    fn keyring(location: &SecretLocation, keys: impl IntoIterator<Item = HeldKey>, active: &str) -> Keyring {
+        Keyring::new(keys, &KeyId::parse(active).unwrap()).unwrap().with_location(location.clone())
     }
 
-    fn place() -> Place {
-        Place { mount: "secret".to_owned(), path: "keyring".to_owned(), versioned: true }
+    fn location() -> SecretLocation {
+        SecretLocation { mount: "secret".to_owned(), path: "keyring".to_owned(), versioned: true }
     }
 
     #[test]
     fn a_name_is_the_documented_hash() {
         // Python: sha256(b"".join(len(part).to_bytes(8, "big") + part for part in [b"secret", b"keyring", b"a", b"2", …]))
-        let keyring = keyring(&place(), [held("a", &[2])], "a");
+        let keyring = keyring(&location(), [held("a", &[2])], "a");
         assert_eq!(keyring.names().active(), "kr1.CK7dtU3G7Ch-FsZcVrjzsyj6Qx2ywSNgcfpfcPi4vKc");
     }
 
     #[test]
-    fn whatever_differs_the_name_differs_and_lengths_keep_parts_apart() {
-        let name = |place: &Place, id: &str, version: u64| {
-            keyring(place, [held(id, &[version])], id).names().active().to_owned()
+    fn every_part_changes_the_name_and_lengths_separate_the_parts() {
+        let name = |location: &SecretLocation, id: &str, version: u64| {
+            keyring(location, [held(id, &[version])], id).names().active().to_owned()
         };
-        let elsewhere = |mount: &str, path: &str| Place {
+        let elsewhere = |mount: &str, path: &str| SecretLocation {
             mount: mount.to_owned(),
             path: path.to_owned(),
             versioned: true,
         };
         let mut all = vec![
-            name(&place(), "a", 1),
-            name(&place(), "a", 2),
-            name(&place(), "b", 1),
+            name(&location(), "a", 1),
+            name(&location(), "a", 2),
+            name(&location(), "b", 1),
             name(&elsewhere("secret", "other"), "a", 1),
             name(&elsewhere("secretk", "eyring"), "a", 1),
             name(&elsewhere("other", "keyring"), "a", 1),
@@ -138,17 +138,17 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 6);
-        assert_eq!(name(&place(), "a", 1), name(&place(), "a", 1));
+        assert_eq!(name(&location(), "a", 1), name(&location(), "a", 1));
     }
 
     #[test]
-    fn a_key_has_a_name_for_every_version_that_carries_it_and_no_other() {
-        let before = keyring(&place(), [held("a", &[1])], "a");
-        let rotated = keyring(&place(), [held("a", &[1]), held("b", &[2])], "b");
-        let back = keyring(&place(), [held("a", &[1, 3]), held("b", &[2])], "a");
+    fn a_key_has_one_name_per_version_that_carries_it() {
+        let before = keyring(&location(), [held("a", &[1])], "a");
+        let rotated = keyring(&location(), [held("a", &[1]), held("b", &[2])], "b");
+        let back = keyring(&location(), [held("a", &[1, 3]), held("b", &[2])], "a");
         let (first, second, third) =
             (before.names().active(), rotated.names().active(), back.names().active());
-        assert_ne!(first, third, "a key that comes back is announced anew");
+        assert_ne!(first, third, "a key that returns gets a new name");
         for (name, id) in [(first, "a"), (second, "b"), (third, "a")] {
             assert_eq!(back.names().get(name).unwrap().key.id().as_str(), id);
         }
@@ -156,11 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn without_versions_the_time_at_which_a_process_saw_a_key_is_not_in_its_name() {
-        let place = Place { versioned: false, ..place() };
+    fn without_versions_the_name_does_not_contain_a_time() {
+        let location = SecretLocation { versioned: false, ..location() };
         let name = |created| {
             let key = Arc::clone(&held("a", &[1]).key);
-            keyring(&place, [HeldKey::new(key, 1, created)], "a").names().active().to_owned()
+            keyring(&location, [HeldKey::new(key, 1, created)], "a").names().active().to_owned()
         };
         assert_eq!(name(UNIX_EPOCH), name(SystemTime::now()));
     }

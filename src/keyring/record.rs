@@ -1,7 +1,7 @@
-//! What one secret in Vault holds: Kong's single record, or the map of several.
+//! The content of one Vault secret: Kong's single record, or a map of several records.
 //!
-//! `{"id": "…", "key": "…"}` is one record; `{"active": "<id>", "keys": {"<id>": "<key>", …}}` is several. A bad record
-//! is rejected by itself, with the reason and never with its content. How versions add up is in `history`.
+//! Single: `{"id": "…", "key": "…"}`. Map: `{"active": "<id>", "keys": {"<id>": "<key>", …}}`. A malformed record is
+//! rejected alone, with a reason that never quotes its content. `history` combines the versions.
 
 use std::{fmt, sync::Arc};
 
@@ -13,33 +13,33 @@ use serde::{
 use super::key::{Key, KeyDerivation, KeyError, KeyId};
 use crate::secret::{Secret, wipe_stack};
 
-/// Under this length, in characters, a key text for `sha256` is probably a password rather than a key.
+/// A key text for `sha256` with fewer characters is probably a password.
 const SHORT_KEY_TEXT: usize = 32;
 
-/// The usable records of one secret, and what was wrong with the others.
+/// The usable records of one Vault secret, and why the others were rejected.
 #[derive(Debug, Default)]
 pub struct Contents {
-    pub form: Form,
-    /// The ID that this secret makes active; `None` when its record was rejected.
+    pub form: RecordForm,
+    /// The active ID; `None` when its record was rejected.
     pub active: Option<KeyId>,
     pub keys: Vec<Arc<Key>>,
-    pub rejected: Vec<Rejected>,
-    /// IDs whose key text is shorter than a key should be.
+    pub rejected: Vec<RejectedRecord>,
+    /// The keys with fewer than [`SHORT_KEY_TEXT`] characters.
     pub short: Vec<KeyId>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
-    /// `{"id", "key"}`: one record, one of a history.
+pub enum RecordForm {
+    /// `{"id", "key"}`: one record per version.
     #[default]
     Single,
     /// `{"active", "keys"}`: a whole keyring.
     Map,
 }
 
-/// A record that was left out. The ID is there only when it is a well-formed one.
+/// `id` is present only if it is well-formed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejected {
+pub struct RejectedRecord {
     pub id: Option<KeyId>,
     pub reason: RecordError,
 }
@@ -50,28 +50,28 @@ pub enum RecordError {
     NotAnObject,
     #[error("the secret has neither `id` and `key` nor `active` and `keys`")]
     NoRecord,
-    #[error("the secret mixes the two forms: either `id` and `key`, or `active` and `keys`")]
+    #[error("the secret mixes two forms; use either `id` and `key`, or `active` and `keys`")]
     Mixed,
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    #[error("`{0}` must be text, and is {1}")]
+    #[error("`{0}` must be a string, found {1}")]
     NotText(&'static str, &'static str),
-    #[error("`keys` must be an object of texts, and is {0}")]
+    #[error("`keys` must be an object of strings, found {0}")]
     KeysNotAnObject(&'static str),
-    #[error("`active` names a record that is not among the usable ones in `keys`")]
+    #[error("`active` names no usable record of `keys`")]
     ActiveNotHeld,
-    #[error("the same id stands twice in `keys`")]
-    Twice,
+    #[error("`keys` contains this id twice")]
+    Duplicate,
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl Contents {
-    /// Reads the JSON object that a KV secret holds. Never fails as a whole: what cannot be used is in `rejected`.
+    /// Parses the JSON object of a KV secret. It never fails as a whole: errors are in `rejected`.
     pub fn parse(json: &[u8], derivation: KeyDerivation) -> Self {
         let mut contents = Self::default();
         contents.read(json, derivation);
-        wipe_stack(); // keys went over it on their way to the heap
+        wipe_stack(); // parsing copied keys over the stack
         contents
     }
 
@@ -83,7 +83,7 @@ impl Contents {
         }
     }
 
-    /// Whether both make the same keyring: the same form, active ID, keys and mistakes.
+    /// Whether both make the same keyring: equal form, active ID, keys and rejected records.
     pub fn same_as(&self, other: &Self) -> bool {
         self.form == other.form
             && self.active == other.active
@@ -112,7 +112,7 @@ impl Contents {
                 }
             }
             RawRecord { id: None, key: None, active, keys } => {
-                self.form = Form::Map;
+                self.form = RecordForm::Map;
                 self.fill_map(active, keys, derivation);
             }
             _ => self.reject(None, RecordError::Mixed),
@@ -131,7 +131,7 @@ impl Contents {
                 continue;
             };
             if self.keys.iter().any(|held| *held.id() == id) {
-                self.reject(Some(id), RecordError::Twice);
+                self.reject(Some(id), RecordError::Duplicate);
                 continue;
             }
             match text("key", Some(key)) {
@@ -166,11 +166,11 @@ impl Contents {
     }
 
     fn reject(&mut self, id: Option<KeyId>, reason: RecordError) {
-        self.rejected.push(Rejected { id, reason });
+        self.rejected.push(RejectedRecord { id, reason });
     }
 }
 
-/// The fields of either form as they come: each may be anything.
+/// The fields of both forms. Each may have any JSON type.
 #[derive(Deserialize)]
 struct RawRecord {
     id: Option<Field>,
@@ -179,7 +179,7 @@ struct RawRecord {
     keys: Option<Field>,
 }
 
-/// A JSON value reduced to what a record may hold. serde's own messages would quote the value, so none is used.
+/// A JSON value, reduced to the types of a record. Errors of serde would quote the value, so no error is used.
 enum Field {
     Text(Secret<String>),
     Object(Vec<(String, Self)>),
@@ -189,7 +189,7 @@ enum Field {
 impl Field {
     const fn kind(&self) -> &'static str {
         match self {
-            Self::Text(_) => "text",
+            Self::Text(_) => "a string",
             Self::Object(_) => "an object",
             Self::Other(kind) => kind,
         }
@@ -273,46 +273,43 @@ mod tests {
     fn a_single_record_is_its_own_active_key() {
         let contents = parse(r#"{"id": "a", "key": "0123456789abcdef0123456789abcdef", "note": 1}"#);
         assert_eq!(contents.active.unwrap().as_str(), "a");
-        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (Form::Single, 1, 0));
+        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (RecordForm::Single, 1, 0));
         assert!(contents.rejected.is_empty());
     }
 
     #[test]
-    fn a_map_holds_several_and_names_the_active_one() {
+    fn a_map_holds_several_records_and_names_the_active_one() {
         let contents = parse(r#"{"active": "b", "keys": {"a": "x", "b": "y", "bad id": "z", "c": 1}}"#);
         assert_eq!(contents.active.unwrap().as_str(), "b");
-        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (Form::Map, 2, 2));
+        assert_eq!((contents.form, contents.keys.len(), contents.short.len()), (RecordForm::Map, 2, 2));
         assert_eq!(contents.rejected.len(), 2);
     }
 
     #[test]
-    fn every_malformed_record_says_what_is_wrong_without_its_content() {
+    fn the_error_of_a_malformed_record_does_not_quote_its_content() {
         for (json, reason) in [
             ("[]", "the secret is not a JSON object"),
             ("{", "the secret is not a JSON object"),
             ("{}", "the secret has neither `id` and `key` nor `active` and `keys`"),
             (r#"{"id": "a"}"#, "`key` is missing"),
             (r#"{"key": "planted"}"#, "`id` is missing"),
-            (r#"{"id": "a", "key": 7}"#, "`key` must be text, and is a number"),
-            (r#"{"id": "a", "key": {"planted": "x"}}"#, "`key` must be text, and is an object"),
-            (r#"{"id": ["planted"], "key": "x"}"#, "`id` must be text, and is a list"),
+            (r#"{"id": "a", "key": 7}"#, "`key` must be a string, found a number"),
+            (r#"{"id": "a", "key": {"planted": "x"}}"#, "`key` must be a string, found an object"),
+            (r#"{"id": ["planted"], "key": "x"}"#, "`id` must be a string, found a list"),
             (r#"{"id": "a", "key": ""}"#, "`key` is empty"),
             (
                 r#"{"id": "active", "key": "x"}"#,
-                "`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and not the word active",
+                "`id` must be 1 to 64 of A-Z a-z 0-9 _ . - and must not be `active`",
             ),
             (
                 r#"{"id": "a", "key": "x", "keys": {}}"#,
-                "the secret mixes the two forms: either `id` and `key`, or `active` and `keys`",
+                "the secret mixes two forms; use either `id` and `key`, or `active` and `keys`",
             ),
             (r#"{"active": "a"}"#, "`keys` is missing"),
-            (r#"{"active": "a", "keys": true}"#, "`keys` must be an object of texts, and is a boolean"),
-            (
-                r#"{"active": "a", "keys": {"b": "x"}}"#,
-                "`active` names a record that is not among the usable ones in `keys`",
-            ),
+            (r#"{"active": "a", "keys": true}"#, "`keys` must be an object of strings, found a boolean"),
+            (r#"{"active": "a", "keys": {"b": "x"}}"#, "`active` names no usable record of `keys`"),
             (r#"{"keys": {"b": "x"}}"#, "`active` is missing"),
-            (r#"{"active": "b", "keys": {"b": "x", "b": "y"}}"#, "the same id stands twice in `keys`"),
+            (r#"{"active": "b", "keys": {"b": "x", "b": "y"}}"#, "`keys` contains this id twice"),
         ] {
             assert_eq!(reasons(json), [reason], "{json}");
             assert!(!format!("{:?}", parse(json)).contains("planted"), "{json}");
@@ -320,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn null_counts_as_absent() {
+    fn null_means_absent() {
         assert_eq!(reasons(r#"{"id": "a", "key": null}"#), ["`key` is missing"]);
     }
 }

@@ -20,13 +20,35 @@ pub enum Format {
     Kong,
 }
 
+impl Format {
+    /// The name in settings and requests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Transit => "transit",
+            Self::Kong => "kong",
+        }
+    }
+
+    /// Whether messages must be counted per key, because the nonces have 96 bits.
+    pub const fn counts_messages(self) -> bool {
+        !matches!(self, Self::Native)
+    }
+}
+
 /// Which ciphertexts are written and read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Formats {
     /// What encrypt writes: native or transit.
     pub write: Format,
-    /// Whether Kong's own fields are read, and written on request.
-    pub kong_fields: bool,
+    pub kong_fields: KongFields,
+}
+
+/// Whether Kong's encrypted fields are read, and written on request. They are not authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KongFields {
+    Accept,
+    Refuse,
 }
 
 /// One keyring as the API serves it.

@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn absent() -> Outcome {
-        Err(Arc::new(VaultError::NotFound { path: "p".into(), hint: "h".into() }))
+        Err(Arc::new(VaultError::NotFound { path: "p".into(), hint: "h" }))
     }
 
     /// `fresh`, `stale by N`, `refused`, `read`, or `read or stale by N`.

@@ -14,10 +14,10 @@ use super::{
 use crate::{
     secret::Secret,
     settings::{
-        self, KvSecret, KvVersion, SecretPath, Secrets,
-        keys::VARIABLE_PREFIX,
+        self, KvSecret, KvVersion, ReferenceSettings, SecretPath,
         reference::Caching,
-        resolve::Named,
+        resolve::EnvReference,
+        setting::VARIABLE_PREFIX,
         source::{Environment, Source as _},
     },
     vault::{Client, SessionName, Sessions, transport::TransportError},
@@ -52,7 +52,7 @@ impl Engines {
     /// # Errors
     /// [`TransportError`] when the settings' certificates cannot be used.
     pub fn new(
-        secrets: Secrets,
+        secrets: ReferenceSettings,
         keyring: (&Client, &KvSecret),
         sessions: &Sessions,
     ) -> Result<Self, TransportError> {
@@ -88,7 +88,7 @@ impl Engines {
     }
 
     /// The value of one of the daemon's variables. Those that configure the daemon are refused: its token is one.
-    pub(super) fn variable(&self, named: &Named) -> Result<Secret<String>, ResolveError> {
+    pub(super) fn variable(&self, named: &EnvReference) -> Result<Secret<String>, ResolveError> {
         let name = &named.variable;
         let own = OWN_VARIABLES.iter().any(|prefix| name.starts_with(prefix));
         if own || self.own_variables.contains(name) {
@@ -101,7 +101,7 @@ impl Engines {
 impl Engine {
     fn new(
         name: SessionName,
-        settings: settings::secrets::Engine,
+        settings: settings::EngineSettings,
         (keyring, default): (&Client, &KvSecret),
         sessions: &Sessions,
     ) -> Result<Self, TransportError> {

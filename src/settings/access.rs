@@ -3,11 +3,7 @@
 //! Names of users and groups are looked up once, when the list is parsed. The kernel identifies the peer: see
 //! `api::access`.
 
-use std::fs;
-
-use nix::unistd::User;
-
-use super::value::{self, Parsed};
+use super::value;
 use crate::operation::{Permission, Permissions};
 
 /// The list. It has at least one entry.
@@ -26,20 +22,31 @@ enum Subject {
     Group(u32),
 }
 
+/// The users, groups and ID maps that entries are checked against.
+pub trait Accounts {
+    /// The ID of a user; `None` if there is no such user.
+    fn user(&self, name: &str) -> Result<Option<u32>, String>;
+
+    /// The ID of a group; `None` if there is no such group.
+    fn group(&self, name: &str) -> Result<Option<u32>, String>;
+
+    fn id_maps(&self) -> IdMaps;
+}
+
 /// Which user and group IDs exist in the user namespace of this process.
 #[derive(Clone, Debug)]
 pub struct IdMaps {
-    users: IdMap,
-    groups: IdMap,
+    pub users: IdMap,
+    pub groups: IdMap,
 }
 
 /// One kind of ID (user_namespaces(7)).
 #[derive(Clone, Debug)]
-struct IdMap {
+pub struct IdMap {
     /// Lines of first ID inside, first ID outside, count; `None` where the kernel has no map.
-    lines: Option<String>,
+    pub lines: Option<String>,
     /// The ID that the kernel reports for every unmapped one.
-    overflow: u32,
+    pub overflow: u32,
 }
 
 impl AccessList {
@@ -55,14 +62,11 @@ impl AccessList {
 
 /// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt, uid:1001=encrypt`. The error numbers each wrong entry
 /// and quotes none.
-pub fn access(text: &str) -> Parsed<AccessList> {
-    parse(text, &IdMaps::from_proc())
-}
-
-fn parse(text: &str, maps: &IdMaps) -> Parsed<AccessList> {
+pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String> {
+    let maps = accounts.id_maps();
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
     for (at, item) in value::list(text).iter().enumerate() {
-        match entry(item, maps) {
+        match entry(item, accounts, &maps) {
             Ok(entry) => entries.push(entry),
             Err(reason) => wrong.push(format!("entry {} {reason}", at + 1)),
         }
@@ -74,20 +78,21 @@ fn parse(text: &str, maps: &IdMaps) -> Parsed<AccessList> {
         return Ok(AccessList(entries));
     }
     let words = Permissions::all().iter().map(Permission::word).collect::<Vec<_>>().join(", ");
-    value::expected(format!(
-        "entries such as user:kong=all or group:apps=encrypt+decrypt or uid:1001=status, of the operations {words}, all: {}",
-        wrong.join("; ")
-    ))
+    Err(format!("{}; the permissions are {words}, all", wrong.join("; ")))
 }
 
-fn entry(text: &str, maps: &IdMaps) -> Result<AccessEntry, String> {
+fn entry(text: &str, accounts: &impl Accounts, maps: &IdMaps) -> Result<AccessEntry, String> {
+    let known = |id: Result<Option<u32>, String>, kind: &str| match id {
+        Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here")),
+        Err(error) => Err(format!("names a {kind}, but the {kind} list cannot be read: {error}")),
+    };
     let (subject, words) = text.split_once('=').ok_or("has no =")?;
     let (kind, name) = subject.split_once(':').ok_or("names neither a user nor a group")?;
     let (kind, name) = (kind.trim(), name.trim());
     let subject = match kind {
-        "user" => Subject::User(user(name)?),
+        "user" => Subject::User(known(accounts.user(name), "user")?),
         "uid" => Subject::User(number(name)?),
-        "group" => Subject::Group(value::group(name).map_err(|_| "names a group that does not exist here")?),
+        "group" => Subject::Group(name.parse().or_else(|_| known(accounts.group(name), "group"))?),
         "gid" => Subject::Group(number(name)?),
         _ => return Err("names neither a user, uid, group nor gid".to_owned()),
     };
@@ -101,7 +106,7 @@ fn permissions(word: &str) -> Result<Permissions, String> {
         return Ok(Permissions::all());
     }
     let found = Permissions::all().iter().find(|permission| permission.word() == word);
-    found.map(Permissions::only).ok_or_else(|| "has an unknown operation".to_owned())
+    found.map(Permissions::only).ok_or_else(|| "has an unknown permission".to_owned())
 }
 
 fn number(text: &str) -> Result<u32, String> {
@@ -109,26 +114,7 @@ fn number(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(|_| digits).ok_or_else(|| "has no number after the colon".to_owned())
 }
 
-fn user(name: &str) -> Result<u32, String> {
-    match User::from_name(name) {
-        Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err("names a user that does not exist here".to_owned()),
-        Err(error) => Err(format!("names a user, but the user list cannot be read: {}", error.desc())),
-    }
-}
-
 impl IdMaps {
-    pub fn from_proc() -> Self {
-        let map = |kind: &str| {
-            let overflow = fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}"));
-            IdMap {
-                lines: fs::read_to_string(format!("/proc/self/{kind}_map")).ok(),
-                overflow: overflow.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534),
-            }
-        };
-        Self { users: map("uid"), groups: map("gid") }
-    }
-
     /// Rejects an ID that the kernel never reports for one peer alone: its entry would match no peer, or every unmapped one.
     fn check(&self, subject: Subject) -> Result<(), String> {
         let (id, kind, map) = match subject {
@@ -159,11 +145,28 @@ fn is_mapped(map: &str, id: u32) -> bool {
 mod tests {
     use super::*;
 
+    /// A machine with the user root and no groups.
+    struct Machine<'a>(&'a str);
+
+    impl Accounts for Machine<'_> {
+        fn user(&self, name: &str) -> Result<Option<u32>, String> {
+            Ok((name == "root").then_some(0))
+        }
+
+        fn group(&self, _: &str) -> Result<Option<u32>, String> {
+            Ok(None)
+        }
+
+        fn id_maps(&self) -> IdMaps {
+            let map = IdMap { lines: Some(self.0.to_owned()), overflow: 65534 };
+            IdMaps { users: map.clone(), groups: map }
+        }
+    }
+
     const KERNEL: &str = "         0          0 4294967295\n";
 
-    fn list(text: &str, map: &str) -> Parsed<AccessList> {
-        let map = IdMap { lines: Some(map.to_owned()), overflow: 65534 };
-        parse(text, &IdMaps { users: map.clone(), groups: map })
+    fn list(text: &str, map: &str) -> Result<AccessList, String> {
+        access(text, &Machine(map))
     }
 
     #[test]
@@ -191,8 +194,8 @@ mod tests {
             "entry 4 has no =",
             "entry 5 names neither a user nor a group",
             "entry 6 names neither a user, uid, group nor gid",
-            "entry 7 has an unknown operation",
-            "entry 8 has an unknown operation",
+            "entry 7 has an unknown permission",
+            "entry 8 has an unknown permission",
             "entry 9 has the uid that the kernel reports for every unmapped one",
             "entry 10 has the gid that the kernel reports for every unmapped one",
             "entry 11 names a group that does not exist here",

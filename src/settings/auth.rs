@@ -1,26 +1,20 @@
-//! The auth methods: each a value that holds all that the method requires, and nothing of the others.
+//! The auth methods: each a value with all that the method requires.
 //!
-//! How a method logs in is in `vault::login`, one file each; here is what the settings say of it. Which settings those are
-//! is in `family`.
-
-mod family;
+//! The settings are in `keys::login`. How each method logs in is in `vault::login`.
 
 use url::Url;
 
 use super::{
-    SecretPath,
-    credential::Credential,
-    keys::Key,
-    pem,
+    keys::{LoginSettings, Method},
     reader::Reader,
-    value::{self, Expected},
+    source::credential::Credential,
+    value::{SecretPath, TOKEN},
 };
-pub use family::{Family, HCV, KEYRING};
 
 /// How to log in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// A token that somebody made for us.
+    /// A token that was created outside.
     Token(Credential),
     Kubernetes(Kubernetes),
     AppRole(AppRole),
@@ -28,7 +22,7 @@ pub enum Auth {
     Jwt(Jwt),
 }
 
-/// A service account's token, from the file that Kubernetes keeps fresh.
+/// The token of a service account, from a file that Kubernetes rotates.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kubernetes {
     pub mount: SecretPath,
@@ -41,7 +35,7 @@ pub struct AppRole {
     pub mount: SecretPath,
     pub role_id: String,
     pub secret_id: Credential,
-    /// The secret ID is a token that unwraps to it, once.
+    /// The secret ID is a wrapping token, which can be used once.
     pub wrapped: bool,
 }
 
@@ -90,115 +84,75 @@ impl Auth {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Method {
-    Token,
-    Kubernetes,
-    AppRole,
-    Cert,
-    Jwt,
-}
-
-const METHODS: [(&str, Method); 6] = [
-    ("token", Method::Token),
-    ("kubernetes", Method::Kubernetes),
-    ("approle", Method::AppRole),
-    ("cert", Method::Cert),
-    ("jwt", Method::Jwt),
-    ("oauth2", Method::Jwt),
-];
-
-pub fn read(reader: &mut Reader, keys: &Family) -> Option<Auth> {
-    match reader.required(keys.method, |text| value::one_of(text, &METHODS))? {
-        Method::Token => Some(Auth::Token(reader.secret(keys.token, value::token)?)),
-        Method::Kubernetes => kubernetes(reader, keys).map(Auth::Kubernetes),
-        Method::AppRole => app_role(reader, keys).map(Auth::AppRole),
-        Method::Cert => cert(reader, keys).map(Auth::Cert),
-        Method::Jwt => jwt(reader, keys).map(Auth::Jwt),
+pub(super) fn read(reader: &mut Reader, settings: &'static LoginSettings) -> Option<Auth> {
+    match reader.required(&settings.auth_method)? {
+        Method::Token => reader.credential(&settings.token).map(Auth::Token),
+        Method::Kubernetes => kubernetes(reader, settings).map(Auth::Kubernetes),
+        Method::AppRole => app_role(reader, settings).map(Auth::AppRole),
+        Method::Cert => cert(reader, settings).map(Auth::Cert),
+        Method::Jwt => jwt(reader, settings).map(Auth::Jwt),
     }
 }
 
-fn kubernetes(reader: &mut Reader, keys: &Family) -> Option<Kubernetes> {
-    let [mount, role, file] = keys.kube;
-    let mount = reader.required(mount, value::secret_path);
-    let role = reader.required(role, any_text);
-    let jwt = reader.secret_file(file, value::token);
+fn kubernetes(reader: &mut Reader, settings: &'static LoginSettings) -> Option<Kubernetes> {
+    let mount = reader.required(&settings.kube_auth_path);
+    let role = reader.required(&settings.kube_role);
+    let jwt = reader.credential_file(&settings.kube_api_token_file, &TOKEN);
     Some(Kubernetes { mount: mount?, role: role?, jwt: jwt? })
 }
 
-fn app_role(reader: &mut Reader, keys: &Family) -> Option<AppRole> {
-    let [mount, role_id, secret_id, secret_id_file, wrapping] = keys.approle;
-    let mount = reader.required(mount, value::secret_path);
-    let role_id = reader.required(role_id, any_text);
-    let secret_id = match (reader.is_set(secret_id), reader.is_set(secret_id_file)) {
+fn app_role(reader: &mut Reader, settings: &'static LoginSettings) -> Option<AppRole> {
+    let LoginSettings { approle_secret_id: inline, approle_secret_id_file: file, .. } = settings;
+    let mount = reader.required(&settings.approle_auth_path);
+    let role_id = reader.required(&settings.approle_role_id);
+    let secret_id = match (reader.is_set(&inline.key), reader.is_set(&file.key)) {
         (true, true) => {
-            reader.mistake(secret_id_file, "give the secret ID once: inline or as a file");
+            reader.mistake(&file.key, format!("set only one of {} and {}", inline.key.name, file.key.name));
             None
         }
-        (false, true) => reader.secret_file(secret_id_file, value::token),
-        _ => reader.secret(secret_id, value::token),
+        (false, true) => reader.credential_file(file, &inline.parser),
+        _ => reader.credential(inline),
     };
-    let wrapped = reader.required(wrapping, value::boolean);
+    let wrapped = reader.required(&settings.approle_response_wrapping);
     Some(AppRole { mount: mount?, role_id: role_id?, secret_id: secret_id?, wrapped: wrapped? })
 }
 
-fn cert(reader: &mut Reader, keys: &Family) -> Option<Cert> {
-    let [mount, certificate, key, role] = keys.cert;
-    let mount = reader.required(mount, value::secret_path);
-    let certificate = pem_or_path(reader, certificate, pem::certificate_chain);
-    let key = pem_or_path(reader, key, pem::private_key);
-    let role = reader.optional(role, any_text);
+fn cert(reader: &mut Reader, settings: &'static LoginSettings) -> Option<Cert> {
+    let mount = reader.required(&settings.cert_auth_path);
+    let certificate = reader.credential(&settings.cert_auth_cert);
+    let key = reader.credential(&settings.cert_auth_cert_key);
+    let role = reader.optional(&settings.cert_auth_role_name);
     Some(Cert { mount: mount?, certificate: certificate?, key: key?, role })
 }
 
-/// PEM as a path, as text, or as base64 of it. What is a path stays one, since the file may be renewed.
-fn pem_or_path<T>(
-    reader: &mut Reader,
-    key: &'static Key,
-    parse: fn(&str) -> Result<T, Expected>,
-) -> Option<Credential> {
-    let check = |text: &str| parse(text).map(|_| ());
-    if reader.optional(key, |text| Ok(pem::is_path(text))) == Some(true) {
-        return reader.secret_file(key, check);
-    }
-    reader.secret(key, check)
-}
-
-fn jwt(reader: &mut Reader, keys: &Family) -> Option<Jwt> {
-    let ([mount, role, file], [endpoint, ..]) = (keys.jwt, keys.oauth2);
-    let mount = reader.required(mount, value::secret_path);
-    let role = reader.optional(role, any_text);
-    let source = match (reader.is_set(file), reader.is_set(endpoint)) {
-        (true, false) => reader.secret_file(file, value::token).map(JwtSource::File),
-        (false, true) => client_credentials(reader, keys).map(JwtSource::Endpoint),
+fn jwt(reader: &mut Reader, settings: &'static LoginSettings) -> Option<Jwt> {
+    let LoginSettings { jwt_file: file, oauth2_token_endpoint: endpoint, .. } = settings;
+    let mount = reader.required(&settings.jwt_auth_path);
+    let role = reader.optional(&settings.jwt_role);
+    let source = match (reader.is_set(&file.key), reader.is_set(&endpoint.key)) {
+        (true, false) => reader.credential_file(file, &TOKEN).map(JwtSource::File),
+        (false, true) => client_credentials(reader, settings).map(JwtSource::Endpoint),
         (both, _) => {
-            let message = if both {
-                format!("the JWT comes from this file or from {}: set one of the two", endpoint.name)
-            } else {
-                format!("is required for the auth method jwt, or else {}", endpoint.name)
-            };
-            reader.mistake(file, message);
+            let amount = if both { "only one" } else { "one" };
+            let (file_name, endpoint_name) = (file.key.name, endpoint.key.name);
+            let message =
+                format!("the auth method jwt needs the JWT: set {amount} of {file_name} and {endpoint_name}");
+            reader.mistake(&file.key, message);
             None
         }
     };
     Some(Jwt { mount: mount?, role, source: source? })
 }
 
-fn client_credentials(reader: &mut Reader, keys: &Family) -> Option<ClientCredentials> {
-    let [endpoint, client_id, client_secret, audiences] = keys.oauth2;
-    let endpoint = reader.required(endpoint, value::endpoint_url);
-    let client_id = reader.required(client_id, any_text);
-    let client_secret = reader.secret(client_secret, |_| Ok(()));
-    let audiences = reader.optional(audiences, |text| Ok(value::list(text)));
+fn client_credentials(reader: &mut Reader, settings: &'static LoginSettings) -> Option<ClientCredentials> {
+    let endpoint = reader.required(&settings.oauth2_token_endpoint);
+    let client_id = reader.required(&settings.oauth2_client_id);
+    let client_secret = reader.credential(&settings.oauth2_client_secret);
+    let audiences = reader.optional(&settings.oauth2_audiences);
     Some(ClientCredentials {
         endpoint: endpoint?,
         client_id: client_id?,
         client_secret: client_secret?,
         audiences: audiences.unwrap_or_default(),
     })
-}
-
-#[expect(clippy::unnecessary_wraps, reason = "a parser like the others")]
-fn any_text(text: &str) -> Result<String, Expected> {
-    Ok(text.to_owned())
 }

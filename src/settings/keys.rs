@@ -1,246 +1,148 @@
-//! The one table of keys: names, defaults, what is accepted, what it is for.
+//! The one table of settings: names, defaults, parsers with their ranges, and help.
 //!
-//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all come from here. How a value is
-//! read is in `value`, what the values add up to in `whole`. The file is longer than most: it is one table.
+//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all use it. The settings of the
+//! login are in `login`; what the values add up to is in `build`. The file is longer than most: it is one table.
 
-use std::fmt::Write as _;
+mod login;
 
-/// A setting, as kong.conf names it.
-#[derive(Debug)]
-pub struct Key {
-    pub name: &'static str,
-    pub default: Option<&'static str>,
-    /// What is accepted, for people.
-    pub accepts: &'static str,
-    /// One sentence, for people.
-    pub about: &'static str,
-    /// Another name for the same key.
-    pub alias: Option<&'static str>,
-    /// One of some words: set to nothing is a mistake, and not the default.
-    pub word: bool,
-    pub secret: bool,
-    /// Kong reads this key too, by its own rules.
-    pub kongs: bool,
-}
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
-impl Key {
-    const fn new(
-        name: &'static str,
-        default: Option<&'static str>,
-        accepts: &'static str,
-        about: &'static str,
-    ) -> Self {
-        Self { name, default, accepts, about, alias: None, word: false, secret: false, kongs: false }
-    }
+use url::Url;
 
-    const fn kong(mut self) -> Self {
-        self.kongs = true;
-        self
-    }
+use super::{
+    pem::{self, TrustItem},
+    setting::{Content, Key, Parser, Row, Setting},
+    value::{self, Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath},
+};
+use crate::keyring::KeyDerivation;
+pub use login::{KEYRING_LOGIN, LoginSettings, Method, REFERENCES_LOGIN};
 
-    const fn alias(mut self, alias: &'static str) -> Self {
-        self.alias = Some(alias);
-        self
-    }
-
-    const fn word(mut self) -> Self {
-        self.word = true;
-        self
-    }
-
-    const fn secret(mut self) -> Self {
-        self.secret = true;
-        self
-    }
-
-    /// The variable that sets this key.
-    pub fn variable(&self) -> String {
-        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase())
-    }
-}
-
-pub const VARIABLE_PREFIX: &str = "KONG_";
-
-/// Defines a constant for each key and `ALL` of them, so that code names a key by a path the compiler knows.
-macro_rules! keys {
-    ($($constant:ident = $key:expr;)*) => {
-        $(pub static $constant: Key = $key;)*
-        /// Every key, in the order in which people read them.
-        pub static ALL: &[&Key] = &[$(&$constant),*];
+/// Defines a static for each setting, and the list of them in the order in which people read it.
+macro_rules! settings {
+    ($list:ident: $($name:ident: $type:ty = $row:expr;)*) => {
+        $(pub static $name: Setting<$type> = $row;)*
+        static $list: &[&dyn Row] = &[$(&$name),*];
     };
 }
 
-keys! {
-    ENABLED = Key::new("keyring_enabled", Some("off"), "on or off",
-        "keyringd does not serve a keyring that Kong's settings switch off.").kong();
-    STRATEGY = Key::new("keyring_strategy", Some("cluster"), "vault",
-        "Kong's own default, cluster, keeps the keys in Kong's database, where keyringd has no part.").kong().word();
-    VAULT_HOST = Key::new("keyring_vault_host", None, "<scheme>://<host>:<port>",
-        "The Vault or OpenBao server.").kong();
-    VAULT_MOUNT = Key::new("keyring_vault_mount", None, "a path",
-        "Where the KV secrets engine is mounted.").kong();
-    VAULT_PATH = Key::new("keyring_vault_path", None, "a path",
-        "The secret under the mount that holds the keyring's records.").kong();
-    VAULT_KV = Key::new("keyring_vault_kv", Some("v2"), "v1 or v2",
-        "The version of the KV secrets engine.").word();
-    VAULT_NAMESPACE = Key::new("keyring_vault_namespace", None, "a namespace",
-        "The namespace of everything that is asked of Vault.");
-    VAULT_AUTH_METHOD = Key::new("keyring_vault_auth_method", Some("token"),
-        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "How to log in.").kong().word();
-    VAULT_TOKEN = Key::new("keyring_vault_token", None, "a token",
-        "For token: the token.").kong().secret();
-    VAULT_KUBE_ROLE = Key::new("keyring_vault_kube_role", Some("default"), "a role of Vault's",
-        "For kubernetes: the role to log in to.").kong();
-    VAULT_KUBE_API_TOKEN_FILE = Key::new("keyring_vault_kube_api_token_file",
-        Some("/run/secrets/kubernetes.io/serviceaccount/token"), "a path",
-        "For kubernetes: the service account's token, read at each login.").kong();
-    VAULT_KUBE_AUTH_PATH = Key::new("keyring_vault_kube_auth_path", Some("kubernetes"), "a path",
-        "For kubernetes: where the auth method is mounted.");
-    VAULT_APPROLE_AUTH_PATH = Key::new("keyring_vault_approle_auth_path", Some("approle"), "a path",
-        "For approle: where the auth method is mounted.");
-    VAULT_APPROLE_ROLE_ID = Key::new("keyring_vault_approle_role_id", None, "a role ID",
-        "For approle: the role's ID.");
-    VAULT_APPROLE_SECRET_ID = Key::new("keyring_vault_approle_secret_id", None, "a secret ID",
-        "For approle: the secret ID, or the token that it is wrapped in.").secret();
-    VAULT_APPROLE_SECRET_ID_FILE = Key::new("keyring_vault_approle_secret_id_file", None, "a path",
-        "For approle: a file that holds it instead, read at each login.");
-    VAULT_APPROLE_RESPONSE_WRAPPING = Key::new("keyring_vault_approle_response_wrapping", Some("off"), "on or off",
-        "For approle: the secret ID is response-wrapped, to be opened once.");
-    VAULT_CERT_AUTH_PATH = Key::new("keyring_vault_cert_auth_path", Some("cert"), "a path",
-        "For cert: where the auth method is mounted.");
-    VAULT_CERT_AUTH_CERT = Key::new("keyring_vault_cert_auth_cert", None, "a path, PEM text, or base64 of PEM",
-        "For cert: the client certificate, with its intermediates; a file is read at each login.").secret();
-    VAULT_CERT_AUTH_CERT_KEY = Key::new("keyring_vault_cert_auth_cert_key", None, "a path, PEM text, or base64 of PEM",
-        "For cert: its private key.").secret();
-    VAULT_CERT_AUTH_ROLE_NAME = Key::new("keyring_vault_cert_auth_role_name", None, "a role of Vault's",
-        "For cert: the role to log in to; any that fits unless set.");
-    VAULT_JWT_AUTH_PATH = Key::new("keyring_vault_jwt_auth_path", Some("jwt"), "a path",
-        "For jwt: where the auth method is mounted.");
-    VAULT_JWT_ROLE = Key::new("keyring_vault_jwt_role", None, "a role of Vault's",
-        "For jwt: the role to log in to; the method's default unless set.").alias("keyring_vault_oauth2_role_name");
-    VAULT_JWT_FILE = Key::new("keyring_vault_jwt_file", None, "a path",
-        "For jwt: a file that holds the JWT, read at each login.");
-    VAULT_OAUTH2_TOKEN_ENDPOINT = Key::new("keyring_vault_oauth2_token_endpoint", None, "a URL",
-        "For jwt: the endpoint that grants the JWT to a client instead.");
-    VAULT_OAUTH2_CLIENT_ID = Key::new("keyring_vault_oauth2_client_id", None, "a client ID",
-        "For jwt: the client's ID at that endpoint.");
-    VAULT_OAUTH2_CLIENT_SECRET = Key::new("keyring_vault_oauth2_client_secret", None, "a client secret",
-        "For jwt: the client's secret at that endpoint.").secret();
-    VAULT_OAUTH2_AUDIENCES = Key::new("keyring_vault_oauth2_audiences", None, "a list",
-        "For jwt: the audiences to ask for.");
-    SSL_TRUSTED_CERTIFICATE = Key::new("lua_ssl_trusted_certificate", Some("system"),
-        "a list of system, a path, PEM text, or base64 of PEM",
-        "The certificate authorities that may vouch for the server.").kong();
-    SSL_VERIFY_DEPTH = Key::new("lua_ssl_verify_depth", Some("1"), "0 to 100",
-        "How many intermediate authorities may stand between the server's certificate and one of those.").kong();
-    SYNC_INTERVAL = Key::new("keyring_sync_interval", Some("60"), "seconds, 1 to 86400",
-        "How often Vault is asked for changes, give or take a tenth.");
-    MAX_STALE = Key::new("keyring_max_stale", Some("0"), "seconds, 0 to 31536000",
-        "How long after the last good sync /readyz fails; 0 for never.");
-    KEY_DERIVATION = Key::new("keyring_key_derivation", Some("sha256"), "sha256 or raw",
-        "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes it is the base64 of.").word();
-    CIPHERTEXT_FORMAT = Key::new("keyring_ciphertext_format", Some("native"), "native or transit",
-        "What encrypt writes. transit is for a single writer a key: its nonces allow 2^32 messages by everybody together.").word();
-    KONG_FIELDS = Key::new("keyring_kong_fields", Some("off"), "on or off",
-        "Also read, and on request write, Kong's own encrypted fields, which nothing authenticates.");
-    NAME = Key::new("keyring_name", None, "letters, digits and _ . -",
-        "The key name in /v1/transit/…/{name}; the last segment of the path unless set.");
-    HCV_PROTOCOL = Key::new("vault_hcv_protocol", Some("http"), "http or https",
-        "For references: how the server is spoken to. Without any of these settings the keyring's own session serves.").kong().word();
-    HCV_HOST = Key::new("vault_hcv_host", Some("127.0.0.1"), "a host name or an address",
-        "For references: the server.").kong();
-    HCV_PORT = Key::new("vault_hcv_port", Some("8200"), "1 to 65535",
-        "For references: its port.").kong();
-    HCV_MOUNT = Key::new("vault_hcv_mount", None, "a path",
-        "For references: where the KV secrets engine is mounted; secret unless set, or keyring_vault_mount where the keyring's session serves.").kong();
-    HCV_KV = Key::new("vault_hcv_kv", None, "v1 or v2",
-        "For references: its version; v1 unless set, or keyring_vault_kv where the keyring's session serves.").kong().word();
-    HCV_NAMESPACE = Key::new("vault_hcv_namespace", None, "a namespace",
-        "For references: the namespace of everything that is asked.").kong();
-    HCV_AUTH_METHOD = Key::new("vault_hcv_auth_method", Some("token"),
-        "token, kubernetes, approle, cert, jwt, or oauth2, which is jwt", "For references: how to log in.").kong().word();
-    HCV_TOKEN = Key::new("vault_hcv_token", None, "a token", "As keyring_vault_token.").kong().secret();
-    HCV_KUBE_ROLE = Key::new("vault_hcv_kube_role", Some("default"), "a role of Vault's",
-        "As keyring_vault_kube_role.").kong();
-    HCV_KUBE_API_TOKEN_FILE = Key::new("vault_hcv_kube_api_token_file",
-        Some("/run/secrets/kubernetes.io/serviceaccount/token"), "a path",
-        "As keyring_vault_kube_api_token_file.").kong();
-    HCV_KUBE_AUTH_PATH = Key::new("vault_hcv_kube_auth_path", Some("kubernetes"), "a path",
-        "As keyring_vault_kube_auth_path.").kong();
-    HCV_APPROLE_AUTH_PATH = Key::new("vault_hcv_approle_auth_path", Some("approle"), "a path",
-        "As keyring_vault_approle_auth_path.").kong();
-    HCV_APPROLE_ROLE_ID = Key::new("vault_hcv_approle_role_id", None, "a role ID",
-        "As keyring_vault_approle_role_id.").kong();
-    HCV_APPROLE_SECRET_ID = Key::new("vault_hcv_approle_secret_id", None, "a secret ID",
-        "As keyring_vault_approle_secret_id.").kong().secret();
-    HCV_APPROLE_SECRET_ID_FILE = Key::new("vault_hcv_approle_secret_id_file", None, "a path",
-        "As keyring_vault_approle_secret_id_file.").kong();
-    HCV_APPROLE_RESPONSE_WRAPPING = Key::new("vault_hcv_approle_response_wrapping", Some("off"), "on or off",
-        "As keyring_vault_approle_response_wrapping.").kong();
-    HCV_CERT_AUTH_PATH = Key::new("vault_hcv_cert_auth_path", Some("cert"), "a path",
-        "As keyring_vault_cert_auth_path.").kong();
-    HCV_CERT_AUTH_CERT = Key::new("vault_hcv_cert_auth_cert", None, "a path, PEM text, or base64 of PEM",
-        "As keyring_vault_cert_auth_cert.").kong().secret();
-    HCV_CERT_AUTH_CERT_KEY = Key::new("vault_hcv_cert_auth_cert_key", None, "a path, PEM text, or base64 of PEM",
-        "As keyring_vault_cert_auth_cert_key.").kong().secret();
-    HCV_CERT_AUTH_ROLE_NAME = Key::new("vault_hcv_cert_auth_role_name", None, "a role of Vault's",
-        "As keyring_vault_cert_auth_role_name.").kong();
-    HCV_JWT_AUTH_PATH = Key::new("vault_hcv_jwt_auth_path", Some("jwt"), "a path",
-        "As keyring_vault_jwt_auth_path.").kong();
-    HCV_JWT_ROLE = Key::new("vault_hcv_jwt_role", None, "a role of Vault's",
-        "As keyring_vault_jwt_role.").alias("vault_hcv_oauth2_role_name").kong();
-    HCV_JWT_FILE = Key::new("vault_hcv_jwt_file", None, "a path", "As keyring_vault_jwt_file.").kong();
-    HCV_OAUTH2_TOKEN_ENDPOINT = Key::new("vault_hcv_oauth2_token_endpoint", None, "a URL",
-        "As keyring_vault_oauth2_token_endpoint.").kong();
-    HCV_OAUTH2_CLIENT_ID = Key::new("vault_hcv_oauth2_client_id", None, "a client ID",
-        "As keyring_vault_oauth2_client_id.").kong();
-    HCV_OAUTH2_CLIENT_SECRET = Key::new("vault_hcv_oauth2_client_secret", None, "a client secret",
-        "As keyring_vault_oauth2_client_secret.").kong().secret();
-    HCV_OAUTH2_AUDIENCES = Key::new("vault_hcv_oauth2_audiences", None, "a list",
-        "As keyring_vault_oauth2_audiences.").kong();
-    HCV_TTL = Key::new("vault_hcv_ttl", Some("0"), "seconds",
-        "For references: how long a secret is kept before it is read anew; 0 for good.").kong();
-    HCV_NEG_TTL = Key::new("vault_hcv_neg_ttl", None, "seconds",
-        "For references: how long it is remembered that there is no such secret; not at all unless set.").kong();
-    HCV_RESURRECT_TTL = Key::new("vault_hcv_resurrect_ttl", None, "seconds",
-        "For references: how long beyond its ttl a secret serves while it cannot be read; without an end unless set.").kong();
-    HCV_DECODE_BASE64 = Key::new("vault_hcv_decode_base64", Some("off"), "on or off",
-        "For references: the fields of secrets are the base64 of what they stand for.").kong();
-    HCV_PREFIXES = Key::new("keyring_hcv_prefixes", None, "a list of names",
-        "For references: further names for hcv, such as the prefix of a Vault entity of Kong's.");
-    SECRET_OBJECTS = Key::new("keyring_secret_objects", None, "JSON: an object of APISIX's by each ID",
-        "For references of APISIX's: what each ID stands for.").secret();
-    SOCKET_PATH = Key::new("keyring_socket_path", Some("/run/keyringd/keyringd.sock"), "a path",
-        "The Unix socket that applications connect to.");
-    SOCKET_MODE = Key::new("keyring_socket_mode", Some("0660"), "an octal mode, 0000 to 0777",
-        "The socket's mode. Who can write to it can connect.");
-    SOCKET_GROUP = Key::new("keyring_socket_group", None, "a group, by name or number",
-        "The socket's group; the daemon's own unless set.");
-    ACCESS = Key::new("keyring_access", None,
-        "a list of user:, uid:, group: or gid: entries, each with = and operations or all",
-        "Who may do what, by what the kernel says of the peer; unless set, whoever can connect may do all but resolve references.").word();
-    METRICS_LISTEN = Key::new("keyring_metrics_listen", None, "a loopback address:port",
-        "Where /metrics, /livez and /readyz are served beside the socket.");
-    REQUIRE_MEMORY_LOCK = Key::new("keyring_require_memory_lock", Some("off"), "on or off",
-        "Refuse to start where memory cannot be locked, and might be written to the swap.");
-    MAX_REQUEST_SIZE = Key::new("keyring_max_request_size", Some("32m"), "bytes, or with k, m, g; 1k to 1g",
-        "The largest body of one request.");
-    MAX_INFLIGHT_SIZE = Key::new("keyring_max_inflight_size", Some("256m"), "bytes, or with k, m, g; 1k to 1g",
-        "The most bytes of requests being handled at once; past it clients are asked to try again.");
-    MAX_CONNECTIONS = Key::new("keyring_max_connections", Some("1024"), "1 to 1000000",
-        "How many clients may be connected at once; further ones wait.");
-    MAX_BATCH = Key::new("keyring_max_batch", Some("10000"), "1 to 1000000",
-        "The most items in one batch.");
-    LOG_LEVEL = Key::new("log_level", Some("notice"), "debug, info, notice, warn, error, crit, alert, emerg, or trace",
-        "The least severe messages that are logged. Kong does not know trace.").kong().word();
-    LOG_FORMAT = Key::new("keyring_log_format", Some("text"), "text or json",
-        "The form of the log, on standard error.").word();
-    AUDIT = Key::new("keyring_audit", Some("failures"), "off, failures, or all",
-        "Which requests get a line in the log: who asked for what, and how it went.").word();
+settings! { VAULT_ROWS:
+    ENABLED: bool = Setting::new("keyring_enabled", "Must be `on`.", value::BOOLEAN).default("off").kong();
+    STRATEGY: bool = Setting::new("keyring_strategy",
+        "Must be `vault`. Kong's default, cluster, keeps the keys in Kong's database, which keyringd cannot read.",
+        Parser::Text { accepts: "vault", convert: |text| Some(text == "vault") })
+        .default("cluster").kong().reject_empty();
+    VAULT_HOST: Url = Setting::new("keyring_vault_host", "The Vault or OpenBao server.", value::BASE_URL).kong();
+    VAULT_MOUNT: SecretPath = Setting::new("keyring_vault_mount", "The mount of the KV secrets engine.",
+        value::SECRET_PATH).kong();
+    VAULT_PATH: SecretPath = Setting::new("keyring_vault_path",
+        "The path of the secret under the mount that holds the keyring's records.", value::SECRET_PATH).kong();
+    VAULT_KV: KvVersion = Setting::new("keyring_vault_kv", "The version of the KV secrets engine.",
+        value::KV_VERSION).default("v2").reject_empty();
+    VAULT_NAMESPACE: String = Setting::new("keyring_vault_namespace", "The namespace of all requests to Vault.",
+        value::NAMESPACE);
 }
 
-/// Keys of Kong's cluster strategy, which a kong.conf may hold and which say nothing to keyringd.
-pub static CLUSTER_STRATEGY: &[&str] = &[
+settings! { KEYRING_ROWS:
+    SSL_TRUSTED_CERTIFICATE: Vec<TrustItem> = Setting::new("lua_ssl_trusted_certificate",
+        "The certificate authorities that may sign the server's certificate.", pem::TRUSTED)
+        .default("system").kong();
+    SSL_VERIFY_DEPTH: usize = Setting::new("lua_ssl_verify_depth",
+        "The most intermediate authorities between the server's certificate and a trusted one.",
+        Parser::count(0, 100)).default("1").kong();
+    SYNC_INTERVAL: Duration = Setting::new("keyring_sync_interval",
+        "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400))
+        .default("60");
+    MAX_STALE: Duration = Setting::new("keyring_max_stale",
+        "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000))
+        .default("0");
+    KEY_DERIVATION: KeyDerivation = Setting::new("keyring_key_derivation",
+        "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes of which it is the base64.",
+        value::KEY_DERIVATION).default("sha256").reject_empty();
+    CIPHERTEXT_FORMAT: CiphertextFormat = Setting::new("keyring_ciphertext_format",
+        "What encrypt writes. Use transit with a single writer per key: its nonces allow 2^32 messages by all writers together.",
+        value::CIPHERTEXT_FORMAT).default("native").reject_empty();
+    KONG_FIELDS: bool = Setting::new("keyring_kong_fields",
+        "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.",
+        value::BOOLEAN).default("off");
+    NAME: String = Setting::new("keyring_name",
+        "The key name in /v1/transit/…/{name}; the last segment of the path unless set.", value::KEY_NAME);
+}
+
+settings! { REFERENCES_ROWS:
+    HCV_PROTOCOL: &'static str = Setting::new("vault_hcv_protocol",
+        "For references: the protocol of the server. Without server and login of their own, references use the keyring's session.",
+        Parser::Words(&[("http", "http"), ("https", "https")])).default("http").kong().reject_empty();
+    HCV_HOST: String = Setting::new("vault_hcv_host", "For references: the server.", value::HOST)
+        .default("127.0.0.1").kong();
+    HCV_PORT: usize = Setting::new("vault_hcv_port", "For references: the port of the server.", Parser::count(1, 65535))
+        .default("8200").kong();
+    HCV_MOUNT: SecretPath = Setting::new("vault_hcv_mount",
+        "For references: the mount of the KV secrets engine; secret unless set, or keyring_vault_mount with the keyring's session.",
+        value::SECRET_PATH).kong();
+    HCV_KV: KvVersion = Setting::new("vault_hcv_kv",
+        "For references: the version of the engine; v1 unless set, or keyring_vault_kv with the keyring's session.",
+        value::KV_VERSION).kong().reject_empty();
+    HCV_NAMESPACE: String = Setting::new("vault_hcv_namespace", "For references: the namespace of all requests.",
+        value::NAMESPACE).kong();
+}
+
+settings! { SOCKET_ROWS:
+    HCV_TTL: Duration = Setting::new("vault_hcv_ttl", "For references: cache TTL; 0 = never expires.",
+        CACHE_TIME).default("0").kong();
+    HCV_NEG_TTL: Duration = Setting::new("vault_hcv_neg_ttl",
+        "For references: cache TTL of secrets that do not exist; not cached unless set.", CACHE_TIME).kong();
+    HCV_RESURRECT_TTL: Duration = Setting::new("vault_hcv_resurrect_ttl",
+        "For references: stale-if-error window after the TTL; unlimited if unset.", CACHE_TIME).kong();
+    HCV_DECODE_BASE64: bool = Setting::new("vault_hcv_decode_base64",
+        "For references: decode the fields of secrets from base64.", value::BOOLEAN).default("off").kong();
+    HCV_PREFIXES: Vec<String> = Setting::new("keyring_hcv_prefixes",
+        "For references: other names of the backend hcv, such as the prefix of a Vault entity in Kong.",
+        value::PREFIXES);
+    SECRET_OBJECTS: () = Setting::new("keyring_secret_objects",
+        "For APISIX references: the object of each ID. namespace, mount, kv, ttl, neg_ttl and resurrect_ttl are further fields.",
+        Parser::Text {
+            accepts: r#"JSON such as {"1": {"uri": "https://vault.example.com:8200", "prefix": "kv/apisix", "token": "$ENV://NAME"}}"#,
+            convert: |_| Some(()),
+        }).content(Content::Secret);
+    SOCKET_PATH: PathBuf = Setting::new("keyring_socket_path", "The Unix socket that applications connect to.",
+        value::PATH).default("/run/keyringd/keyringd.sock");
+    SOCKET_MODE: u32 = Setting::new("keyring_socket_mode",
+        "The mode of the socket. Write permission allows a user to connect.", value::MODE).default("0660");
+    SOCKET_GROUP: String = Setting::new("keyring_socket_group", "The group of the socket; the daemon's own unless set.",
+        Parser::text("a group that exists on this machine, by name or number"));
+    ACCESS: String = Setting::new("keyring_access",
+        "Permissions per peer, which the kernel identifies. Unless set, every peer may do all but resolve references.",
+        Parser::text("a list of user:, uid:, group: or gid: entries, each with = and operations or all, \
+            such as user:kong=all, group:apps=encrypt+decrypt")).reject_empty();
+    METRICS_LISTEN: SocketAddr = Setting::new("keyring_metrics_listen",
+        "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LOOPBACK_ADDRESS);
+    REQUIRE_MEMORY_LOCK: bool = Setting::new("keyring_require_memory_lock",
+        "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN).default("off");
+    MAX_REQUEST_SIZE: usize = Setting::new("keyring_max_request_size", "The largest body of one request.",
+        SIZE).default("32m");
+    MAX_INFLIGHT_SIZE: usize = Setting::new("keyring_max_inflight_size",
+        "The most bytes of all requests in progress; more are answered with 429 and Retry-After.", SIZE).default("256m");
+    MAX_CONNECTIONS: usize = Setting::new("keyring_max_connections",
+        "The most connections at the same time; further clients wait.", Parser::count(1, 1_000_000)).default("1024");
+    MAX_BATCH: usize = Setting::new("keyring_max_batch", "The most items in one batch.",
+        Parser::count(1, 1_000_000)).default("10000");
+    LOG_LEVEL: LogLevel = Setting::new("log_level",
+        "The least severe messages in the log. Kong does not accept trace.", value::LOG_LEVEL)
+        .default("notice").kong().reject_empty();
+    LOG_FORMAT: LogFormat = Setting::new("keyring_log_format", "The format of the log on standard error.",
+        value::LOG_FORMAT).default("text").reject_empty();
+    AUDIT: Audit = Setting::new("keyring_audit",
+        "Which requests are logged, with peer, operation and outcome.", value::AUDIT)
+        .default("failures").reject_empty();
+}
+
+/// Up to about three years.
+pub(super) const CACHE_TIME: Parser<Duration> = Parser::seconds(0, 100_000_000);
+
+const SIZE: Parser<usize> = Parser::size(1 << 10, 1 << 30);
+
+/// Settings of Kong's cluster strategy, which a kong.conf may have and keyringd does not use.
+pub(super) static CLUSTER_STRATEGY: &[&str] = &[
     "keyring_blob_path",
     "keyring_encrypt_license",
     "keyring_private_key",
@@ -248,63 +150,96 @@ pub static CLUSTER_STRATEGY: &[&str] = &[
     "keyring_recovery_public_key",
 ];
 
-pub fn find(name: &str) -> Option<&'static Key> {
-    ALL.iter().copied().find(|key| key.name == name || key.alias == Some(name))
+/// Every setting, in the order in which people read them.
+pub fn all() -> impl Iterator<Item = &'static dyn Row> {
+    let rows = |rows: &'static [&'static dyn Row]| rows.iter().copied();
+    rows(VAULT_ROWS)
+        .chain(KEYRING_LOGIN.rows())
+        .chain(rows(KEYRING_ROWS))
+        .chain(rows(REFERENCES_ROWS))
+        .chain(REFERENCES_LOGIN.rows())
+        .chain(rows(SOCKET_ROWS))
+}
+
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    all().map(Row::key).find(|key| key.name == name || key.alias == Some(name))
 }
 
 /// The text of kong.conf.example.
 pub fn example() -> String {
     let mut text = String::from(
         "# The settings of keyringd, in the grammar of kong.conf.\n\
-         # A line that is commented out shows the default, or says what is accepted. Every key can also be set by the\n\
-         # variable KONG_<KEY>, which wins. A # inside a value is written \\#. The value {vault://env/NAME} stands for that\n\
-         # of the variable NAME, and {vault://env/NAME/FIELD} for a text field of the JSON object in it.\n",
+         # A line that is commented out shows the default, or has no value where there is none. The variable KONG_<KEY>\n\
+         # overrides a line. Write a # inside a value as \\#. {vault://env/NAME} is replaced by the variable NAME, and\n\
+         # {vault://env/NAME/FIELD} by a text field of the JSON object in that variable.\n",
     );
-    for key in ALL {
-        let value = match (key.name, key.default) {
-            ("keyring_enabled", _) => "keyring_enabled = on".to_owned(),
-            ("keyring_strategy", _) => "keyring_strategy = vault".to_owned(),
-            ("keyring_vault_host", _) => "keyring_vault_host = https://vault.example.com:8200".to_owned(),
-            ("keyring_vault_mount", _) => "keyring_vault_mount = secret".to_owned(),
-            ("keyring_vault_path", _) => "keyring_vault_path = keyring".to_owned(),
-            (name, default) => {
-                format!("#{name} ={}{}", if default.is_some() { " " } else { "" }, default.unwrap_or(""))
-            }
-        };
-        let _ = write!(text, "\n# {}\n# Accepts {}.\n{value}\n", key.about, key.accepts);
+    for row in all() {
+        let Key { name, default, about, .. } = row.key();
+        let line = EXAMPLES.iter().find(|(setting, _)| setting == name).map_or_else(
+            || format!("#{}", format!("{name} = {}", default.unwrap_or_default()).trim_end()),
+            |(name, value)| format!("{name} = {value}"),
+        );
+        let _ = write!(text, "\n# {about}\n# Accepts {}.\n{line}\n", row.accepts());
     }
     text
 }
 
+/// The settings that the example sets, since they have no default that works.
+const EXAMPLES: [(&str, &str); 5] = [
+    ("keyring_enabled", "on"),
+    ("keyring_strategy", "vault"),
+    ("keyring_vault_host", "https://vault.example.com:8200"),
+    ("keyring_vault_mount", "secret"),
+    ("keyring_vault_path", "keyring"),
+];
+
 /// The settings table of the README, in Markdown.
 pub fn table() -> String {
     let mut text = String::from("| key | default | accepts | meaning |\n|---|---|---|---|\n");
-    for key in ALL {
-        let default = key.default.map_or_else(|| "unset".to_owned(), |default| format!("`{default}`"));
-        let _ = writeln!(text, "| `{}` | {default} | {} | {} |", key.name, key.accepts, key.about);
+    for row in all() {
+        let Key { name, default, about, .. } = row.key();
+        let default = default.map_or_else(|| "unset".to_owned(), |default| format!("`{default}`"));
+        let _ = writeln!(text, "| `{name}` | {default} | {} | {about} |", row.accepts());
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn names_are_unique_and_written_as_kong_writes_them() {
-        let mut names: Vec<_> = ALL.iter().map(|key| key.name).collect();
-        assert!(
-            names
-                .iter()
-                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'))
-        );
+        let mut names: Vec<_> = all().map(|row| row.key().name).collect();
+        let count = names.len();
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        assert!(names.iter().all(|name| name.bytes().all(is_plain)));
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), ALL.len());
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn every_default_is_accepted_by_its_own_parser() {
+        for row in all() {
+            let Key { name, default, .. } = row.key();
+            assert!(default.is_none_or(|text| row.is_valid(text)), "{name}");
+        }
     }
 
     #[test]
     fn the_example_is_this_table() {
         expect_test::expect_file!["../../kong.conf.example"].assert_eq(&example());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            for row in all() {
+                row.is_valid(&text);
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
-//! Certificates and private keys as settings give them: a path, PEM text, or base64 of PEM.
+//! Certificates and private keys as settings hold them: a path, PEM text, or base64 of PEM.
 //!
-//! What cannot be one of the others is never taken for a path, since paths are quoted in messages.
+//! Only a text that cannot be PEM or base64 counts as a path, because messages quote paths. Files are read in `source`.
+
+use std::path::PathBuf;
 
 use base64::{
     Engine as _, alphabet,
@@ -9,58 +11,67 @@ use base64::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use super::{
-    TrustedCertificates,
-    value::{Parsed, expected, list},
-};
+use super::{setting::Parser, value::list};
 
-/// Kong's list for `lua_ssl_trusted_certificate`: `system`, a path, PEM text, base64 of PEM.
-pub fn trusted_certificates(text: &str) -> Parsed<TrustedCertificates> {
-    let mut trusted = TrustedCertificates::default();
-    for (at, item) in list(text).into_iter().enumerate() {
-        if item == "system" {
-            trusted.system = true;
-        } else if is_path(&item) {
-            match std::fs::read_to_string(&item) {
-                Ok(pem) => trusted.certificates.extend(certificate_chain(&pem)?),
-                Err(error) => {
-                    let wanted = "system, the path of a PEM file, PEM text or base64 of it";
-                    return expected(format!("{wanted}; and reading item {} as a path: {error}", at + 1));
-                }
-            }
-        } else {
-            trusted.certificates.extend(certificate_chain(&item)?);
-        }
-    }
-    Ok(trusted)
+/// An item of `lua_ssl_trusted_certificate`.
+#[derive(Clone, Debug)]
+pub enum TrustItem {
+    /// The certificate authorities of the operating system.
+    System,
+    File(PathBuf),
+    Certificates(Vec<CertificateDer<'static>>),
 }
 
-/// Whether a value that may be PEM, base64 of PEM or a path is a path. Only what cannot be the others is taken for one:
-/// a path is quoted in messages, and a private key must never be.
-pub fn is_path(text: &str) -> bool {
+const CERTIFICATES_FORM: &str =
+    "certificates in PEM (-----BEGIN CERTIFICATE-----), base64 of PEM, or a path that begins with / or ./";
+const PRIVATE_KEY_FORM: &str =
+    "a private key in PEM (-----BEGIN … PRIVATE KEY-----), base64 of PEM, or a path that begins with / or ./";
+
+pub(super) const CERTIFICATES: Parser<()> =
+    Parser::Text { accepts: CERTIFICATES_FORM, convert: |text| certificate_chain(text).ok().map(|_| ()) };
+
+pub(super) const PRIVATE_KEY: Parser<()> =
+    Parser::Text { accepts: PRIVATE_KEY_FORM, convert: |text| private_key(text).ok().map(|_| ()) };
+
+pub(super) const TRUSTED: Parser<Vec<TrustItem>> = Parser::Text {
+    accepts: "a list of system, PEM text, base64 of PEM, and paths of PEM files that begin with / or ./",
+    convert: |text| list(text).iter().map(|item| trust_item(item)).collect(),
+};
+
+fn trust_item(item: &str) -> Option<TrustItem> {
+    match item {
+        "system" => Some(TrustItem::System),
+        path if is_path(path) => Some(TrustItem::File(PathBuf::from(path))),
+        pem => certificate_chain(pem).ok().map(TrustItem::Certificates),
+    }
+}
+
+/// Whether a value that may be PEM, base64 of PEM or a path is a path.
+pub(super) fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| text.starts_with(start)) && !text.contains("-----BEGIN")
 }
 
 /// One certificate or several, as PEM or as base64 of PEM.
-pub fn certificate_chain(text: &str) -> Parsed<Vec<CertificateDer<'static>>> {
+///
+/// # Errors
+/// What is expected instead.
+pub(crate) fn certificate_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let decoded = base64_pem(text);
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
     match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
         Ok(found) if !found.is_empty() => Ok(found),
-        _ => expected(
-            "a path that begins with / or ./, or certificates in PEM (-----BEGIN CERTIFICATE-----) or base64 of it",
-        ),
+        _ => Err(CERTIFICATES_FORM.to_owned()),
     }
 }
 
 /// A private key, as PEM or as base64 of PEM.
-pub fn private_key(text: &str) -> Parsed<PrivateKeyDer<'static>> {
+///
+/// # Errors
+/// What is expected instead.
+pub(crate) fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
     let decoded = base64_pem(text);
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
-    PrivateKeyDer::from_pem_slice(pem)
-        .or_else(|_| {
-        expected("a path that begins with / or ./, or a private key in PEM (-----BEGIN … PRIVATE KEY-----) or base64 of it")
-    })
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| PRIVATE_KEY_FORM.to_owned())
 }
 
 fn base64_pem(item: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -80,29 +91,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificates_come_as_path_text_or_base64() {
-        let certified = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let pem = certified.cert.pem();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &pem).unwrap();
+    fn trusted_certificates_are_system_paths_text_or_base64() {
+        let pem = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap().cert.pem();
         let standard = base64::prelude::BASE64_STANDARD.encode(&pem);
         let url_safe = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(&pem);
-        let list = format!("system, {}, {pem}, {standard}, {url_safe},", file.path().display());
-        let trusted = trusted_certificates(&list).unwrap();
-        assert!(trusted.system);
-        assert_eq!(trusted.certificates.len(), 4);
-        assert!(trusted.certificates.iter().all(|der| der == certified.cert.der()));
-        for bad in
-            ["/no/such/file.pem", "/dev/null", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"]
-        {
-            assert!(trusted_certificates(bad).is_err(), "{bad}");
+        let items = TRUSTED.parse(&format!("system, /a/ca.pem, {pem}, {standard}, {url_safe},")).unwrap();
+        let [TrustItem::System, TrustItem::File(path), rest @ ..] = items.as_slice() else {
+            panic!("{items:?}")
+        };
+        assert_eq!((path.to_str(), rest.len()), (Some("/a/ca.pem"), 3));
+        assert!(rest.iter().all(|item| matches!(item, TrustItem::Certificates(found) if found.len() == 1)));
+        for bad in ["ca.pem", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"] {
+            assert!(TRUSTED.parse(bad).is_none(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
         fn no_text_panics(text: String) {
-            let _ = (trusted_certificates(&text), certificate_chain(&text), private_key(&text));
+            let _ = (TRUSTED.parse(&text), certificate_chain(&text), private_key(&text));
         }
     }
 }

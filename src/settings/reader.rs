@@ -1,63 +1,68 @@
-//! Reading values by key: each is asked for with the parser of its kind, and every note is taken on the way.
+//! Parsing the merged values, setting by setting. Mistakes are collected, so that all of them are reported together.
 //!
-//! A mistake is noted and the reading goes on, so that all of them are reported together. Which value a key has is in
-//! `merge`, what the values add up to in `settings`, what people are shown of one in `shown`.
+//! `merge` decides which value a setting has; `build` and its parts decide what the values add up to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+};
 
 use super::{
-    Effective, Note,
-    credential::Credential,
-    keys::Key,
-    merge::Merged,
+    merge::{self, Merged},
+    pem,
+    report::{Effective, Note, quoted, redacted},
     resolve::Variable,
-    shown::{presentable, shortened},
-    source::{Entry, Origin, Source, Value},
-    value,
+    setting::{Content, Key, Parser, Setting},
+    source::{
+        Entry, Origin, Source, Value,
+        credential::{Credential, PathOrigin},
+    },
 };
 use crate::secret::Secret;
 
-/// The values that won, and the notes taken on the way.
-pub struct Reader<'a> {
+/// The merged values, and the notes so far.
+pub(super) struct Reader<'a> {
     sources: &'a [Box<dyn Source>],
     values: HashMap<&'static str, Entry>,
     pub mistakes: Vec<Note>,
     pub warnings: Vec<Note>,
-    /// The variables that references name.
+    /// The environment variables that references name.
     pub referred: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
     /// Merges the sources, the weakest first.
-    pub fn new(sources: &'a [Box<dyn Source>]) -> Self {
-        let Merged { values, mistakes, warnings, referred } = Merged::of(sources);
+    pub(super) fn new(sources: &'a [Box<dyn Source>]) -> Self {
+        let Merged { values, mistakes, warnings, referred } = Merged::from_sources(sources);
         Self { sources, values, mistakes, warnings, referred }
     }
 
-    /// What a variable holds that a value refers to by its parts.
-    pub fn variable(&mut self, name: &str) -> Variable {
+    /// The content of a variable that a part of a value refers to.
+    pub(super) fn variable(&mut self, name: &str) -> Variable {
         self.referred.insert(name.to_owned());
-        let held = self.sources.iter().find_map(|source| source.variable(name).transpose());
-        held.transpose()
+        merge::variable(self.sources, name)
     }
 
-    /// Whether somebody set it, to whatever.
-    pub fn is_given(&self, key: &'static Key) -> bool {
-        self.values
-            .get(key.name)
-            .is_some_and(|entry| !matches!(&entry.value, Value::Text(text) if text.expose().is_empty()))
+    /// Whether a source sets the value, to more than an empty text.
+    pub(super) fn is_given(&self, key: &'static Key) -> bool {
+        self.given(key).is_some()
     }
 
-    /// A warning about the value that a key has.
-    pub fn warn_of(&mut self, key: &'static Key, message: impl Into<String>) {
-        let note = Note { origin: self.origin(key), key: Some(key.name.to_owned()), message: message.into() };
-        self.warnings.push(note);
+    /// Whether the setting has a value: a given one or a default.
+    pub(super) fn is_set(&self, key: &'static Key) -> bool {
+        self.is_given(key) || key.default.is_some()
     }
 
-    pub fn mistake(&mut self, key: &'static Key, message: impl Into<String>) {
-        let note = Note { origin: self.origin(key), key: Some(key.name.to_owned()), message: message.into() };
-        if !self.mistakes.contains(&note) {
-            self.mistakes.push(note);
+    /// An empty text counts as unset, as in Kong.
+    fn given(&self, key: &'static Key) -> Option<&Entry> {
+        let is_empty = |entry: &Entry| matches!(&entry.value, Value::Text(text) if text.expose().is_empty());
+        self.values.get(key.name).filter(|entry| !is_empty(entry))
+    }
+
+    fn text(&self, key: &'static Key) -> Option<&str> {
+        match self.given(key).map(|entry| &entry.value) {
+            Some(Value::Text(text)) => Some(text.expose()),
+            _ => key.default,
         }
     }
 
@@ -65,151 +70,152 @@ impl<'a> Reader<'a> {
         self.values.get(key.name).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 
-    /// The text that counts: what was set, else the default. Set to nothing is unset, as in Kong.
-    fn text(&self, key: &'static Key) -> Option<&str> {
-        let set = self.values.get(key.name).and_then(|entry| match &entry.value {
-            Value::Text(text) => Some(text.expose().as_str()),
-            Value::File(_) | Value::Unresolved => None,
-        });
-        set.filter(|text| !text.is_empty()).or(key.default)
+    fn note(&self, key: &'static Key, message: impl Into<String>) -> Note {
+        Note { origin: self.origin(key), key: Some(key.name.to_owned()), message: message.into() }
     }
 
-    pub fn is_set(&self, key: &'static Key) -> bool {
-        self.text(key).is_some()
-            || matches!(
-                self.values.get(key.name),
-                Some(Entry { value: Value::File(_) | Value::Unresolved, .. })
-            )
+    pub(super) fn warn(&mut self, key: &'static Key, message: impl Into<String>) {
+        let note = self.note(key, message);
+        self.warnings.push(note);
     }
 
-    /// Whether a value is for nobody's eyes: a secret, or one that somebody put behind a reference.
-    pub fn is_confidential(&self, key: &'static Key) -> bool {
-        let value = self.values.get(key.name);
-        let referred = value.is_some_and(|entry| {
+    pub(super) fn mistake(&mut self, key: &'static Key, message: impl Into<String>) {
+        let note = self.note(key, message);
+        if !self.mistakes.contains(&note) {
+            self.mistakes.push(note);
+        }
+    }
+
+    /// Whether a value must not be shown: it is secret, or it came from a reference.
+    fn is_confidential(&self, key: &'static Key) -> bool {
+        let is_referred = self.values.get(key.name).is_some_and(|entry| {
             matches!(entry.origin, Origin::Reference { .. }) || matches!(entry.value, Value::Unresolved)
         });
-        key.secret || referred
+        key.is_secret() || is_referred
     }
 
-    /// A value as messages quote it, if they may.
-    pub fn quoted(&self, key: &'static Key, text: &str) -> Option<String> {
-        (!self.is_confidential(key)).then(|| shortened(text))
+    /// A value in quotes for a message, if it may be shown.
+    pub(super) fn quoted(&self, key: &'static Key, text: &str) -> Option<String> {
+        (!self.is_confidential(key)).then(|| quoted(text))
     }
 
-    pub fn optional<T>(
-        &mut self,
-        key: &'static Key,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        let set = self.values.get(key.name).map(|entry| &entry.value);
-        if key.word && matches!(set, Some(Value::Text(text)) if text.expose().is_empty()) {
-            self.mistake(key, format!("is set to nothing; {} is accepted", key.accepts));
+    pub(super) fn optional<T: Clone>(&mut self, setting: &'static Setting<T>) -> Option<T> {
+        self.optional_checked(setting, Ok)
+    }
+
+    pub(super) fn required<T: Clone>(&mut self, setting: &'static Setting<T>) -> Option<T> {
+        let Setting { key, parser } = setting;
+        if !self.is_set(key) {
+            let (variable, accepts) = (key.variable(), parser.accepts());
+            self.mistake(
+                key,
+                format!("is required: set it in kong.conf or as {variable}; accepts {accepts}"),
+            );
             return None;
         }
-        if matches!(set, Some(Value::Unresolved)) {
-            return None;
+        self.optional(setting)
+    }
+
+    /// A value that needs a check after its parser, such as a look-up. The error completes the mistake.
+    pub(super) fn optional_checked<T: Clone, U>(
+        &mut self,
+        setting: &'static Setting<T>,
+        check: impl FnOnce(T) -> Result<U, String>,
+    ) -> Option<U> {
+        let Setting { key, parser } = setting;
+        match self.values.get(key.name).map(|entry| &entry.value) {
+            Some(Value::Text(text)) if key.rejects_empty && text.expose().is_empty() => {
+                self.mistake(key, format!("is empty; accepts {}", parser.accepts()));
+                return None;
+            }
+            Some(Value::Unresolved) => return None,
+            _ => {}
         }
         let text = self.text(key)?;
-        match parse(text) {
-            Ok(value) => Some(value),
-            Err(expected) => {
-                let quoted = self.quoted(key, text);
-                let shown = quoted.map_or_else(String::new, |quoted| format!(", and it is {quoted}"));
-                let message = format!("expected {expected}{shown}");
-                self.mistake(key, message);
-                None
+        let detail = match parser.parse(text).map(check) {
+            Some(Ok(value)) => return Some(value),
+            Some(Err(detail)) => format!(": {detail}"),
+            None => String::new(),
+        };
+        let found = self.quoted(key, text).map_or_else(String::new, |quoted| format!(", found {quoted}"));
+        self.mistake(key, format!("expected {}{found}{detail}", parser.accepts()));
+        None
+    }
+
+    /// A secret: text, or a file that is read at each use. A PEM setting may hold the path of the file.
+    pub(super) fn credential(&mut self, setting: &'static Setting<()>) -> Option<Credential> {
+        let Setting { key, parser } = setting;
+        match self.given(key).map(|entry| &entry.value) {
+            Some(Value::File(path)) => {
+                let credential = Credential::file(path, PathOrigin::Setting);
+                self.checked_file(key, credential, parser)
+            }
+            Some(Value::Text(text)) if key.content == Content::Pem && pem::is_path(text.expose()) => {
+                let credential = Credential::file(text.expose(), self.path_origin(key));
+                self.checked_file(key, credential, parser)
+            }
+            _ => {
+                self.required(setting)?;
+                self.text(key).map(|text| Credential::Inline(Secret::new(text.to_owned())))
             }
         }
     }
 
-    pub fn required<T>(
+    /// A file with a secret, from the setting of its path.
+    pub(super) fn credential_file(
         &mut self,
-        key: &'static Key,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        if !self.is_set(key) {
-            let message = format!(
-                "is required: set it in kong.conf or as {}; {} is accepted",
-                key.variable(),
-                key.accepts
-            );
-            self.mistake(key, message);
-            return None;
-        }
-        self.optional(key, parse)
+        setting: &'static Setting<PathBuf>,
+        parser: &Parser<()>,
+    ) -> Option<Credential> {
+        let path = self.required(setting)?;
+        let credential = Credential::file(path, self.path_origin(&setting.key));
+        self.checked_file(&setting.key, credential, parser)
     }
 
-    /// A secret, inline or as a file. What `check` says of it is noted; the file is read anew at each use.
-    pub fn secret(
-        &mut self,
-        key: &'static Key,
-        check: impl FnOnce(&str) -> Result<(), String>,
-    ) -> Option<Credential> {
-        if let Some(Entry { value: Value::File(path), .. }) = self.values.get(key.name) {
-            let credential = Credential::file(path);
-            return self.checked_file(key, credential, check);
+    fn path_origin(&self, key: &'static Key) -> PathOrigin {
+        match self.origin(key) {
+            Origin::Reference { .. } => PathOrigin::Reference,
+            _ => PathOrigin::Setting,
         }
-        let text = self.required(key, |text| check(text).map(|()| text.to_owned()))?;
-        Some(Credential::Inline(Secret::new(text)))
-    }
-
-    /// A file that holds a secret, under a key that is its path.
-    pub fn secret_file(
-        &mut self,
-        key: &'static Key,
-        check: impl FnOnce(&str) -> Result<(), String>,
-    ) -> Option<Credential> {
-        let path = self.required(key, value::path)?;
-        let by_reference = matches!(self.origin(key), Origin::Reference { .. });
-        let credential =
-            if by_reference { Credential::file_by_reference(path) } else { Credential::file(path) };
-        self.checked_file(key, credential, check)
     }
 
     fn checked_file(
         &mut self,
         key: &'static Key,
         credential: Credential,
-        check: impl FnOnce(&str) -> Result<(), String>,
+        parser: &Parser<()>,
     ) -> Option<Credential> {
-        match credential.read().map(|text| check(text.expose())) {
-            Ok(Ok(())) => {
-                if credential.is_open_to_all() {
-                    self.warn_of(
-                        key,
-                        "the file can be read by every user of this machine: take that right away",
-                    );
+        match credential.read().map(|text| parser.parse(text.expose())) {
+            Ok(Some(())) => {
+                if credential.is_world_readable() {
+                    self.warn(key, "every user of this machine can read the file: remove that permission");
                 }
                 return Some(credential);
             }
-            Ok(Err(expected)) => self.mistake(key, format!("the file holds something else than {expected}")),
+            Ok(None) => self.mistake(key, format!("expected a file with {}", parser.accepts())),
             Err(error) => self.mistake(key, error.to_string()),
         }
         None
     }
 
-    /// For the two keys that have one right value: anything else is a refusal that says why.
-    pub fn must_be(
-        &mut self,
-        key: &'static Key,
-        wanted: &str,
-        parse: impl FnOnce(&str) -> Result<Option<()>, String>,
-    ) {
-        if self.optional(key, parse) == Some(None) {
-            let message =
-                format!("must be {wanted}: set it in kong.conf or as {}; {}", key.variable(), key.about);
-            self.mistake(key, message.trim_end_matches('.'));
+    /// Reports a mistake unless the setting has its one supported value.
+    pub(super) fn must_be(&mut self, setting: &'static Setting<bool>, supported: &str) {
+        if self.optional(setting) == Some(false) {
+            let Key { about, .. } = &setting.key;
+            let reason = about.split_once(". ").map_or_else(String::new, |(_, reason)| format!("; {reason}"));
+            let message = format!(
+                "must be `{supported}`: set it in kong.conf or as {}{}",
+                setting.key.variable(),
+                reason.trim_end_matches('.')
+            );
+            self.mistake(&setting.key, message);
         }
     }
 
-    /// The value that a key has in the end, for people.
-    pub fn effective(&self, key: &'static Key) -> Effective {
-        let set = self.values.get(key.name).filter(|entry| match &entry.value {
-            Value::Text(text) => !text.expose().is_empty(),
-            Value::File(_) | Value::Unresolved => true,
-        });
+    pub(super) fn effective(&self, key: &'static Key) -> Effective {
         let secret = self.is_confidential(key);
-        let value = self.text(key).filter(|_| !secret).map(presentable);
-        Effective { key, value, secret, origin: set.map_or(Origin::Default, |entry| entry.origin.clone()) }
+        let value = self.text(key).filter(|_| !secret).map(redacted);
+        let origin = self.given(key).map_or(Origin::Default, |entry| entry.origin.clone());
+        Effective { key, value, secret, origin }
     }
 }

@@ -1,70 +1,71 @@
 //! The grammar of Kong's references: `{vault://<backend>/<path…>[/<key>][?ttl=…&neg_ttl=…&resurrect_ttl=…][#version]}`.
 //!
-//! Pure: text in, its parts or what is wrong with it out. No error quotes the text, which may hold a secret that somebody
-//! put into the wrong place. APISIX's references have a grammar of their own, in [`apisix`]. What a backend makes of the
-//! parts is not here: for settings that is `resolve`, for everything else `references`.
+//! Pure. No error quotes the text, which may be a secret in the wrong place. The grammar of APISIX references is in
+//! [`apisix`]. References in settings are resolved in `resolve`, all others in `references`.
 
 pub mod apisix;
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 const OPENING: &str = "{vault://";
 
-/// The parts of a reference, with `%XX` decoded and empty segments gone.
+/// The parts of a reference, with `%XX` decoded and without empty segments.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reference {
-    /// A backend, or a name that stands for one with its settings.
+pub(crate) struct Reference {
+    /// The name of a backend, or of a configured alias of one.
     pub backend: String,
-    /// Where the secret is, segment by segment; one at least.
+    /// The path of the secret: one segment at least.
     pub path: Vec<String>,
-    /// The field of the secret; without one, the whole secret is meant.
+    /// The field of the secret; `None` for the whole secret.
     pub key: Option<String>,
     pub caching: Caching,
     /// A version of the secret, where the backend keeps several.
     pub version: Option<u64>,
 }
 
-/// How long to keep what was found, as far as the reference says.
+/// Cache times. `None` where the reference sets none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caching {
     pub ttl: Option<Duration>,
-    /// How long to remember that there was nothing.
+    /// For secrets that do not exist.
     pub neg_ttl: Option<Duration>,
-    /// How long an old value serves while no new one is to be had.
+    /// How long an expired value is used while a refresh fails.
     pub resurrect_ttl: Option<Duration>,
 }
 
-/// What is wrong with a text that should be a reference.
+/// Why a text is not a well-formed reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("it does not begin with {{vault:// and end with }}")]
+    #[error("it must begin with {{vault:// and end with }}")]
     NoReference,
-    #[error("it names no backend of letters, digits, - and _ after {{vault://")]
+    #[error("it must name a backend of letters, digits, - and _ after {{vault://")]
     Backend,
-    #[error("it names no path behind the backend")]
+    #[error("it has no path after the backend")]
     NoPath,
-    #[error("after # it has no version, which is a whole number")]
+    #[error("the version after # must be a whole number")]
     Version,
-    #[error("after ? it has something else than ttl=, neg_ttl= and resurrect_ttl=")]
+    #[error("the parameters after ? must be ttl=, neg_ttl= or resurrect_ttl=")]
     Parameter,
-    #[error("after ? it gives a time that is not in whole seconds")]
+    #[error("the times after ? must be whole seconds")]
     Seconds,
-    #[error("what its %XX stand for is not UTF-8 text")]
+    #[error("its %XX escapes do not decode to UTF-8 text")]
     Escape,
 }
 
-/// Whether a value is a reference, well-formed or not: the whole of it stands between `{vault://` and `}`.
-pub fn is_reference(text: &str) -> bool {
+/// Whether a value is a reference, well-formed or not: it begins with `{vault://` and ends with `}`.
+pub(crate) fn is_reference(text: &str) -> bool {
     inside(text).is_some()
 }
 
 /// Whether a value is a reference in either notation, well-formed or not.
-pub fn is_of_either_notation(text: &str) -> bool {
+pub(crate) fn is_any_reference(text: &str) -> bool {
     is_reference(text) || apisix::is_reference(text)
 }
 
-/// Whether a value begins as a reference does and then is none.
-pub fn is_unfinished(text: &str) -> bool {
+/// Whether a value begins like a reference but has no end.
+pub(crate) fn is_unfinished(text: &str) -> bool {
     text.starts_with(OPENING) && !is_reference(text)
 }
 
@@ -73,8 +74,7 @@ fn inside(text: &str) -> Option<&str> {
 }
 
 impl Reference {
-    /// Takes a reference apart.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
         let text = inside(text).ok_or(Malformed::NoReference)?;
         let (text, version) = split_off(text, '#');
         let (text, query) = split_off(text, '?');
@@ -93,7 +93,7 @@ impl Reference {
     }
 }
 
-/// What stands before the first `at`, and what stands behind it if it is there.
+/// The text before the first `at`, and the text after it if there is one.
 fn split_off(text: &str, at: char) -> (&str, Option<&str>) {
     text.split_once(at).map_or((text, None), |(before, behind)| (before, Some(behind)))
 }
@@ -102,7 +102,7 @@ const fn is_of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// The last segment is the key, unless it is the only one or a `/` stands behind it.
+/// The last segment is the key, unless it is the only one or a `/` follows it.
 fn path_and_key(text: &str) -> Result<(Vec<String>, Option<String>), Malformed> {
     let segments = text.split('/').filter(|segment| !segment.is_empty()).map(decoded);
     let mut path = segments.collect::<Result<Vec<_>, _>>()?;
@@ -110,24 +110,16 @@ fn path_and_key(text: &str) -> Result<(Vec<String>, Option<String>), Malformed> 
     if path.is_empty() { Err(Malformed::NoPath) } else { Ok((path, key)) }
 }
 
-/// A segment with each `%XX` as the byte that it stands for (RFC 3986, 2.1). A `%` that begins no such thing is itself.
+/// Decodes `%XX` (RFC 3986, 2.1). A `%` that begins no escape is itself.
 fn decoded(segment: &str) -> Result<String, Malformed> {
-    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let (bytes, mut at) = (segment.as_bytes(), 0);
-    let mut plain = Vec::with_capacity(bytes.len());
-    while let Some(byte) = bytes.get(at) {
-        let escape = (*byte == b'%').then(|| hex(bytes.get(at + 1)).zip(hex(bytes.get(at + 2)))).flatten();
-        let stands_for = escape.and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
-        plain.push(stands_for.unwrap_or(*byte));
-        at += if stands_for.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8(plain).map_err(|_| Malformed::Escape)
+    let text = percent_decode_str(segment).decode_utf8().map_err(|_| Malformed::Escape)?;
+    Ok(text.into_owned())
 }
 
 impl Caching {
-    /// What this says, and where it says nothing, what `other` does.
+    /// These times, and those of `other` where they are unset.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub(crate) fn or(self, other: Self) -> Self {
         Self {
             ttl: self.ttl.or(other.ttl),
             neg_ttl: self.neg_ttl.or(other.neg_ttl),
@@ -165,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// A reference as `backend path,path key ttl,neg_ttl,resurrect_ttl version`, with `-` for what is not there.
+    /// A reference as `backend path,path key ttl,neg_ttl,resurrect_ttl version`, with `-` for absent parts.
     fn shown(reference: &Reference) -> String {
         let Reference { backend, path, key, caching, version } = reference;
         let seconds =
@@ -176,7 +168,7 @@ mod tests {
         format!("{backend} {} {key} {times} {version}", path.join(","))
     }
 
-    /// The cases of one notation in the table: each text, and its parts or the name of what is wrong with it.
+    /// The cases of one notation: each text, and its parts or the name of the error.
     pub fn cases(notation: &str) -> Vec<(String, Result<String, String>)> {
         #[derive(serde::Deserialize)]
         struct Case {
@@ -191,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn each_case_of_the_table_is_taken_apart_or_told_what_is_wrong_with_it() {
+    fn each_case_of_the_table_is_parsed_or_rejected() {
         let cases = cases("kong");
         assert!(cases.len() > 40);
         for (text, expected) in cases {
@@ -203,10 +195,10 @@ mod tests {
     #[test]
     fn only_a_whole_value_is_a_reference() {
         for text in ["{vault://env/x}", "{vault://}", "{vault://a} {b}"] {
-            assert!(is_reference(text) && is_of_either_notation(text) && !is_unfinished(text), "{text}");
+            assert!(is_reference(text) && is_any_reference(text) && !is_unfinished(text), "{text}");
         }
         for text in ["$secret://", "$SECRET://vault/1/a/b", "$env://x", "$ENV://"] {
-            assert!(is_of_either_notation(text) && !is_reference(text), "{text}");
+            assert!(is_any_reference(text) && !is_reference(text), "{text}");
         }
         for text in ["", "{vault:}", "a{vault://env/x}", "$secret://vault/1/a/b"] {
             assert!(!is_reference(text) && !is_unfinished(text), "{text}");
@@ -224,7 +216,7 @@ mod tests {
         }
 
         #[test]
-        fn what_parses_names_a_backend_and_a_path(inside in "(env|hcv)?[a-z/]{0,12}[?#]?[a-z=0-9]{0,6}") {
+        fn every_parsed_reference_has_a_backend_and_a_path(inside in "(env|hcv)?[a-z/]{0,12}[?#]?[a-z=0-9]{0,6}") {
             if let Ok(reference) = Reference::parse(&format!("{{vault://{inside}}}")) {
                 prop_assert!(!reference.backend.is_empty() && !reference.path.is_empty());
                 prop_assert!(reference.path.iter().chain(&reference.key).all(|segment| !segment.is_empty()));

@@ -1,19 +1,9 @@
-//! What people are told of the settings: each value with its origin, each mistake and warning with its place.
+//! What people see of the settings: each value with its origin, each mistake and warning, and how values are quoted.
+//!
+//! Secrets are never shown; `reader` decides which values are secret. Other values are redacted if they look like a key or
+//! a password in the wrong place.
 
-use std::collections::BTreeSet;
-
-use super::{Settings, keys::Key, source::Origin};
-
-/// The outcome of loading: settings or mistakes, and what people are shown either way.
-#[derive(Debug)]
-pub struct Loaded {
-    /// `Err` holds every mistake there is, not just the first.
-    pub settings: Result<Settings, Vec<Note>>,
-    pub warnings: Vec<Note>,
-    pub effective: Vec<Effective>,
-    /// The variables that references name, which hold secrets for all we know.
-    pub referred: BTreeSet<String>,
-}
+use super::{pem, setting::Key, source::Origin};
 
 /// A mistake or a warning, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +13,12 @@ pub struct Note {
     pub message: String,
 }
 
-/// The value that a key has in the end. `None` is unset, or secret and set.
+/// The value of a setting after all sources and the default. `None` if it is unset, or secret.
 #[derive(Debug)]
 pub struct Effective {
     pub key: &'static Key,
     pub value: Option<String>,
-    /// The key's value always is, or this one came by a reference.
+    /// The setting is secret, or this value came from a reference.
     pub secret: bool,
     pub origin: Origin,
 }
@@ -40,5 +30,31 @@ impl std::fmt::Display for Note {
             (origin, Some(key)) => write!(f, "{origin}: {key}: {}", self.message),
             (origin, None) => write!(f, "{origin}: {}", self.message),
         }
+    }
+}
+
+/// A longer value that is neither a path nor a URL may be a key in base64.
+const LONGEST_SHOWN: usize = 64;
+
+const LONGEST_QUOTED: usize = 60;
+
+/// A value in quotes, for a message: one line, shortened.
+pub(super) fn quoted(text: &str) -> String {
+    let text = &redacted(text);
+    let short: String = text.chars().take(LONGEST_QUOTED).collect();
+    if short.len() < text.len() { format!("{short:?}…") } else { format!("{text:?}") }
+}
+
+/// A value without a password in a URL, and without PEM or base64, which may be a key.
+pub(super) fn redacted(text: &str) -> String {
+    let is_shown = |item: &str| item.len() <= LONGEST_SHOWN || item.contains("://") || pem::is_path(item);
+    if text.contains("-----BEGIN") || !text.split(',').all(|item| is_shown(item.trim())) {
+        return "[text, not shown]".to_owned();
+    }
+    match (text.find("://"), text.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}[redacted]{}", &text[..scheme + 3], &text[at..])
+        }
+        _ => text.to_owned(),
     }
 }

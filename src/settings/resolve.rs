@@ -1,7 +1,7 @@
-//! What a reference in a setting stands for: the text of a variable, or one field of the JSON text in it.
+//! References to environment variables: the text of a variable, or one field of the JSON object in it.
 //!
-//! Only the `env` backend can give settings, since the others take settings to be reached. Every error tells what to look
-//! at: a variable's and a field's name may be quoted, what they hold never is. The grammar is in `reference`.
+//! Settings can only refer to the `env` backend, since the others need settings themselves. Errors quote the names of
+//! variables and fields, never their content. The grammar is in `reference`.
 
 use std::collections::BTreeMap;
 
@@ -10,134 +10,129 @@ use serde_json::value::RawValue;
 use super::reference::{
     Malformed, Reference,
     apisix::{self, Apisix},
-    is_of_either_notation,
+    is_any_reference,
 };
 use crate::secret::Secret;
 
-/// What a variable holds: nothing where it is not set, and why not where that is no text.
+/// The content of a variable: `None` if it is not set, an error if it cannot be read as text.
 pub type Variable = Result<Option<Secret<String>>, String>;
 
-/// Why a reference gives no value. After the setting's name.
+/// Why a reference cannot be resolved. The message follows the setting's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    #[error("is not a well-formed reference: {0}; {FORM} is expected")]
+    #[error("is not a well-formed reference: {0}; expected {FORM}")]
     Malformed(Malformed),
-    #[error("is not a well-formed reference: {0}; $ENV://NAME or $ENV://NAME/FIELD is expected")]
+    #[error("is not a well-formed reference: {0}; expected $ENV://NAME or $ENV://NAME/FIELD")]
     MalformedApisix(#[from] apisix::Malformed),
-    #[error("is a reference that names no variable of letters, digits, - and _; {FORM} is expected")]
-    NoVariable,
-    #[error("is a reference with more than a variable and a field; {FORM} is expected")]
-    TooLong,
-    #[error("is a reference to another backend than env, and only the env backend can give settings: {FORM}")]
-    OtherBackend,
-    #[error(
-        "is a reference that asks for a version, which variables do not have: leave the # and the number away"
-    )]
-    Version,
-    #[error("is a reference to the variable {0}, which is not set: set it where keyringd starts")]
+    #[error("is a reference {0}; expected {FORM}")]
+    Unsupported(&'static str),
+    #[error("is a reference to the variable {0}, which is not set: set it in the environment of keyringd")]
     NotSet(String),
-    #[error("is a reference to the variable {0}, which is empty")]
-    Empty(String),
+    /// A variable, and what is wrong with its content.
     #[error("is a reference to the variable {0}, which {1}")]
-    Unreadable(String, String),
-    #[error("is a reference to the variable {0}, which holds a reference itself: refer to what it refers to")]
-    Nested(String),
-    #[error("is a reference to the field {1:?} of the variable {0}, which does not hold a JSON object")]
-    NotJson(String, String),
+    Variable(String, String),
     #[error("is a reference to the field {1:?} of the variable {0}, whose JSON has no such field")]
     NoField(String, String),
-    #[error("is a reference to the field {1:?} of the variable {0}, which is {2}: only text can be a value")]
-    NotText(String, String, &'static str),
-    #[error("is a reference to the field {1:?} of the variable {0}, which is empty")]
-    EmptyField(String, String),
+    /// A variable, a field, and what is wrong with the content of one of them.
+    #[error("is a reference to the field {1:?} of the variable {0}, which {2}")]
+    Field(String, String, String),
 }
 
 const FORM: &str = "{vault://env/NAME} or {vault://env/NAME/FIELD}";
 
-/// The variable that a reference names, and the field in it.
+/// A reference to an environment variable, or to a field of the JSON object in it.
 #[derive(Debug)]
-pub struct Named {
+pub struct EnvReference {
     pub variable: String,
     field: Option<String>,
 }
 
-impl Named {
-    /// What a setting refers to: in capitals, with `_` for `-`, as Kong's env backend has it.
-    pub fn by(text: &str) -> Result<Self, Unresolved> {
+impl EnvReference {
+    /// Parses a reference to Kong's env backend, which uses capitals and `_` for `-`.
+    pub(crate) fn parse(text: &str) -> Result<Self, Unresolved> {
+        const NO_VARIABLE: &str = "that names no variable of letters, digits, - and _";
         let reference = Reference::parse(text).map_err(|malformed| match malformed {
-            Malformed::NoPath => Unresolved::NoVariable,
+            Malformed::NoPath => Unresolved::Unsupported(NO_VARIABLE),
             other => Unresolved::Malformed(other),
         })?;
         if reference.backend != "env" {
-            return Err(Unresolved::OtherBackend);
+            return Err(Unresolved::Unsupported("to a backend that settings cannot use"));
         }
         if reference.version.is_some() {
-            return Err(Unresolved::Version);
+            return Err(Unresolved::Unsupported("with a version, which variables do not have"));
         }
-        let [name] = reference.path.as_slice() else { return Err(Unresolved::TooLong) };
+        let [name] = reference.path.as_slice() else {
+            return Err(Unresolved::Unsupported("with more than a variable and a field"));
+        };
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
-            return Err(Unresolved::NoVariable);
+            return Err(Unresolved::Unsupported(NO_VARIABLE));
         }
         Ok(Self { variable: name.to_ascii_uppercase().replace('-', "_"), field: reference.key })
     }
 
-    /// The variable that a reference in either notation names; `None` where it names none, but a secret.
-    pub fn of(text: &str) -> Option<Result<Self, Unresolved>> {
+    /// Parses a reference in either notation; `None` if it does not refer to a variable.
+    pub(crate) fn from_either_notation(text: &str) -> Option<Result<Self, Unresolved>> {
         if !apisix::is_reference(text) {
-            let of_env = Reference::parse(text).is_ok_and(|reference| reference.backend == "env");
-            return of_env.then(|| Self::by(text));
+            let is_env = Reference::parse(text).is_ok_and(|reference| reference.backend == "env");
+            return is_env.then(|| Self::parse(text));
         }
         match Apisix::parse(text) {
-            Ok(Apisix::Variable { name, field }) => Some(Ok(Self::exactly(name, field))),
+            Ok(Apisix::Variable { name, field }) => Some(Ok(Self::new(name, field))),
             Err(malformed @ apisix::Malformed::NoVariable) => Some(Err(malformed.into())),
             _ => None,
         }
     }
 
-    /// A variable by its very name, as APISIX refers to one.
-    pub const fn exactly(variable: String, field: Option<String>) -> Self {
+    /// A variable by its exact name, as in APISIX.
+    pub(crate) const fn new(variable: String, field: Option<String>) -> Self {
         Self { variable, field }
     }
 
-    /// The value, from what its variable holds.
-    pub fn value(&self, held: Variable) -> Result<Secret<String>, Unresolved> {
-        let variable = || self.variable.clone();
-        let text = match held {
-            Err(why) => return Err(Unresolved::Unreadable(variable(), why)),
-            Ok(None) => return Err(Unresolved::NotSet(variable())),
+    /// The value, from the content of its variable.
+    pub(crate) fn value(&self, content: Variable) -> Result<Secret<String>, Unresolved> {
+        let name = || self.variable.clone();
+        let text = match content {
+            Err(why) => return Err(Unresolved::Variable(name(), why)),
+            Ok(None) => return Err(Unresolved::NotSet(name())),
+            Ok(Some(text)) if text.expose().is_empty() => {
+                return Err(Unresolved::Variable(name(), "is empty".to_owned()));
+            }
             Ok(Some(text)) => text,
         };
-        if text.expose().is_empty() {
-            return Err(Unresolved::Empty(variable()));
-        }
         let text = match &self.field {
             None => text,
             Some(field) => self.field(field, text.expose())?,
         };
-        // Followed further, it could go in circles; taken as it stands, it would be a password that everybody knows.
-        if is_of_either_notation(text.expose()) { Err(Unresolved::Nested(variable())) } else { Ok(text) }
+        // Following it could loop. Using it as the value would be a password that is no secret.
+        if is_any_reference(text.expose()) {
+            let why = "holds a reference itself: use that reference instead";
+            return Err(Unresolved::Variable(name(), why.to_owned()));
+        }
+        Ok(text)
     }
 
     fn field(&self, field: &str, json: &str) -> Result<Secret<String>, Unresolved> {
-        let (variable, field) = (|| self.variable.clone(), || field.to_owned());
-        // Nothing of the other fields is copied.
+        let wrong = |why: String| Unresolved::Field(self.variable.clone(), field.to_owned(), why);
+        // Raw values, so that the other fields are not copied.
         let fields: BTreeMap<String, &RawValue> =
-            serde_json::from_str(json).map_err(|_| Unresolved::NotJson(variable(), field()))?;
-        let raw = fields.get(field().as_str()).ok_or_else(|| Unresolved::NoField(variable(), field()))?;
+            serde_json::from_str(json).map_err(|_| wrong("does not hold a JSON object".to_owned()))?;
+        let Some(raw) = fields.get(field) else {
+            return Err(Unresolved::NoField(self.variable.clone(), field.to_owned()));
+        };
         let text: Secret<String> = serde_json::from_str(raw.get())
-            .map_err(|_| Unresolved::NotText(variable(), field(), kind(raw.get())))?;
-        if text.expose().is_empty() { Err(Unresolved::EmptyField(variable(), field())) } else { Ok(text) }
+            .map_err(|_| wrong(format!("is {}: must be text", kind(raw.get()))))?;
+        if text.expose().is_empty() { Err(wrong("is empty".to_owned())) } else { Ok(text) }
     }
 }
 
-/// What a JSON value that is no text is, by its first character.
-pub fn kind(json: &str) -> &'static str {
+/// The kind of a JSON value that is not text, by its first character.
+pub(crate) fn kind(json: &str) -> &'static str {
     match json.as_bytes().first() {
         Some(b'{') => "an object",
         Some(b'[') => "a list",
         Some(b't' | b'f') => "a boolean",
         Some(b'n') => "null",
-        Some(b'"') => "no Unicode text",
+        Some(b'"') => "not Unicode text",
         _ => "a number",
     }
 }
@@ -150,7 +145,7 @@ mod tests {
         "nothing": null, "object": {"password": "inner"}, "list": ["x"], "empty": "", "half": "\ud800",
         "nested": "{vault://env/x}", "twice": "first", "twice": "last"}"#;
 
-    fn held(variable: &str) -> Variable {
+    fn content_of(variable: &str) -> Variable {
         let text = match variable {
             "MY_TOKEN" => "planted ",
             "MY_JSON" => JSON,
@@ -164,8 +159,8 @@ mod tests {
     }
 
     fn resolved(text: &str) -> Result<String, Unresolved> {
-        let named = Named::by(text)?;
-        named.value(held(&named.variable)).map(|text| text.expose().clone())
+        let reference = EnvReference::parse(text)?;
+        reference.value(content_of(&reference.variable)).map(|text| text.expose().clone())
     }
 
     #[test]
@@ -184,19 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn each_error_is_told_apart_and_quotes_no_value() {
-        for (text, said) in [
-            ("{vault://env/my-token?x=planted}", "is not a well-formed reference: after ? it has something"),
-            ("{vault://planted!/x}", "is not a well-formed reference: it names no backend"),
+    fn each_error_has_its_own_message_without_a_value() {
+        for (text, message) in [
+            ("{vault://env/my-token?x=planted}", "is not a well-formed reference: the parameters after ?"),
+            ("{vault://planted!/x}", "is not a well-formed reference: it must name a backend"),
             ("{vault://env/}", "is a reference that names no variable"),
             ("{vault://env}", "is a reference that names no variable"),
             ("{vault://env/a%00b=c/x}", "is a reference that names no variable"),
             ("{vault://env/my-json/object/password}", "is a reference with more than a variable and a field"),
-            (
-                "{vault://hcv/planted/password}",
-                "is a reference to another backend than env, and only the env",
-            ),
-            ("{vault://env/my-token#1}", "is a reference that asks for a version"),
+            ("{vault://hcv/planted/password}", "is a reference to a backend that settings cannot use"),
+            ("{vault://env/my-token#1}", "is a reference with a version"),
             ("{vault://env/not-there}", "is a reference to the variable NOT_THERE, which is not set"),
             ("{vault://env/empty}", "is a reference to the variable EMPTY, which is empty"),
             ("{vault://env/empty/field}", "is a reference to the variable EMPTY, which is empty"),
@@ -212,17 +204,17 @@ mod tests {
                 "{vault://env/my-json/Password}",
                 "\"Password\" of the variable MY_JSON, whose JSON has no such",
             ),
-            ("{vault://env/my-json/number}", "which is a number: only text can be a value"),
-            ("{vault://env/my-json/yes}", "which is a boolean: only text"),
-            ("{vault://env/my-json/no}", "which is a boolean: only text"),
-            ("{vault://env/my-json/nothing}", "which is null: only text"),
-            ("{vault://env/my-json/object}", "which is an object: only text"),
-            ("{vault://env/my-json/list}", "which is a list: only text"),
-            ("{vault://env/my-json/half}", "which is no Unicode text: only text"),
+            ("{vault://env/my-json/number}", "which is a number: must be text"),
+            ("{vault://env/my-json/yes}", "which is a boolean: must be text"),
+            ("{vault://env/my-json/no}", "which is a boolean: must be text"),
+            ("{vault://env/my-json/nothing}", "which is null: must be text"),
+            ("{vault://env/my-json/object}", "which is an object: must be text"),
+            ("{vault://env/my-json/list}", "which is a list: must be text"),
+            ("{vault://env/my-json/half}", "which is not Unicode text: must be text"),
             ("{vault://env/my-json/empty}", "\"empty\" of the variable MY_JSON, which is empty"),
         ] {
             let error = resolved(text).unwrap_err().to_string();
-            assert!(error.contains(said) && !error.contains("planted"), "{text}: {error}");
+            assert!(error.contains(message) && !error.contains("planted"), "{text}: {error}");
         }
     }
 }

@@ -9,7 +9,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::{
     keyring::{
         History, KeyDerivation, Listing,
-        history::{Built, VersionId, VersionState},
+        history::{Built, VersionState},
+        key::VersionId,
         record::Contents,
     },
     settings::KvVersion,

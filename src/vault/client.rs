@@ -4,7 +4,7 @@
 //! goes away ends its own request only. Logins, renewals and their rules are in `session`.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     error::VaultError,
     login,
-    state::{Command, Denied, Grant, SessionName, State},
+    state::{Backoffs, Command, Denied, Grant, SessionName, State},
     transport::{Request, Response, Transport},
 };
 use crate::{
@@ -68,19 +68,24 @@ impl Client {
         self.state.current().is_some()
     }
 
-    /// Whether another session has to stay in use until this one has logged in.
-    pub fn has_to_log_in_first(&self) -> bool {
-        self.state.replaces_another && !self.is_logged_in()
+    /// Whether a session with other settings stays in use until this one takes over.
+    pub fn is_standby(&self) -> bool {
+        self.state.is_standby.load(Ordering::Relaxed)
+    }
+
+    /// The session is in use from now on.
+    pub fn take_over(&self) {
+        self.state.is_standby.store(false, Ordering::Relaxed);
     }
 
     /// How long until a login may be tried again.
     pub fn cooldown(&self) -> Duration {
-        self.state.backoffs().cooldown()
+        self.state.backoffs().logins.cooldown()
     }
 
     /// Allows a login at once, whatever failed before: an operator asks for it.
     pub(super) fn forget_failures(&self) {
-        *self.state.backoffs() = super::state::Backoffs::default();
+        *self.state.backoffs() = Backoffs::default();
     }
 
     /// Logs in unless that is done.
@@ -216,7 +221,7 @@ impl Client {
     }
 
     fn credential_changed(&self, grant: &Grant) -> bool {
-        login::credential_changed(&self.state.server, grant.credential)
+        login::credential_changed(&self.state.server, grant)
     }
 }
 

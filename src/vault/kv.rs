@@ -12,10 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
-    keyring::{
-        Listing,
-        history::{VersionId, VersionState},
-    },
+    keyring::{Listing, history::VersionState, key::VersionId},
     secret::Secret,
     settings::{KvSecret, KvVersion},
 };
@@ -228,7 +225,7 @@ mod tests {
         assert_eq!(states, [(1, Live), (2, Removed), (3, Removed), (4, Live)]);
         assert_eq!((listing.current, listing.max_versions), (4, 10));
         let oldest_first: Vec<_> = listing.versions.keys().map(|id| id.number).collect();
-        assert_eq!(oldest_first, [1, 2, 3, 4], "whatever the clock of a node said");
+        assert_eq!(oldest_first, [1, 2, 3, 4], "whatever the clock of a node");
         let first = listing.versions.keys().next().unwrap().created;
         assert_eq!(
             first,

@@ -12,7 +12,7 @@ mod token;
 use super::{
     error::VaultError,
     lease::Lease,
-    state::{Fingerprint, State},
+    state::{Fingerprint, Grant, State},
     transport::Transport,
 };
 use crate::{
@@ -57,16 +57,20 @@ pub(super) async fn check_wrapping(state: &State, settings: &AppRole) -> Result<
     approle::check_wrapping(&state.transport, settings, alarm).await
 }
 
-/// The fingerprint of a credential that can change while its session lives, as its file holds it now.
+/// The fingerprint of the client certificate, as its files hold it now.
 pub(super) fn fingerprint(server: &Server) -> Option<Fingerprint> {
     match &server.auth {
-        Auth::Token(credential) => token::fingerprint(credential),
         Auth::Cert(settings) => cert::fingerprint(settings),
-        Auth::Kubernetes(_) | Auth::AppRole(_) | Auth::Jwt(_) => None,
+        _ => None,
     }
 }
 
-/// Whether the credential differs from the one that a login used. One that cannot be read has not changed.
-pub(super) fn credential_changed(server: &Server, used: Option<Fingerprint>) -> bool {
-    fingerprint(server).is_some_and(|now| Some(now) != used)
+/// Whether the credential differs from the one that gave `grant`. One that cannot be read has not changed, and neither has
+/// one that matters at the login only.
+pub(super) fn credential_changed(server: &Server, grant: &Grant) -> bool {
+    match &server.auth {
+        Auth::Token(credential) => token::has_changed(credential, &grant.token),
+        Auth::Cert(_) => fingerprint(server).is_some_and(|now| Some(now) != grant.certificate),
+        Auth::Kubernetes(_) | Auth::AppRole(_) | Auth::Jwt(_) => false,
+    }
 }

@@ -214,7 +214,7 @@ impl Session {
         self.state.backoffs().logins.check()?;
         let server = &self.state.server;
         // Before the files are read for the login: a change between the two leads to one more login, not to none.
-        let credential = login::fingerprint(server);
+        let certificate = login::fingerprint(server);
         let outcome = login::log_in(&self.state, &self.memory, &self.metrics).await;
         self.metrics.logged_in(Outcome::from_result(&outcome));
         let Login { token, lease, transport } = match outcome {
@@ -226,7 +226,7 @@ impl Session {
         };
         tracing::info!(method = server.auth.name(), session = %self.state.name, "logged in to Vault");
         self.generation += 1;
-        let grant = Arc::new(Grant { generation: self.generation, token, transport, credential });
+        let grant = Arc::new(Grant { generation: self.generation, token, transport, certificate });
         self.state.grant.store(Some(Arc::clone(&grant)));
         self.replaced = self.held.replace(Held { lease: lease.with_jitter(backoff::random()), grant });
         self.state.backoffs().logins.clear();
@@ -237,7 +237,7 @@ impl Session {
 
     fn credential_changed(&self) -> bool {
         let held = self.held.as_ref();
-        held.is_some_and(|held| login::credential_changed(&self.state.server, held.grant.credential))
+        held.is_some_and(|held| login::credential_changed(&self.state.server, &held.grant))
     }
 
     fn remaining(&self) -> Option<Duration> {

@@ -56,7 +56,7 @@ impl Sessions {
             client.forget_failures();
             return Ok(client.clone());
         }
-        let replaces_another = alike.iter().any(|(client, _)| client.is_logged_in());
+        let is_standby = alike.iter().any(|(client, _)| client.is_logged_in());
         let memory = alike.into_iter().last().map_or_else(Memory::default, |(_, memory)| memory);
         let metrics = match name {
             SessionName::Keyring => Arc::clone(&self.metrics),
@@ -64,7 +64,7 @@ impl Sessions {
             SessionName::Hcv | SessionName::Object(_) => Arc::default(),
         };
         let transport = Transport::new(&server, None)?;
-        let state = Arc::new(State::new(name, server, transport, replaces_another));
+        let state = Arc::new(State::new(name, server, transport, is_standby));
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let session = Session::new(Arc::clone(&state), memory.clone(), metrics);
         self.tasks.spawn(session.run(commands, self.stop.clone()));

@@ -4,8 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use arc_swap::ArcSwapOption;
@@ -32,8 +31,8 @@ pub(super) struct State {
     pub(super) server: Server,
     /// Without a client certificate, for requests that need no login.
     pub(super) transport: Transport,
-    /// Whether a session with other settings was logged in when this one was created.
-    pub(super) replaces_another: bool,
+    /// Whether a session with other settings stays in use until this one takes over.
+    pub(super) is_standby: AtomicBool,
     pub(super) grant: ArcSwapOption<Grant>,
     backoffs: Mutex<Backoffs>,
 }
@@ -46,8 +45,8 @@ pub(super) struct Grant {
     pub(super) token: Secret<String>,
     /// With the client certificate that the token belongs to, if there is one.
     pub(super) transport: Transport,
-    /// The fingerprint of the credential that gave it, if that can change in its file.
-    pub(super) credential: Option<Fingerprint>,
+    /// Of the client certificate, if that is the credential.
+    pub(super) certificate: Option<Fingerprint>,
 }
 
 /// SHA-256 of a credential.
@@ -77,17 +76,12 @@ pub(super) struct Denied {
 }
 
 impl State {
-    pub(super) fn new(
-        name: SessionName,
-        server: Server,
-        transport: Transport,
-        replaces_another: bool,
-    ) -> Self {
+    pub(super) fn new(name: SessionName, server: Server, transport: Transport, is_standby: bool) -> Self {
         Self {
             name,
             server,
             transport,
-            replaces_another,
+            is_standby: is_standby.into(),
             grant: ArcSwapOption::empty(),
             backoffs: Mutex::default(),
         }
@@ -125,12 +119,6 @@ impl Backoffs {
     /// The login after a denial of `path` helped.
     pub(super) fn login_helped(&mut self, path: &str) {
         self.denials.remove(path);
-    }
-
-    /// How long until a login may be tried again, whatever it is for.
-    pub(super) fn cooldown(&self) -> Duration {
-        let denials = self.denials.values().map(Backoff::cooldown).max().unwrap_or_default();
-        self.logins.cooldown().max(denials)
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{secret::Secret, settings};
 use error_text::{causes, message, repeats, source_of};
-pub(crate) use request::Request;
+pub use request::Request;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -1,5 +1,5 @@
-"""Puts the root filesystem of the Dockerfile's last stage together, and prints its user, group, volume, command and
-health check, each on a line. What the stage says beyond that is not known here, and a fault."""
+"""Creates the root filesystem of the Dockerfile's last stage, and prints its user, group, volume, command and health check,
+one per line. Any other instruction in that stage is an error."""
 
 import json
 import os
@@ -14,7 +14,7 @@ with open("Dockerfile") as file:
 last = max(number for number, line in enumerate(lines) if line.startswith("FROM "))
 if lines[last] != "FROM scratch":
     sys.exit(f"the image is not from scratch: {lines[last]}")
-said = {}
+stage = {}
 for line in lines[last + 1 :]:
     word, rest = line.split(" ", 1)
     if word == "COPY":
@@ -28,17 +28,17 @@ for line in lines[last + 1 :]:
             if flag.startswith("--chown="):
                 os.chown(image + target, *map(int, flag.removeprefix("--chown=").split(":")))
     elif word in ("USER", "VOLUME"):
-        said[word] = rest
+        stage[word] = rest
     elif word in ("ENTRYPOINT", "CMD"):
-        said[word] = json.loads(rest)
+        stage[word] = json.loads(rest)
     elif word == "HEALTHCHECK":
-        said[word] = json.loads(rest.split("CMD ", 1)[1])
+        stage[word] = json.loads(rest.split("CMD ", 1)[1])
     else:
-        sys.exit(f"what is this: {line}")
-# An engine makes these itself.
-for path in (said["VOLUME"], "/proc", "/dev"):
+        sys.exit(f"unsupported instruction: {line}")
+# A container engine creates these.
+for path in (stage["VOLUME"], "/proc", "/dev"):
     os.makedirs(image + path, exist_ok=True)
-print(*said["USER"].split(":"), sep="\n")
-print(said["VOLUME"])
-print(*said["ENTRYPOINT"], *said["CMD"])
-print(*said["HEALTHCHECK"])
+print(*stage["USER"].split(":"), sep="\n")
+print(stage["VOLUME"])
+print(*stage["ENTRYPOINT"], *stage["CMD"])
+print(*stage["HEALTHCHECK"])

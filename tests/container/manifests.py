@@ -1,4 +1,4 @@
-"""Holds the Kubernetes examples to the least privilege that they promise."""
+"""Checks the least privilege of the Kubernetes examples."""
 
 import sys
 
@@ -14,31 +14,31 @@ for path in sys.argv[1:]:
     for pod in pods:
         containers = pod.get("initContainers", []) + pod["containers"]
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
-        promises = {
+        requirements = {
             "no token is mounted by itself": pod["automountServiceAccountToken"] is False,
-            "nothing runs as root": pod["securityContext"]["runAsNonRoot"] is True,
+            "runs as non-root": pod["securityContext"]["runAsNonRoot"] is True,
             "the default seccomp profile": pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"},
-            "no namespace of the host": not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
-            "the host's folder is the socket's": all(
+            "no host namespaces": not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
+            "the hostPath is the socket's folder": all(
                 volume["hostPath"]["path"] == "/run/keyringd" for volume in volumes.values() if "hostPath" in volume
             ),
-            "keyringd is there": any(container["name"] == "keyringd" for container in containers),
+            "a container keyringd exists": any(container["name"] == "keyringd" for container in containers),
         }
         for container in containers:
             context, name = container["securityContext"], container["name"]
             mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
-            promises[f"{name}: no escalation"] = context["allowPrivilegeEscalation"] is False
-            promises[f"{name}: no capabilities"] = context["capabilities"] == {"drop": ["ALL"]}
-            promises[f"{name}: a read-only root"] = context["readOnlyRootFilesystem"] is True
-            promises[f"{name}: not root"] = context["runAsUser"] > 0 and context["runAsGroup"] > 0
-            promises[f"{name}: not privileged"] = not context.get("privileged")
-            promises[f"{name}: mounts what there is"] = mounts.keys() <= volumes.keys()
-            promises[f"{name}: the token is keyringd's"] = ("token" in mounts) == (name == "keyringd")
-            promises[f"{name}: writes to the socket's folder at most"] = all(
+            requirements[f"{name}: no escalation"] = context["allowPrivilegeEscalation"] is False
+            requirements[f"{name}: no capabilities"] = context["capabilities"] == {"drop": ["ALL"]}
+            requirements[f"{name}: read-only root"] = context["readOnlyRootFilesystem"] is True
+            requirements[f"{name}: not root"] = context["runAsUser"] > 0 and context["runAsGroup"] > 0
+            requirements[f"{name}: not privileged"] = not context.get("privileged")
+            requirements[f"{name}: all mounts have a volume"] = mounts.keys() <= volumes.keys()
+            requirements[f"{name}: only keyringd mounts the token"] = ("token" in mounts) == (name == "keyringd")
+            requirements[f"{name}: only the socket's folder is writable"] = all(
                 mount.get("readOnly") or (mount["name"] == "socket" and name == "keyringd")
                 for mount in container["volumeMounts"]
             )
-        faults += [f"{path}: not so: {promise}" for promise, kept in promises.items() if not kept]
+        faults += [f"{path}: not met: {requirement}" for requirement, met in requirements.items() if not met]
 for document in sys.argv[1:] if not faults else []:
-    print(f"{document}: as promised")
+    print(f"{document}: ok")
 sys.exit("\n".join(faults) or 0)

@@ -1,4 +1,4 @@
-//! The commands that talk to a running daemon, and the exit codes of all.
+//! The commands that use a running daemon, and all exit codes.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn any_bytes_go_through_encrypt_and_decrypt() {
 }
 
 #[test]
-fn a_file_is_written_whole_or_not_at_all_and_takes_nobodys_place() {
+fn a_file_is_written_completely_or_not_at_all_and_replaces_no_other() {
     let daemon = Daemon::dev();
     let file = |name: &str| daemon.folder().join(name).display().to_string();
     fs::write(file("plain"), "hello").unwrap();
@@ -33,7 +33,7 @@ fn a_file_is_written_whole_or_not_at_all_and_takes_nobodys_place() {
 
     let again = daemon.command(&["encrypt", "-i", &file("plain"), "-o", &file("opened")], b"");
     assert_eq!(again.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("exists: use --force"));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists; use --force"));
     assert_eq!(fs::read(file("opened")).unwrap(), b"hello");
     success(&daemon.command(&["encrypt", "-i", &file("plain"), "-o", &file("opened"), "--force"], b""));
     assert!(fs::read(file("opened")).unwrap().starts_with(b"kr1:"));
@@ -46,7 +46,7 @@ fn a_file_is_written_whole_or_not_at_all_and_takes_nobodys_place() {
 }
 
 #[test]
-fn status_and_sync_ask_the_running_daemon() {
+fn status_sync_and_health_use_the_running_daemon() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -75,10 +75,10 @@ fn status_and_sync_ask_the_running_daemon() {
 }
 
 #[test]
-fn exit_codes_tell_a_failure_from_a_wrong_command_line() {
-    let nobody = run(&["status", "--socket", "/no/such.sock"], &[], b"");
-    assert_eq!(nobody.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("cannot reach keyringd at /no/such.sock"));
+fn exit_codes_distinguish_a_failure_from_a_wrong_command_line() {
+    let unreachable = run(&["status", "--socket", "/no/such.sock"], &[], b"");
+    assert_eq!(unreachable.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cannot reach keyringd at /no/such.sock"));
     for wrong in [["frobnicate"].as_slice(), &["status", "--no-such-flag"], &["encrypt", "--force"], &[]] {
         assert_eq!(run(wrong, &[], b"").status.code(), Some(2), "{wrong:?}");
     }

@@ -1,33 +1,36 @@
-//! What the program says of itself: help, man page and completions name every command and every key there is.
+//! Help, man page and completions name every command and every setting.
 
 use std::{fs, process::Command};
 
 use clap::CommandFactory as _;
-use keyringd::{cli::Arguments, settings::keys};
+use keyringd::{
+    cli::Arguments,
+    settings::{keys, setting::Row},
+};
 
 use crate::support::{daemon::run, success};
 
-/// The words of every command that does something, such as `vault get`.
+/// Every command without subcommands, such as `vault get`.
 fn commands() -> Vec<String> {
-    fn ends_of(command: &clap::Command) -> Vec<String> {
+    fn leaf_commands(command: &clap::Command) -> Vec<String> {
         let named = |below: &clap::Command| {
             let name = below.get_name().to_owned();
-            let further = ends_of(below);
+            let further = leaf_commands(below);
             if further.is_empty() {
                 vec![name]
             } else {
-                further.iter().map(|end| format!("{name} {end}")).collect()
+                further.iter().map(|leaf| format!("{name} {leaf}")).collect()
             }
         };
         command.get_subcommands().flat_map(named).collect()
     }
-    ends_of(&Arguments::command())
+    leaf_commands(&Arguments::command())
 }
 
 #[test]
-fn the_long_help_lists_every_key_and_the_short_one_none() {
+fn only_the_long_help_lists_every_setting() {
     let (long, short) = (success(&run(&["--help"], &[], b"")), success(&run(&["-h"], &[], b"")));
-    for key in keys::ALL {
+    for key in keys::all().map(Row::key) {
         let first = key.about.split(' ').take(3).collect::<Vec<_>>().join(" ");
         let default = key.default.map_or_else(String::new, |default| format!(" [default: {default}]"));
         let entry = format!("\n  {}{default}\n          {first}", key.name);
@@ -41,7 +44,7 @@ fn the_long_help_lists_every_key_and_the_short_one_none() {
 }
 
 #[test]
-fn the_man_page_has_its_sections_every_command_and_every_key() {
+fn the_man_page_has_all_sections_commands_and_settings() {
     let page = success(&run(&["man"], &[], b""));
     let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
     let expected = [
@@ -57,7 +60,7 @@ fn the_man_page_has_its_sections_every_command_and_every_key() {
         "\"EXIT STATUS\"",
     ];
     assert_eq!(sections, expected);
-    assert!(page.is_ascii(), "formatters differ in what else they take");
+    assert!(page.is_ascii(), "formatters differ in their support of other characters");
     assert!(page.contains("\n.TH keyringd 1 \" \" \"keyringd "), "{page}");
     assert!(page.contains("\n.SH NAME\nkeyringd \\- "), "{page}");
     for command in commands() {
@@ -67,7 +70,7 @@ fn the_man_page_has_its_sections_every_command_and_every_key() {
             "{command} in the synopsis of {page}"
         );
     }
-    for key in keys::ALL {
+    for key in keys::all().map(Row::key) {
         assert!(page.contains(&format!("\n.TP\n\\fB{}\\fR\n", key.name)), "{} in {page}", key.name);
     }
     for one in ["\\-\\-aad <TEXT>", "\\-c, \\-\\-conf <FILE>", "elvish", "SIGHUP", "CREDENTIALS_DIRECTORY"] {
@@ -76,7 +79,7 @@ fn the_man_page_has_its_sections_every_command_and_every_key() {
 }
 
 #[test]
-fn every_shell_can_complete_every_command() {
+fn the_completions_of_every_shell_contain_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = success(&run(&["completions", shell], &[], b""));
         for command in commands() {

@@ -25,7 +25,7 @@ fn doctor(server: &OpenBao, more: &[(&str, &str)]) -> Output {
 }
 
 /// The output when a step fails.
-fn complaint(output: &Output) -> String {
+fn failed_output(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
@@ -35,7 +35,7 @@ fn every_step_succeeds_and_the_printed_policy_suffices() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put_record("second", KEY);
-    let said = success(&doctor(&server, &[]));
+    let message = success(&doctor(&server, &[]));
     for line in [
         "ok    dns       127.0.0.1 is 127.0.0.1",
         "ok    clock     this machine's clock and Vault's agree",
@@ -47,10 +47,10 @@ fn every_step_succeeds_and_the_printed_policy_suffices() {
         "ok    versions  Vault keeps 10: room for 8 more",
         "is free; keyringd will create it with mode 0660",
     ] {
-        assert!(said.contains(line), "{line}\nin\n{said}");
+        assert!(message.contains(line), "{line}\nin\n{message}");
     }
 
-    let policy = said.split("must allow:\n\n").nth(1).unwrap();
+    let policy = message.split("must allow:\n\n").nth(1).unwrap();
     server.api("PUT", "sys/policies/acl/least", &json!({ "policy": policy }));
     let request = json!({ "policies": ["least"], "no_default_policy": true, "period": "2s" });
     let token = server.api("POST", "auth/token/create", &request).at("/auth/client_token");
@@ -83,7 +83,7 @@ fn each_fault_fails_its_own_step() {
         ),
         (
             "KONG_KEYRING_VAULT_TOKEN",
-            "nobodys",
+            "unknown",
             "FAIL  secret    Vault does not know the token, or it has expired",
         ),
         (
@@ -98,13 +98,13 @@ fn each_fault_fails_its_own_step() {
             "FAIL  socket    keyring_socket_path: the folder /no/such/folder does not exist",
         ),
     ] {
-        let said = complaint(&doctor(&server, &[(setting, value)]));
-        assert!(said.contains(line), "{line}\nin\n{said}");
-        assert!(said.contains("capabilities = [\"read\"]"), "the policy is there all the same: {said}");
+        let message = failed_output(&doctor(&server, &[(setting, value)]));
+        assert!(message.contains(line), "{line}\nin\n{message}");
+        assert!(message.contains("capabilities = [\"read\"]"), "the policy is there all the same: {message}");
     }
     let sealed = OpenBao::durable();
     sealed.seal();
-    assert!(complaint(&doctor(&sealed, &[])).contains("FAIL  seal      Vault is sealed"));
+    assert!(failed_output(&doctor(&sealed, &[])).contains("FAIL  seal      Vault is sealed"));
     let misconfigured = doctor(&server, &[("KONG_KEYRING_VAULT_HOST", "nonsense")]);
     assert_eq!(misconfigured.status.code(), Some(78));
 }
@@ -115,7 +115,7 @@ fn a_rejected_record_is_a_warning() {
     server.put_record("first", KEY);
     server.put(&json!({ "id": "no key" }));
     let said = success(&doctor(&server, &[]));
-    assert!(said.contains("warn  record    version 2: a record is left out"), "{said}");
+    assert!(said.contains("warn  record    version 2: record ignored"), "{said}");
     assert!(said.contains("ok    keyring   1 held, first is active"), "{said}");
 }
 
@@ -172,8 +172,11 @@ fn it_works_in_a_namespace() {
         let written = server.try_api("POST", "team/secret/data/keyring", &data)?;
         (written.status == 200).then_some(())
     });
-    let said = success(&doctor(&server, &[("KONG_KEYRING_VAULT_NAMESPACE", "team")]));
-    assert!(said.contains("ok    seal      unsealed") && said.contains("of-the-team is active"), "{said}");
+    let message = success(&doctor(&server, &[("KONG_KEYRING_VAULT_NAMESPACE", "team")]));
+    assert!(
+        message.contains("ok    seal      unsealed") && message.contains("of-the-team is active"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -184,8 +187,8 @@ fn a_clock_that_differs_is_a_warning() {
     let health = server.api("GET", "sys/health", &Value::Null).text();
     let date = "date: Sat, 01 Jan 2000 00:00:00 GMT\r\n".to_owned();
     proxy.set("/v1/sys/health", Fault::Answer(200, date, health));
-    let said = success(&doctor(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]));
-    assert!(said.contains("warn  clock     this machine's clock and Vault's differ by"), "{said}");
+    let message = success(&doctor(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]));
+    assert!(message.contains("warn  clock     this machine's clock and Vault's differ by"), "{message}");
 }
 
 #[test]
@@ -194,6 +197,9 @@ fn low_headroom_is_a_warning() {
     for n in 1..=9 {
         server.put_record(&format!("v{n}"), &format!("{n}{KEY}"));
     }
-    let said = success(&doctor(&server, &[]));
-    assert!(said.contains("warn  versions  after 1 more versions Vault destroys the oldest of 10"), "{said}");
+    let message = success(&doctor(&server, &[]));
+    assert!(
+        message.contains("warn  versions  after 1 more versions Vault destroys the oldest of 10"),
+        "{message}"
+    );
 }

@@ -53,7 +53,7 @@ fn a_request_in_flight_is_answered_before_the_exit() {
     );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&body[..5]).unwrap();
-    assert_eq!(daemon.get("/livez").status, 200, "by now the first half has been read");
+    assert_eq!(daemon.get("/livez").status, 200, "the daemon has read the first half");
     daemon.signal(Signal::SIGTERM);
     wait_for("the daemon to stop accepting", || UnixStream::connect(daemon.socket()).is_err().then_some(()));
     stream.write_all(&body[5..]).unwrap();
@@ -73,12 +73,12 @@ fn the_drain_closes_idle_connections_at_once_and_cuts_and_counts_the_rest() {
         .write_all(b"POST /v1/transit/encrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{")
         .unwrap();
     assert_eq!(daemon.get("/livez").status, 200);
-    let asked = Instant::now();
+    let started = Instant::now();
     daemon.signal(Signal::SIGTERM);
     assert_eq!(std::io::Read::read(&mut idle, &mut [0; 1]).unwrap(), 0);
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(daemon.ended().code(), Some(0));
-    assert!((10..20).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    assert!((10..20).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
     assert!(daemon.log().contains("were cut cut=1"), "{}", daemon.log());
 }
 
@@ -91,7 +91,7 @@ fn a_second_signal_exits_at_once() {
         .unwrap();
     assert_eq!(daemon.get("/livez").status, 200);
     daemon.signal(Signal::SIGTERM);
-    wait_for("the daemon to drain", || daemon.log().contains("stopping").then_some(()));
+    wait_for("the daemon to drain", || daemon.log().contains("shutting down").then_some(()));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().code(), Some(1));
 }
@@ -134,7 +134,7 @@ fn an_unread_log_delays_no_request() {
         .spawn()
         .unwrap();
     wait_for("the socket", || UnixStream::connect(&socket).ok());
-    // Far more lines than a pipe holds.
+    // More lines than fit into a pipe.
     for _ in 0..2000 {
         let stream = UnixStream::connect(&socket).unwrap();
         assert!(http::exchange(stream, "GET", "/status", &[], b"").is_some());
@@ -163,8 +163,8 @@ fn a_live_daemons_socket_is_kept_and_a_killed_ones_is_replaced() {
     let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let second = run(&["run"], &settings, b"");
     assert_eq!(second.status.code(), Some(1));
-    let message = String::from_utf8_lossy(&second.stderr);
-    assert!(message.contains("another daemon serves on"), "{message}");
+    let errors = String::from_utf8_lossy(&second.stderr);
+    assert!(errors.contains("another daemon serves on"), "{errors}");
     assert_eq!(daemon.opened(&daemon.encrypt("undisturbed")), "undisturbed");
 
     daemon.signal(Signal::SIGKILL);

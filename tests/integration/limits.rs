@@ -403,7 +403,7 @@ fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
         keyrings: Keyrings::single(KeyringEntry {
             name: "keyring".to_owned(),
             published: Arc::new(Published::default()),
-            formats: Formats { write: Format::Native, kong_fields: false },
+            formats: Formats { write: Format::Native, kong_fields: keyringd::keyring::KongFields::Refuse },
             max_stale: None,
         }),
         access: None,

@@ -125,7 +125,7 @@ fn kubernetes() {
     let mut daemon = Daemon::from_conf(&server.address(), &lines);
     daemon.wait_until_ready();
 
-    // Kubernetes renews the file, and the old token is good no more.
+    // Kubernetes renews the file, and the old token becomes invalid.
     claims["exp"] = json!(claims["exp"].as_i64().unwrap() + 1);
     let renewed = issuer.sign(&claims);
     fs::write(&path, format!("{renewed}\n")).unwrap();
@@ -140,7 +140,7 @@ fn with_approle(server: &OpenBao) -> String {
     server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id")
 }
 
-fn new_secret_id(server: &OpenBao) -> String {
+pub(crate) fn new_secret_id(server: &OpenBao) -> String {
     server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id")
 }
 
@@ -153,7 +153,7 @@ fn by_wrapped_secret_id(role_id: &str, path: &str) -> String {
 }
 
 /// A token in which a secret ID of the role is wrapped.
-fn wrapped(server: &OpenBao, path: &str) -> String {
+pub(crate) fn wrapped(server: &OpenBao, path: &str) -> String {
     let headers = [("x-vault-token", server.token()), ("x-vault-wrap-ttl", "60s")];
     let stream = std::net::TcpStream::connect(server.address().trim_start_matches("http://")).unwrap();
     let answer =
@@ -299,14 +299,14 @@ fn cert_over_tls_with_a_private_authority_and_a_certificate_that_is_renewed() {
     let logins = || daemon.metric("keyringd_logins_total{outcome=\"success\"}");
     assert_eq!(logins(), 1);
     let second = clients.issue(&["second.client"], |_| ());
-    // The pair changes in two steps; in between the old session goes on.
+    // The pair changes in two steps; in between the current token is used.
     copy(&second.certificate, "client.pem");
     wait_for("the mismatch to be noticed", || daemon.log().contains("do not belong together").then_some(()));
     works(&daemon);
     copy(&second.key, "client.key");
     wait_for("the new login", || (logins() == 2).then_some(()));
 
-    // A certificate that is refused leaves the session before, which goes on to be renewed.
+    // After a refused certificate the current token is renewed further.
     let role = json!({ "certificate": clients.pem(), "token_policies": ["keyring"], "token_period": "3s" });
     server.api("POST", "auth/cert/certs/app", &role);
     let daemon = Daemon::from_conf(&format!("https://127.0.0.1:{port}"), &lines);
@@ -389,9 +389,12 @@ fn oauth2_by_the_client_credentials_grant() {
         )
     };
     let refused = Daemon::from_conf(&server.address(), &lines("planted-secret"));
-    let said = wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("answered 401")));
-    assert!(said.contains("check keyring_vault_oauth2_client_id") && !said.contains("planted"), "{said}");
-    for (fault, says) in [
+    let message = wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("answered 401")));
+    assert!(
+        message.contains("check keyring_vault_oauth2_client_id") && !message.contains("planted"),
+        "{message}"
+    );
+    for (fault, part) in [
         (
             Fault::Answer(302, "location: http://elsewhere/\r\n".to_owned(), String::new()),
             "set keyring_vault_oauth2_token_endpoint to that server",
@@ -408,10 +411,11 @@ fn oauth2_by_the_client_credentials_grant() {
     ] {
         endpoint.set("/", fault);
         let refused = Daemon::from_conf(&server.address(), &lines("s3cret&="));
-        let said = wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("sync failed")));
+        let message =
+            wait_for("the refusal", || Some(refused.log()).filter(|log| log.contains("sync failed")));
         assert!(
-            said.contains(says) && !said.contains("keyring_vault_host") && !said.contains("planted"),
-            "{said}"
+            message.contains(part) && !message.contains("keyring_vault_host") && !message.contains("planted"),
+            "{message}"
         );
     }
     endpoint.reset();

@@ -1,7 +1,7 @@
-//! keyringd as its users meet it: the real program, a real OpenBao, real clients, real signals.
+//! Tests of the real program with a real OpenBao, real clients and real signals.
 //!
-//! One file a theme; `support` starts and stops the programs. Everything runs on loopback and in temporary folders, and
-//! nothing waits for a time that could wait for a condition.
+//! One file per topic; `support` starts and stops the programs. Everything runs on loopback and in temporary folders. Tests
+//! wait for conditions, not for fixed times.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What can be found in the daemon's memory from outside: its whole memory is read, as a debugger or a dump would.
+//! Secrets in the daemon's memory: these tests read all of it, like a debugger or a core dump.
 
 use std::{
     fs::{self, File},
@@ -17,11 +17,11 @@ use crate::support::{
     wait_for,
 };
 
-/// Long and unlike anything else, so that finding it means finding it.
+/// Long and unique, so that a match is no coincidence.
 const FIRST: &str = "first-key-text-Zq8mW3xR7vL2pT9sK4nB6yH1";
 const SECOND: &str = "second-key-text-Jd5gV8cX2zM7qF3wN9tR4uP6";
 
-/// All that the process can read and write of its memory.
+/// The writable memory of the process.
 fn memory(daemon: &Daemon) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
     let memory = File::open(format!("/proc/{}/mem", daemon.pid())).unwrap();
@@ -46,15 +46,16 @@ fn count(memory: &[u8], needle: &[u8]) -> usize {
     finder.count()
 }
 
-/// All of its memory once none of these is in it any more: the last connection's buffers go a moment after its answer.
-fn without(daemon: &Daemon, secrets: &[&str]) -> Vec<u8> {
-    wait_for(&format!("{secrets:?} to be nowhere"), || {
+/// Waits until the memory contains none of these, and returns it. A connection frees its buffers shortly after its
+/// response.
+fn memory_without(daemon: &Daemon, secrets: &[&str]) -> Vec<u8> {
+    wait_for(&format!("memory without {secrets:?}"), || {
         let held = memory(daemon);
         secrets.iter().all(|secret| count(&held, secret.as_bytes()) == 0).then_some(held)
     })
 }
 
-/// What a key text becomes: K, and the key of the native format.
+/// The keys that are derived from a key text: K, and the key of the native format.
 fn derived(text: &str) -> [Vec<u8>; 2] {
     let k = Sha256::digest(text.as_bytes());
     let mut xaes = vec![0; 32];
@@ -63,17 +64,19 @@ fn derived(text: &str) -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn after_a_sync_a_rotation_and_a_removal_memory_holds_no_more_than_it_must() {
+fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
     let server = OpenBao::dev();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);
     let sealed = daemon.encrypt("a-plaintext-that-is-nowhere-else");
     let encoded = BASE64_STANDARD.encode(FIRST);
-    let held =
-        without(&daemon, &[FIRST, &encoded, "a-plaintext-that-is-nowhere-else", "YS1wbGFpbnRleHQtdGhhd"]);
-    // K stands for itself and at the head of its AES key schedule, the other in its schedule alone.
+    let held = memory_without(
+        &daemon,
+        &[FIRST, &encoded, "a-plaintext-that-is-nowhere-else", "YS1wbGFpbnRleHQtdGhhd"],
+    );
+    // K exists once by itself and once at the start of its AES key schedule; the other only in its schedule.
     let [k, xaes] = derived(FIRST).map(|key| count(&held, &key));
-    assert!((1..=2).contains(&k) && xaes == 1, "each key is in one place: {k} and {xaes}");
+    assert!((1..=2).contains(&k) && xaes == 1, "each key exists once: {k} and {xaes}");
 
     server.put_record("second", SECOND);
     daemon.sync();
@@ -81,20 +84,22 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_no_more_than_it_must() {
     server.versions("destroy", &[1]);
     daemon.sync();
     assert_eq!(daemon.decrypt(&sealed).status, 400);
-    let held =
-        without(&daemon, &[FIRST, SECOND, "a-plaintext-that-is-nowhere-else", "YS1wbGFpbnRleHQtdGhhd"]);
+    let held = memory_without(
+        &daemon,
+        &[FIRST, SECOND, "a-plaintext-that-is-nowhere-else", "YS1wbGFpbnRleHQtdGhhd"],
+    );
     for key in derived(FIRST) {
-        assert_eq!(count(&held, &key), 0, "a key that was removed is nowhere at all");
+        assert_eq!(count(&held, &key), 0, "a removed key is wiped");
     }
     let [k, xaes] = derived(SECOND).map(|key| count(&held, &key));
-    assert!((1..=2).contains(&k) && xaes == 1, "each key is in one place: {k} and {xaes}");
-    // In the settings, in the session, and in the connection to Vault, whose buffer holds the last request until the next.
+    assert!((1..=2).contains(&k) && xaes == 1, "each key exists once: {k} and {xaes}");
+    // In the settings, in the session, and in the buffer of the connection to Vault, which keeps the last request.
     let tokens = count(&held, server.token().as_bytes());
-    assert!(tokens <= 3, "the token is where it is needed, and {tokens} times in all");
+    assert!(tokens <= 3, "{tokens} copies of the token");
 }
 
 #[test]
-fn a_secret_by_reference_is_kept_for_as_long_as_it_serves_and_is_nowhere_once_it_is_gone() {
+fn a_cached_secret_is_wiped_when_it_is_dropped() {
     let (server, text) = (OpenBao::dev(), "a-secret-by-reference-Vn4kT8xW2qL6");
     server.put_record("first", FIRST);
     server.api("POST", "secret/data/a", &json!({ "data": { "b": text } }));
@@ -102,24 +107,24 @@ fn a_secret_by_reference_is_kept_for_as_long_as_it_serves_and_is_nowhere_once_it
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_ACCESS", &access)]);
     let ask = || daemon.post("/v1/resolve", &json!({ "reference": "{vault://hcv/a/b?ttl=1}" }));
     assert_eq!(ask().at("/data/value"), text);
-    // As it is kept, and in the buffer of the connection to Vault until the next answer.
+    // In the cache, and in the buffer of the connection to Vault until the next response.
     let held = count(&memory(&daemon), text.as_bytes());
-    assert!((1..=2).contains(&held), "{held} times");
+    assert!((1..=2).contains(&held), "{held} copies");
     server.api("DELETE", "secret/data/a", &json!(null));
-    wait_for("its end", || (ask().status == 404).then_some(()));
+    wait_for("the cache entry to be dropped", || (ask().status == 404).then_some(()));
     daemon.sync();
-    wait_for("it to be nowhere", || (count(&memory(&daemon), text.as_bytes()) == 0).then_some(()));
+    wait_for("it to be wiped", || (count(&memory(&daemon), text.as_bytes()) == 0).then_some(()));
 }
 
 #[test]
-fn it_is_kept_out_of_dumps_and_locked_where_it_may_be() {
+fn it_cannot_be_dumped_or_read_by_its_own_user() {
     let server = OpenBao::dev();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
-    // What is not dumpable belongs to root, whoever it runs as: another process of its user cannot look into it.
+    // The /proc files of a process that is not dumpable belong to root, so another process of its user cannot read them.
     let looked = Command::new("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--", "sh", "-c"])
         .arg("sleep 600 & head -c 1 /proc/$!/environ >/dev/null && echo one is readable; kill $!")
@@ -150,9 +155,8 @@ fn it_is_kept_out_of_dumps_and_locked_where_it_may_be() {
     other.wait().unwrap();
 }
 
-/// `run` under a limit on locked memory and without the capability to pass over it: the exit code, if it ended, and what
-/// it said.
-fn under_a_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i32>, String) {
+/// `run` with a limit on locked memory and without CAP_IPC_LOCK: the exit code, if it ended, and its log.
+fn run_with_memlock_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut command = crate::support::ending_with_us(std::path::Path::new("prlimit"));
     command.args(["--memlock=65536:65536", "setpriv", "--bounding-set=-ipc_lock", "--"]);
@@ -160,7 +164,7 @@ fn under_a_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i32>, Strin
     command.env("KONG_KEYRING_SOCKET_PATH", folder.path().join("s")).envs(more.iter().copied());
     let log = folder.path().join("log");
     let mut child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
-    let ended = wait_for("its end, or its socket", || {
+    let ended = wait_for("its end or its socket", || {
         let ended = child.try_wait().unwrap();
         (ended.is_some() || folder.path().join("s").exists()).then_some(ended)
     });
@@ -170,16 +174,13 @@ fn under_a_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i32>, Strin
 }
 
 #[test]
-fn where_memory_cannot_be_locked_there_is_a_warning_and_a_refusal_if_it_is_required() {
+fn without_memory_lock_it_warns_or_refuses_to_start_if_required() {
     let server = OpenBao::dev();
     server.put(&json!({ "id": "first", "key": FIRST }));
-    let (ended, said) = under_a_limit(&server, &[]);
-    assert_eq!(ended, None, "{said}");
-    assert!(
-        said.contains("warning: memory is not locked") && said.contains("LimitMEMLOCK=infinity"),
-        "{said}"
-    );
-    let (ended, said) = under_a_limit(&server, &[("KONG_KEYRING_REQUIRE_MEMORY_LOCK", "on")]);
-    assert_eq!(ended, Some(78), "{said}");
-    assert!(said.contains("keyring_require_memory_lock: memory is not locked"), "{said}");
+    let (exit_code, log) = run_with_memlock_limit(&server, &[]);
+    assert_eq!(exit_code, None, "{log}");
+    assert!(log.contains("warning: memory is not locked") && log.contains("LimitMEMLOCK=infinity"), "{log}");
+    let (exit_code, log) = run_with_memlock_limit(&server, &[("KONG_KEYRING_REQUIRE_MEMORY_LOCK", "on")]);
+    assert_eq!(exit_code, Some(78), "{log}");
+    assert!(log.contains("keyring_require_memory_lock: memory is not locked"), "{log}");
 }

@@ -27,7 +27,7 @@ fn encrypt_and_decrypt_work_without_vault_and_sync_resumes_with_it() {
 }
 
 #[test]
-fn started_before_vault_the_daemon_becomes_ready_on_its_own() {
+fn a_daemon_started_before_vault_becomes_ready() {
     let mut server = OpenBao::durable();
     server.put_record("first", KEY);
     server.stop();
@@ -72,7 +72,7 @@ fn the_keyring_serves_through_a_change_of_leader() {
     let sealed = daemon.encrypt("before");
     leader.stop();
     let record = serde_json::json!({ "data": { "id": "second", "key": KEY } });
-    wait_for("a new leader that takes a record", || {
+    wait_for("a new leader that accepts a record", || {
         assert_eq!(daemon.opened(&sealed), "before");
         let written = third.try_api("POST", "secret/data/keyring", &record)?;
         (written.status == 200).then_some(())
@@ -96,9 +96,10 @@ fn after_max_stale_the_daemon_is_not_ready_and_still_serves() {
     let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
     let daemon = Daemon::start(&server, &settings);
     proxy.set("/", Fault::status(500));
-    let said =
-        wait_for("it to be stale", || Some(daemon.get("/readyz")).filter(|ready| ready.status == 503)).text();
-    assert!(said.contains("keyring_max_stale") && said.contains("answered 500"), "{said}");
+    let ready =
+        wait_for("it to be stale", || Some(daemon.get("/readyz")).filter(|ready| ready.status == 503));
+    let reason = ready.text();
+    assert!(reason.contains("keyring_max_stale") && reason.contains("answered 500"), "{reason}");
     assert_eq!(daemon.opened(&daemon.encrypt("still")), "still");
     proxy.set("/", Fault::None);
     daemon.wait_until_ready();

@@ -1,4 +1,4 @@
-//! The README's how-tos, run as printed: every `sh` block, in order, in one shell, against a real server.
+//! Runs the README's examples: every `sh` block of a section, in order, in one shell, with a real server.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
@@ -10,10 +10,10 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
 }
 
-/// The blocks of one section, and after each, if there is one, the answer that is printed below it.
+/// The blocks of one section, each with the output that the README shows below it.
 fn blocks(section: &str) -> Vec<(String, Option<String>)> {
     let text = readme();
-    let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("the section is there");
+    let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("the section exists");
     let mut blocks: Vec<(String, Option<String>)> = Vec::new();
     for part in section.split("\n```").skip(1) {
         if let Some(code) = part.strip_prefix("sh\n") {
@@ -25,14 +25,14 @@ fn blocks(section: &str) -> Vec<(String, Option<String>)> {
     blocks
 }
 
-/// Runs the blocks of a section in one shell and checks each printed answer.
+/// Runs the blocks of a section in one shell and compares each output.
 fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
     let folder = tempfile::tempdir().unwrap();
     let programs = [Path::new(PROGRAM), openbao::program()]
         .map(|program| program.parent().unwrap().display().to_string());
     let mut script = format!(
         "set -euo pipefail\nPATH={}:$PATH\nexport HOME=$PWD\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n\
-         until_it() {{ for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo waited in vain: \"$@\" >&2; return 1; }}\n{prologue}\n",
+         until_it() {{ for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo timeout: \"$@\" >&2; return 1; }}\n{prologue}\n",
         programs.join(":")
     );
     let blocks = blocks(section);
@@ -58,13 +58,13 @@ fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
             let got = fs::read_to_string(folder.path().join(format!("block-{at}.out"))).unwrap();
             assert!(
                 matches(expected.trim(), got.trim()),
-                "{code}\nprinted\n{got}\nand the README shows\n{expected}"
+                "{code}\nprinted\n{got}\nthe README shows\n{expected}"
             );
         }
     }
 }
 
-/// Whether a text is as printed, where `…` in the README stands for anything.
+/// Compares an output with the README, where `…` matches any text.
 fn matches(expected: &str, got: &str) -> bool {
     let mut parts = expected.split('…');
     let Some(mut rest) = got.strip_prefix(parts.next().unwrap_or("")) else { return false };
@@ -80,45 +80,45 @@ fn matches(expected: &str, got: &str) -> bool {
 }
 
 #[test]
-fn the_how_to_of_kongs_documentation_works_as_printed() {
+fn the_examples_of_kongs_how_to_work() {
     let port = free_port().to_string();
     run_section("Kong's how-to", "", &[("8200", &port)]);
 }
 
 #[test]
-fn the_how_tos_of_applications_work_as_printed() {
+fn the_examples_of_encrypt_and_decrypt_work() {
     let packages = python::packages("hvac-requirements.txt");
     let prologue = format!("SOCKET=$PWD/keyringd.sock\nexport PYTHONPATH={}", packages.display());
     run_section("Encrypt and decrypt", &prologue, &[]);
 }
 
 #[test]
-fn the_how_to_of_references_works_as_printed() {
+fn the_examples_of_settings_by_reference_work() {
     run_section("Settings by reference", "", &[]);
 }
 
 #[test]
-fn the_how_to_of_other_secrets_works_as_printed() {
+fn the_examples_of_secrets_by_reference_work() {
     let port = free_port().to_string();
     run_section("Other secrets by reference", "", &[("8200", &port)]);
 }
 
 #[test]
-fn the_how_to_of_moving_works_as_printed() {
+fn the_examples_of_migration_work() {
     let port = free_port().to_string();
     run_section("Move from Transit", "", &[("8200", &port)]);
 }
 
 #[test]
-fn the_how_to_of_kubernetes_works_as_printed() {
+fn the_examples_of_kubernetes_work() {
     let packages = python::packages("grpcio-requirements.txt");
     run_section("Encrypt Kubernetes' storage", &format!("export PYTHONPATH={}", packages.display()), &[]);
 }
 
 #[test]
-fn the_files_for_kubernetes_name_the_socket_that_there_is_without_a_setting() {
+fn the_kubernetes_files_name_the_default_socket() {
     let text = readme();
-    let default = Path::new(SOCKET_PATH.default.unwrap());
+    let default = Path::new(SOCKET_PATH.key.default.unwrap());
     assert!(text.contains(&format!("endpoint: unix://{}\n", default.display())));
     let folder = default.parent().unwrap().display().to_string();
     assert_eq!(text.matches(&format!("mountPath: {folder}")).count(), 2);
@@ -126,18 +126,18 @@ fn the_files_for_kubernetes_name_the_socket_that_there_is_without_a_setting() {
 }
 
 #[test]
-fn the_how_to_of_access_works_as_printed() {
+fn the_examples_of_access_work() {
     run_section("Who may do what", "", &[]);
 }
 
 #[test]
-fn the_how_to_of_logging_in_works_as_printed() {
+fn the_examples_of_login_work() {
     let port = free_port().to_string();
     run_section("Log in", "", &[("8200", &port)]);
 }
 
 #[test]
-fn the_settings_table_is_the_table_of_keys() {
+fn the_settings_table_is_up_to_date() {
     const MARKS: [&str; 2] = ["<!-- settings -->\n", "<!-- /settings -->\n"];
     let text = readme();
     let (before, rest) = text.split_once(MARKS[0]).unwrap();
@@ -149,11 +149,11 @@ fn the_settings_table_is_the_table_of_keys() {
         fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), updated).unwrap();
         return;
     }
-    assert_eq!(table, expected, "UPDATE_EXPECT=1 cargo test writes it");
+    assert_eq!(table, expected, "UPDATE_EXPECT=1 cargo test updates it");
 }
 
 #[test]
-fn an_ellipsis_stands_for_anything() {
+fn an_ellipsis_matches_any_text() {
     assert!(matches("a…c", "abbc") && matches("a…", "a") && matches("…", "x") && matches("abc", "abc"));
     assert!(!matches("a…c", "ab") && !matches("abc", "abcd") && !matches("a…b…c", "acb"));
 }

@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -26,7 +27,7 @@ use crate::support::{
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// The variable of `keyring_access` that lets this very user do everything.
-fn everything() -> String {
+pub(crate) fn everything() -> String {
     format!("uid:{}=all", nix::unistd::geteuid())
 }
 
@@ -37,7 +38,7 @@ fn resolving(server: &OpenBao, more: &[(&str, &str)]) -> Daemon {
     Daemon::start(server, &[&[("KONG_KEYRING_ACCESS", access.as_str())], more].concat())
 }
 
-fn port(address: &str) -> &str {
+pub(crate) fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap()
 }
 
@@ -58,7 +59,7 @@ fn mount(server: &OpenBao, path: &str, version: &str) {
     server.api("POST", &format!("sys/mounts/{path}"), &engine);
 }
 
-fn asked(daemon: &Daemon, reference: &str) -> Answer {
+pub(crate) fn asked(daemon: &Daemon, reference: &str) -> Answer {
     daemon.post("/v1/resolve", &json!({ "reference": reference }))
 }
 
@@ -77,7 +78,7 @@ fn exec(daemon: &Daemon, options: &[&str], script: &str, variables: &[(&str, &st
 
 /// The three ways to the value of a reference.
 #[track_caller]
-fn stands_for(daemon: &Daemon, reference: &str, value: &str) {
+fn has_value(daemon: &Daemon, reference: &str, value: &str) {
     let got = daemon.command(&["vault", "get", reference], b"");
     assert_eq!(success(&got), format!("{value}\n"), "{reference} by vault get");
     let answer = asked(daemon, reference);
@@ -104,16 +105,16 @@ fn kongs_vault_entity_with_a_token_and_kv_v2() {
             ("KONG_KEYRING_HCV_PREFIXES", "hashicorp-vault"),
         ],
     );
-    stands_for(&daemon, "{vault://hashicorp-vault/customer/acme/name}", "ACME Inc.");
-    stands_for(&daemon, "{vault://hcv/customer/acme/name#1}", "ACME Inc.");
-    stands_for(&daemon, "{vault://hcv/customer/acme/}", r#"{"name":"ACME Inc."}"#);
+    has_value(&daemon, "{vault://hashicorp-vault/customer/acme/name}", "ACME Inc.");
+    has_value(&daemon, "{vault://hcv/customer/acme/name#1}", "ACME Inc.");
+    has_value(&daemon, "{vault://hcv/customer/acme/}", r#"{"name":"ACME Inc."}"#);
     let short = daemon.command(&["vault", "get", "hashicorp-vault/customer/acme/name"], b"");
     assert_eq!(success(&short), "ACME Inc.\n");
 
     // An older version is there by its number alone.
     server.api("POST", "secret/data/customer/acme", &json!({ "data": { "name": "ACME Ltd." } }));
-    stands_for(&daemon, "{vault://hcv/customer/acme/name#1}", "ACME Inc.");
-    stands_for(&daemon, "{vault://hcv/customer/acme/name#2}", "ACME Ltd.");
+    has_value(&daemon, "{vault://hcv/customer/acme/name#1}", "ACME Inc.");
+    has_value(&daemon, "{vault://hcv/customer/acme/name#2}", "ACME Ltd.");
     // What this session may not read stays unread, though the keyring's could.
     server.api("POST", "secret/data/other", &json!({ "data": { "name": "planted" } }));
     let denied = asked(&daemon, "{vault://hcv/other/name}");
@@ -149,7 +150,7 @@ fn kongs_vault_entity_with_a_certificate_and_kv_v1() {
             ("KONG_KEYRING_HCV_PREFIXES", "hashicorp-vault"),
         ],
     );
-    stands_for(&daemon, "{vault://hashicorp-vault/headers/request/header}", "x-kong:test");
+    has_value(&daemon, "{vault://hashicorp-vault/headers/request/header}", "x-kong:test");
     let versioned = asked(&daemon, "{vault://hcv/headers/request/header#1}");
     assert_eq!(versioned.status, 400);
     assert!(versioned.text().contains("the engine is of version 1"), "{versioned:?}");
@@ -192,7 +193,7 @@ fn kongs_vault_entity_with_oauth2() {
     };
     let mut daemon = resolving(&server, &settings("s3cret"));
     let tokens = server.tokens();
-    stands_for(&daemon, "{vault://hcv/password/pass}", "my-p@ss #1");
+    has_value(&daemon, "{vault://hcv/password/pass}", "my-p@ss #1");
     assert_eq!(server.tokens(), tokens + 1, "one login serves all");
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.ended().code(), Some(0));
@@ -200,8 +201,11 @@ fn kongs_vault_entity_with_oauth2() {
 
     let refused = asked(&resolving(&server, &settings("planted")), "{vault://hcv/password/pass}");
     assert_eq!(refused.status, 503);
-    let said = refused.text();
-    assert!(said.contains("check vault_hcv_oauth2_client_id") && !said.contains("planted"), "{said}");
+    let message = refused.text();
+    assert!(
+        message.contains("check vault_hcv_oauth2_client_id") && !message.contains("planted"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn an_engine_with_its_own_auth_method_renews_and_logs_in_again() {
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "by approle" } }));
     allow_reading(&server, "a", "secret/data/a");
     server.enable("approle");
-    // Tokens that live for seconds: the session has to renew them, and to log in anew.
+    // Tokens that live for seconds: the session has to renew them, and to log in again.
     let role = json!({ "token_policies": ["a"], "token_ttl": "2s", "token_max_ttl": "4s" });
     server.api("POST", "auth/approle/role/app", &role);
     let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
@@ -229,7 +233,7 @@ fn an_engine_with_its_own_auth_method_renews_and_logs_in_again() {
             ("KONG_VAULT_HCV_TTL", "1"),
         ],
     );
-    stands_for(&daemon, "{vault://hcv/a/b}", "by approle");
+    has_value(&daemon, "{vault://hcv/a/b}", "by approle");
     let logins = || daemon.log().matches("logged in to Vault method=\"approle\"").count();
     wait_for("two further logins", || {
         assert_eq!(asked(&daemon, "{vault://hcv/a/b}").status, 200);
@@ -263,8 +267,8 @@ fn apisixs_tls_pair_by_kv_v1_and_v2() {
         &[("KONG_KEYRING_SECRET_OBJECTS", &objects.to_string()), ("APISIX_TOKEN", &token)],
     );
     for id in ["1", "own"] {
-        stands_for(&daemon, &format!("$secret://vault/{id}/ssl/test.com.crt"), &certificate);
-        stands_for(&daemon, &format!("$SECRET://vault/{id}/ssl/test.com.key"), &key);
+        has_value(&daemon, &format!("$secret://vault/{id}/ssl/test.com.crt"), &certificate);
+        has_value(&daemon, &format!("$SECRET://vault/{id}/ssl/test.com.key"), &key);
     }
     let environment = fs::read(format!("/proc/{}/environ", daemon.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&environment).contains(&token), "the token left the environment");
@@ -286,8 +290,8 @@ fn an_engine_without_its_own_settings_uses_the_keyrings_session() {
         &server,
         &[("KONG_KEYRING_ACCESS", access.as_str()), ("KONG_KEYRING_VAULT_HOST", &proxy.address())],
     );
-    stands_for(&daemon, "{vault://hcv/customer/acme/name}", "ACME Inc.");
-    stands_for(&daemon, "{vault://hcv/customer/acme/name?ttl=60}", "ACME Inc.");
+    has_value(&daemon, "{vault://hcv/customer/acme/name}", "ACME Inc.");
+    has_value(&daemon, "{vault://hcv/customer/acme/name?ttl=60}", "ACME Inc.");
     let seen = proxy.seen();
     let of = |path: &str| seen.iter().filter(|request| request.contains(path)).count();
     assert_eq!((of("customer"), of("lookup-self")), (1, 1), "{seen:?}");
@@ -298,13 +302,13 @@ fn the_socket_and_the_command_report_each_error() {
     let server = OpenBao::dev();
     server.api("POST", "secret/data/a", &json!({ "data": { "n": 1, "o": { "planted": 1 }, "t": "text" } }));
     let daemon = resolving(&server, &[("PLAIN", "a variable"), ("OBJECT", r#"{"field": "in it"}"#)]);
-    for (reference, status, said) in [
-        ("planted", 400, "the text is not a well-formed reference: it does not begin with {vault://"),
-        ("{vault://hcv}", 400, "it names no path"),
-        ("{vault://hcv/a/t#one}", 400, "after # it has no version"),
+    for (reference, status, message) in [
+        ("planted", 400, "the text is not a well-formed reference: it must begin with {vault://"),
+        ("{vault://hcv}", 400, "it has no path"),
+        ("{vault://hcv/a/t#one}", 400, "the version after # must be"),
         ("{vault://other/a/t}", 400, "names the unknown backend or prefix other"),
         ("$secret://vault/7/a/t", 400, "names the ID 7, which keyring_secret_objects does not have"),
-        ("$secret://aws/7/a/t", 400, "another secret manager than vault"),
+        ("$secret://aws/7/a/t", 400, "the secret manager after $secret:// must be vault"),
         ("{vault://hcv/a/../b/t}", 400, "is not a path in Vault"),
         ("{vault://hcv/nowhere/t}", 404, "{vault://hcv/nowhere/t} names no existing secret"),
         ("{vault://hcv/a/t#9}", 404, "names no existing secret"),
@@ -318,7 +322,7 @@ fn the_socket_and_the_command_report_each_error() {
     ] {
         let answer = asked(&daemon, reference);
         let text = answer.at("/errors/0");
-        assert_eq!((answer.status, text.contains(said)), (status, true), "{reference}: {text}");
+        assert_eq!((answer.status, text.contains(message)), (status, true), "{reference}: {text}");
         assert!(!text.contains("planted") && !text.contains(server.token()), "{reference}: {text}");
     }
     for (reference, value) in [
@@ -419,8 +423,8 @@ fn a_used_secret_is_refreshed_in_the_background_by_one_read() {
     let reads = || proxy.seen().iter().filter(|request| request.contains("secret/data/a")).count();
     assert_eq!(asked(&daemon, "{vault://hcv/a/b?ttl=2}").status, 200);
     wait_for("two reads in the background", || (reads() >= 3).then_some(()));
-    // Without a ttl nobody reads it again, and nobody who asks at once reads it twice.
-    proxy.set("/v1/secret/data/c", Fault::Latency(std::time::Duration::from_millis(300)));
+    // Without a TTL there is no further read, and concurrent requests cause one read.
+    proxy.set("/v1/secret/data/c", Fault::Latency(Duration::from_millis(300)));
     server.api("POST", "secret/data/c", &json!({ "data": { "b": "value" } }));
     std::thread::scope(|scope| {
         for _ in 0..10 {
@@ -452,7 +456,7 @@ fn while_vault_is_unreachable_a_stale_value_is_served_for_resurrect_ttl() {
     assert!(daemon.log().contains("serving the cached value for its resurrect_ttl"), "{}", daemon.log());
     let got = daemon.command(&["vault", "get", long], b"");
     assert_eq!(success(&got), "value\n");
-    assert!(String::from_utf8_lossy(&got.stderr).contains("cannot be read anew"));
+    assert!(String::from_utf8_lossy(&got.stderr).contains("refresh failed"));
 
     server.start();
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "after" } }));
@@ -504,7 +508,11 @@ fn a_reload_applies_the_settings_and_refreshes_every_secret() {
     daemon.reload("success");
     assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "héllo");
     server.api("POST", "kong/a", &json!({ "b": "bmV3" }));
-    assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "héllo", "it is kept for good");
+    assert_eq!(
+        asked(&daemon, "{vault://hcv/a/b}").at("/data/value"),
+        "héllo",
+        "without a TTL it does not expire"
+    );
     daemon.reload("success");
     assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "new");
     daemon.write_conf(
@@ -517,7 +525,46 @@ fn a_reload_applies_the_settings_and_refreshes_every_secret() {
     assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "new");
 }
 
-/// A command that goes on; it is killed if its test ends before it does.
+#[test]
+fn a_slow_sync_delays_no_reference() {
+    let server = OpenBao::dev();
+    server.api("POST", "secret/data/a", &json!({ "data": { "b": "value" } }));
+    let proxy = Proxy::before(&server.address());
+    let daemon = resolving(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+    let lists = || proxy.seen().iter().filter(|request| request.contains("metadata")).count();
+    let before = lists();
+    proxy.set("/v1/secret/metadata", Fault::Latency(Duration::from_secs(8)));
+    daemon.signal(Signal::SIGUSR1);
+    wait_for("the sync to begin", || (lists() > before).then_some(()));
+    let start = Instant::now();
+    let got = daemon.command(&["vault", "get", "{vault://hcv/a/b}"], b"");
+    assert_eq!(success(&got), "value\n");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
+#[test]
+fn slow_references_delay_no_decrypt_under_a_new_key() {
+    let server = OpenBao::dev();
+    let proxy = Proxy::before(&server.address());
+    let daemon = resolving(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+    server.put_record("second", &KEY.to_lowercase());
+    let sealed = Daemon::start(&server, &[]).encrypt("under the new key");
+    proxy.set("/v1/secret/data/slow", Fault::Latency(Duration::from_secs(5)));
+    std::thread::scope(|scope| {
+        for number in 0..10 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                assert_eq!(asked(daemon, &format!("{{vault://hcv/slow{number}/b}}")).status, 404);
+            });
+        }
+        wait_for("a slow read", || {
+            proxy.seen().iter().any(|request| request.contains("/slow")).then_some(())
+        });
+        assert_eq!(daemon.opened(&sealed), "under the new key");
+    });
+}
+
+/// A command in the background, which is killed at the end of its test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -557,12 +604,13 @@ fn exec_passes_signals_and_the_exit_code_through() {
             marker.display()
         );
         let mut running = Running::start(exec(&daemon, options, &script, &secret));
-        let says =
-            |text: &str| fs::read_to_string(&marker).is_ok_and(|said| said.trim() == text).then_some(());
-        wait_for("the command", || says("started"));
+        let holds = |text: &str| {
+            fs::read_to_string(&marker).is_ok_and(|message| message.trim() == text).then_some(())
+        };
+        wait_for("the command", || holds("started"));
         signal::kill(running.pid(), Signal::SIGUSR1).unwrap();
         assert_eq!(running.0.wait().unwrap().code(), Some(5), "{options:?}");
-        assert_eq!(says("value"), Some(()));
+        assert_eq!(holds("value"), Some(()));
     }
     // What cannot be resolved starts nothing.
     let marker = daemon.folder().join("never");
@@ -584,12 +632,12 @@ fn exec_restarts_or_signals_a_command_when_a_secret_changes() {
     let secret = [("SECRET", "{vault://hcv/a/b?ttl=1}")];
     let file = |name: &str| daemon.folder().join(name);
     let holds = |name: &str, text: &str| {
-        fs::read_to_string(file(name)).is_ok_and(|said| said.trim() == text).then_some(())
+        fs::read_to_string(file(name)).is_ok_and(|message| message.trim() == text).then_some(())
     };
     let script = format!("echo $SECRET > {}; exec sleep 600", file("restarted").display());
     let restarted = Running::start(exec(&daemon, &["--on-change", "restart"], &script, &secret));
     let script = format!(
-        "trap 'echo told > {0}' HUP; echo started > {0}; while :; do sleep 0.05; done",
+        "trap 'echo signalled > {0}' HUP; echo started > {0}; while :; do sleep 0.05; done",
         file("signalled").display()
     );
     let _signalled = Running::start(exec(&daemon, &["--on-change", "signal:HUP"], &script, &secret));
@@ -597,7 +645,7 @@ fn exec_restarts_or_signals_a_command_when_a_secret_changes() {
     wait_for("the second", || holds("signalled", "started"));
     put("two");
     wait_for("the restart", || holds("restarted", "two"));
-    wait_for("the signal", || holds("signalled", "told"));
+    wait_for("the signal", || holds("signalled", "signalled"));
 
     // It ends with its command, also after a restart.
     let mut restarted = restarted;

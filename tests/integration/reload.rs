@@ -2,9 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use crate::support::{Daemon, OpenBao, Proxy, success, wait_for};
+use crate::{
+    login::{new_secret_id, wrapped},
+    references::{asked, everything, port},
+    support::{Daemon, OpenBao, Proxy, success, wait_for},
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -121,4 +126,187 @@ fn settings_that_need_a_restart_are_reported() {
     daemon.reload("success");
     assert!(daemon.log().contains("restart keyringd"), "{}", daemon.log());
     assert_eq!(daemon.get("/readyz").status, 200);
+}
+
+/// An OpenBao with an AppRole whose secret IDs work once, and the role's ID.
+fn with_approle() -> (OpenBao, String) {
+    let server = OpenBao::durable();
+    server.put_record("first", KEY);
+    server.enable("approle");
+    let policy = "path \"secret/*\" { capabilities = [\"read\"] }";
+    server.api("PUT", "sys/policies/acl/reader", &json!({ "policy": policy }));
+    let role = json!({ "token_policies": ["reader"], "token_ttl": "1h", "secret_id_num_uses": 1 });
+    server.api("POST", "auth/approle/role/app", &role);
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    (server, role_id)
+}
+
+fn by_role(prefix: &str, role_id: &str, secret_id: &str) -> String {
+    format!(
+        "{prefix}auth_method = approle\n{prefix}approle_role_id = {role_id}\n{prefix}approle_secret_id = {secret_id}\n"
+    )
+}
+
+/// Two logins with a credential that works once: response-wrapped, and with a limit on uses.
+fn one_use_logins(server: &OpenBao, folder: &TempDir, prefix: &str, role_id: &str) -> [String; 2] {
+    let path = folder.path().join("wrapped");
+    std::fs::write(&path, wrapped(server, "auth/approle/role/app/secret-id")).unwrap();
+    let in_a_file = format!(
+        "{prefix}auth_method = approle\n{prefix}approle_role_id = {role_id}\n{prefix}approle_response_wrapping = on\n\
+         {prefix}approle_secret_id_file = {}\n",
+        path.display()
+    );
+    [in_a_file, by_role(prefix, role_id, &new_secret_id(server))]
+}
+
+#[track_caller]
+fn no_alarm(daemon: &Daemon) {
+    assert_eq!(daemon.metric("keyringd_unwraps_total{outcome=\"failure\"}"), 0);
+    assert!(!daemon.log().contains("security_event"), "{}", daemon.log());
+}
+
+fn logins(proxy: &Proxy) -> usize {
+    proxy.seen().iter().filter(|request| request.ends_with("/login")).count()
+}
+
+#[track_caller]
+fn mistakes(daemon: &Daemon) -> String {
+    daemon.get("/status").at("/source/reload_mistakes")
+}
+
+#[track_caller]
+fn follows(server: &OpenBao, daemon: &Daemon, id: &str) {
+    server.put_record(id, &format!("{id}{KEY}"));
+    wait_for(&format!("{id} to be active"), || (daemon.active() == id).then_some(()));
+}
+
+#[test]
+fn a_reload_keeps_the_keyrings_session_if_its_settings_did_not_change() {
+    let (server, role_id) = with_approle();
+    let folder = tempfile::tempdir().unwrap();
+    for (number, lines) in one_use_logins(&server, &folder, "keyring_vault_", &role_id).iter().enumerate() {
+        let proxy = Proxy::before(&server.address());
+        let daemon = Daemon::from_conf(&proxy.address(), lines);
+        daemon.wait_until_ready();
+        daemon.reload("success");
+        follows(&server, &daemon, &format!("unchanged-{number}"));
+        daemon.write_conf(&proxy.address(), &format!("{lines}keyring_sync_interval = 2\n"));
+        daemon.reload("success");
+        follows(&server, &daemon, &format!("interval-{number}"));
+        assert_eq!(logins(&proxy), 1, "{:?}", proxy.seen());
+        no_alarm(&daemon);
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_references_session_if_its_settings_did_not_change() {
+    let (server, role_id) = with_approle();
+    let put = |value: &str| server.api("POST", "secret/data/a", &json!({ "data": { "b": value } }));
+    let folder = tempfile::tempdir().unwrap();
+    for login in one_use_logins(&server, &folder, "vault_hcv_", &role_id) {
+        put("one");
+        let proxy = Proxy::before(&server.address());
+        let lines = format!(
+            "{}\nkeyring_access = {}\nvault_hcv_port = {}\nvault_hcv_kv = v2\n{login}",
+            token(&server),
+            everything(),
+            port(&proxy.address())
+        );
+        let daemon = Daemon::from_conf(&server.address(), &lines);
+        daemon.wait_until_ready();
+        assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "one");
+        put("two");
+        daemon.reload("success");
+        assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "two");
+        put("three");
+        daemon.write_conf(&server.address(), &format!("{lines}keyring_sync_interval = 2\n"));
+        daemon.reload("success");
+        assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "three");
+        assert_eq!(logins(&proxy), 1, "{:?}", proxy.seen());
+        assert!(daemon.log().contains("session=vault_hcv"), "{}", daemon.log());
+        no_alarm(&daemon);
+    }
+}
+
+#[test]
+fn with_changed_login_settings_the_keyrings_session_serves_until_the_new_one_has_logged_in() {
+    let (server, role_id) = with_approle();
+    let proxy = Proxy::before(&server.address());
+    let lines = |role_id: &str| by_role("keyring_vault_", role_id, &new_secret_id(&server));
+    let daemon = Daemon::from_conf(&proxy.address(), &lines(&role_id));
+    daemon.wait_until_ready();
+    let tokens = server.tokens();
+    for unusable in [lines("unknown"), "keyring_vault_token = unknown\n".to_owned()] {
+        daemon.write_conf(&proxy.address(), &unusable);
+        for id in ["after-the-first-reload", "after-the-second-reload"] {
+            daemon.reload("success");
+            wait_for("the failure", || {
+                mistakes(&daemon).contains("the previous session stays in use").then_some(())
+            });
+            assert!(daemon.log().contains("the previous session stays in use"), "{}", daemon.log());
+            follows(&server, &daemon, id);
+        }
+        assert_eq!(daemon.get("/status").at("/sync/last_error"), "null");
+    }
+    assert_eq!(server.tokens(), tokens, "the first session is still logged in");
+
+    daemon.write_conf(&proxy.address(), &lines(&role_id));
+    daemon.reload("success");
+    wait_for("the new login", || {
+        proxy.seen().iter().any(|request| request.contains("revoke-self")).then_some(())
+    });
+    wait_for("the end of the failure", || (mistakes(&daemon) == "[]").then_some(()));
+    follows(&server, &daemon, "under-the-new-session");
+    wait_for("one token", || (server.tokens() == tokens).then_some(()));
+}
+
+#[test]
+fn with_changed_login_settings_the_references_session_serves_until_the_new_one_has_logged_in() {
+    let (server, role_id) = with_approle();
+    server.api("POST", "secret/data/a", &json!({ "data": { "b": "one" } }));
+    let lines = |role_id: &str| {
+        format!(
+            "{}\nkeyring_access = {}\nvault_hcv_port = {}\nvault_hcv_kv = v2\n{}",
+            token(&server),
+            everything(),
+            port(&server.address()),
+            by_role("vault_hcv_", role_id, &new_secret_id(&server))
+        )
+    };
+    let daemon = Daemon::from_conf(&server.address(), &lines(&role_id));
+    daemon.wait_until_ready();
+    let reference = "{vault://hcv/a/b?ttl=1}";
+    assert_eq!(asked(&daemon, reference).at("/data/value"), "one");
+    daemon.write_conf(&server.address(), &lines("unknown"));
+    daemon.reload("success");
+    wait_for("the failure", || {
+        mistakes(&daemon).contains("vault_hcv: login with the new settings").then_some(())
+    });
+    assert!(!mistakes(&daemon).contains("keyring_vault_"), "{}", mistakes(&daemon));
+    server.api("POST", "secret/data/a", &json!({ "data": { "b": "two" } }));
+    wait_for("the new value", || (asked(&daemon, reference).at("/data/value") == "two").then_some(()));
+    daemon.write_conf(&server.address(), &lines(&role_id));
+    daemon.reload("success");
+    wait_for("the end of the failure", || (mistakes(&daemon) == "[]").then_some(()));
+    wait_for("the new login", || (daemon.log().matches("session=vault_hcv").count() >= 2).then_some(()));
+    server.api("POST", "secret/data/a", &json!({ "data": { "b": "three" } }));
+    wait_for("the new value", || (asked(&daemon, reference).at("/data/value") == "three").then_some(()));
+}
+
+#[test]
+fn an_unwrapped_secret_id_is_inherited_by_the_session_that_replaces_it() {
+    let (server, role_id) = with_approle();
+    let role = json!({ "token_policies": ["reader"], "token_ttl": "1h", "secret_id_num_uses": 0 });
+    server.api("POST", "auth/approle/role/app", &role);
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Proxy::before(&server.address());
+    let [lines, _] = one_use_logins(&server, &folder, "keyring_vault_", &role_id);
+    let daemon = Daemon::from_conf(&proxy.address(), &lines);
+    daemon.wait_until_ready();
+    daemon.write_conf(&proxy.address(), &format!("{lines}lua_ssl_verify_depth = 3\n"));
+    daemon.reload("success");
+    wait_for("the new login", || (logins(&proxy) == 2).then_some(()));
+    follows(&server, &daemon, "under-the-new-session");
+    assert_eq!(daemon.metric("keyringd_unwraps_total{outcome=\"success\"}"), 1);
+    no_alarm(&daemon);
 }

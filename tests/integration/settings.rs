@@ -1,4 +1,4 @@
-//! Settings from a kong.conf and from variables, as `check` and `run` take them.
+//! `check` and `run` with settings from a kong.conf and from environment variables.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::support::{Daemon, OpenBao, daemon::run, success};
 
 const KONG_CONF: &str = "\
-# a kong.conf as operators have them: most of it is not ours
+# a kong.conf of an operator: most settings are not for keyringd
 prefix = /usr/local/kong
 admin_listen = 127.0.0.1:8001 reuseport backlog=16384
-pg_password = planted#not-ours
+pg_password = planted#for-kong
 
 keyring_enabled = on          # enable it
 keyring_strategy=vault
@@ -22,7 +22,7 @@ keyring_vault_token = s.ab\\#cd
 ";
 
 #[test]
-fn every_mistake_is_reported_in_one_run_with_its_line_and_exit_code_78() {
+fn all_mistakes_are_reported_in_one_run_with_lines_and_exit_code_78() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kong.conf");
     fs::write(&path, format!("{KONG_CONF}keyring_sync_interval = soon\n[section]\nkeyring_vault_pat = x\nno equals sign\nkeyring_socket_mode = 999\n")).unwrap();
@@ -30,26 +30,28 @@ fn every_mistake_is_reported_in_one_run_with_its_line_and_exit_code_78() {
     for command in ["check", "run"] {
         let output = run(&[command, "-c", path], &[("KONG_LOG_LEVEL", "loud")], b"");
         assert_eq!(output.status.code(), Some(78));
-        let said = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         for mistake in [
-            format!("{path}:14: kong.conf has no [sections]"),
-            format!("{path}:16: expected key = value, and there is no ="),
+            format!("{path}:14: a kong.conf has no [sections]"),
+            format!("{path}:16: expected key = value, found no ="),
             format!("{path}:15: keyring_vault_pat: no such setting; did you mean keyring_vault_path?"),
             format!(
-                "{path}:13: keyring_sync_interval: expected whole seconds from 1 to 86400, and it is \"soon\""
+                "{path}:13: keyring_sync_interval: expected whole seconds from 1 to 86400, found \"soon\""
             ),
-            format!("{path}:17: keyring_socket_mode: expected an octal mode such as 0660, and it is \"999\""),
-            "KONG_LOG_LEVEL: log_level: expected debug or info".to_owned(),
+            format!(
+                "{path}:17: keyring_socket_mode: expected an octal mode from 0000 to 0777, such as 0660, found \"999\""
+            ),
+            "KONG_LOG_LEVEL: log_level: expected debug, info, notice".to_owned(),
         ] {
-            assert!(said.contains(&mistake), "{mistake}\nin\n{said}");
+            assert!(errors.contains(&mistake), "{mistake}\nin\n{errors}");
         }
-        assert_eq!(said.matches(": error: ").count(), 6, "{said}");
-        assert!(!said.contains("planted") && !said.contains("s.ab"), "{said}");
+        assert_eq!(errors.matches(": error: ").count(), 6, "{errors}");
+        assert!(!errors.contains("planted") && !errors.contains("s.ab"), "{errors}");
     }
 }
 
 #[test]
-fn check_shows_every_value_with_where_it_comes_from() {
+fn check_shows_every_value_with_its_origin() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kong.conf");
     fs::write(&path, KONG_CONF).unwrap();
@@ -72,7 +74,7 @@ fn check_shows_every_value_with_where_it_comes_from() {
 }
 
 #[test]
-fn a_file_that_is_named_must_exist() {
+fn a_named_file_must_exist() {
     let output = run(&["check", "-c", "/no/such/kong.conf"], &[], b"");
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/kong.conf: cannot be read"));
@@ -102,16 +104,16 @@ fn a_daemon_runs_from_a_kong_conf_alone() {
 #[test]
 fn a_kong_conf_of_a_thousand_lines_reports_its_ten_mistakes_with_their_lines() {
     let mistakes = [
-        (90, "keyring_enabled = yes", "expected on or off"),
-        (180, "keyring_strategy = cluster", "must be vault"),
+        (90, "keyring_enabled = yes", "expected on, off, true, or false"),
+        (180, "keyring_strategy = cluster", "must be `vault`"),
         (270, "keyring_vault_host = vault.example.com", "expected <scheme>://<host>:<port>"),
-        (360, "keyring_vault_mount = ../sys", "expected a path whose segments"),
+        (360, "keyring_vault_mount = ../sys", "expected a path in Vault"),
         (450, "keyring_vault_kv = v3", "expected v1 or v2"),
-        (540, "keyring_vault_auth_method = ldap", "expected token or kubernetes"),
+        (540, "keyring_vault_auth_method = ldap", "expected token, kubernetes"),
         (630, "keyring_sync_interval = 0", "expected whole seconds from 1 to 86400"),
         (720, "keyring_max_request_size = 5t", "expected a size from 1k to 1g"),
         (810, "keyring_vault_hosts = x", "did you mean keyring_vault_host?"),
-        (900, "a line that says nothing", "expected key = value"),
+        (900, "a line without a value", "expected key = value"),
     ];
     let line = |number: usize| match mistakes.iter().find(|(at, ..)| *at == number) {
         Some((_, line, _)) => (*line).to_owned(),
@@ -119,7 +121,7 @@ fn a_kong_conf_of_a_thousand_lines_reports_its_ten_mistakes_with_their_lines() {
             0 => format!("# comment {number}"),
             1 => format!("nginx_http_setting_{number} = {number}e3 \"quoted\""),
             2 => String::new(),
-            _ => format!("pg_setting_{number} = planted-not-ours"),
+            _ => format!("pg_setting_{number} = planted-for-kong"),
         },
     };
     let text: Vec<_> = (1..=1000).map(line).chain(["keyring_vault_path = keyring".to_owned()]).collect();
@@ -129,17 +131,21 @@ fn a_kong_conf_of_a_thousand_lines_reports_its_ten_mistakes_with_their_lines() {
     let path = path.to_str().unwrap();
     let output = run(&["check", "-c", path], &[], b"");
     assert_eq!(output.status.code(), Some(78));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr);
     for (number, _, expected) in mistakes {
-        let found =
-            said.lines().any(|line| line.contains(&format!("{path}:{number}: ")) && line.contains(expected));
-        assert!(found, "line {number}: {expected}\nin\n{said}");
+        let found = errors
+            .lines()
+            .any(|line| line.contains(&format!("{path}:{number}: ")) && line.contains(expected));
+        assert!(found, "line {number}: {expected}\nin\n{errors}");
     }
-    assert_eq!(said.matches(": error: ").count(), 10, "and nothing else: {said}");
-    assert!(!said.contains(": warning: ") && !said.contains("planted"), "foreign keys make no noise: {said}");
+    assert_eq!(errors.matches(": error: ").count(), 10, "and nothing else: {errors}");
+    assert!(
+        !errors.contains(": warning: ") && !errors.contains("planted"),
+        "settings of Kong get no warning: {errors}"
+    );
 }
 
-/// What `check --json` says, its exit code, and the whole of it as text.
+/// The report of `check --json`, its exit code, and all output in both forms.
 fn check(conf: &str, variables: &[(&str, &str)]) -> (Value, Option<i32>, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kong.conf");
@@ -155,11 +161,11 @@ const ENOUGH: &str = "keyring_enabled = on\nkeyring_strategy = vault\nkeyring_va
     keyring_vault_mount = secret\nkeyring_vault_path = keyring\nkeyring_vault_token = s.token\n";
 
 #[test]
-fn a_reference_gives_any_setting_its_value_and_check_says_where_from_and_not_what() {
+fn a_reference_sets_any_setting_and_check_shows_the_origin_only() {
     let conf = "keyring_enabled = {vault://env/switch}\nkeyring_strategy = vault\n\
         keyring_vault_host = {vault://env/vault/host?ttl=60}\nkeyring_vault_mount = secret\nkeyring_vault_jwt_role = a{vault://env/x}b\n\
         keyring_vault_path = {vault://env//vault//path}\nkeyring_vault_token = {vault://env/my-token}\n\
-        keyring_sync_interval = {vault://env/seconds/}\npg_password = {vault://hcv/not/ours}\n";
+        keyring_sync_interval = {vault://env/seconds/}\npg_password = {vault://hcv/for/kong}\n";
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         fs::write(folder.path().join(name), text).unwrap();
@@ -180,9 +186,12 @@ fn a_reference_gives_any_setting_its_value_and_check_says_where_from_and_not_wha
         ("SECRET_ID", "planted-secret-id"),
     ];
     file("keyring_vault_approle_secret_id", "{vault://env/secret-id}");
-    let (report, code, said) = check(conf, &variables);
+    let (report, code, output) = check(conf, &variables);
     assert_eq!((code, &report["errors"], &report["warnings"]), (Some(0), &json!([]), &json!([])));
-    assert!(!said.contains("planted") && !said.contains("86399") && !said.contains("emerg"), "{said}");
+    assert!(
+        !output.contains("planted") && !output.contains("86399") && !output.contains("emerg"),
+        "{output}"
+    );
     let setting = |key: &str| report["settings"].as_array().unwrap().iter().find(|one| one["key"] == key);
     for (key, origin) in [
         ("keyring_enabled", "kong.conf:1 via variable SWITCH"),
@@ -203,26 +212,23 @@ fn a_reference_gives_any_setting_its_value_and_check_says_where_from_and_not_wha
     ] {
         let expected = json!({ "key": key, "value": null, "origin": origin, "secret": true });
         assert_eq!(setting(key), Some(&expected));
-        assert!(said.contains(&format!("{key}\t[set, not shown]\t")), "{key} in {said}");
+        assert!(output.contains(&format!("{key}\t[set, not shown]\t")), "{key} in {output}");
     }
     assert_eq!(setting("keyring_vault_jwt_role").unwrap()["value"], "a{vault://env/x}b");
 }
 
 #[test]
-fn a_reference_that_gives_nothing_is_a_mistake_that_names_the_setting_and_its_place_and_no_value() {
+fn an_unresolved_reference_is_a_mistake_with_its_origin_and_without_a_value() {
     let variables = [("JSON", r#"{"planted": "planted", "n": 7, "o": {}, "yes": true, "null": null}"#)];
     let variables = [variables.as_slice(), &[("PLAIN", "planted"), ("EMPTY", "")]].concat();
     for (reference, message) in [
         ("{vault://env}", "names no variable"),
         ("{vault://env/}", "names no variable"),
-        ("{vault://}", "is not a well-formed reference: it names no backend"),
-        (
-            "{vault://env/plain?planted=1}",
-            "is not a well-formed reference: after ? it has something else than",
-        ),
-        ("{vault://env/plain?ttl=planted}", "is not a well-formed reference: after ? it gives a time"),
-        ("{vault://hcv/planted/planted}", "only the env backend can give settings"),
-        ("{vault://env/plain#1}", "asks for a version"),
+        ("{vault://}", "is not a well-formed reference: it must name a backend"),
+        ("{vault://env/plain?planted=1}", "is not a well-formed reference: the parameters after ? must be"),
+        ("{vault://env/plain?ttl=planted}", "is not a well-formed reference: the times after ? must be"),
+        ("{vault://hcv/planted/planted}", "is a reference to a backend that settings cannot use"),
+        ("{vault://env/plain#1}", "is a reference with a version"),
         ("{vault://env/not-there}", "to the variable NOT_THERE, which is not set"),
         ("{vault://env/empty}", "to the variable EMPTY, which is empty"),
         ("{vault://env/plain/field}", "of the variable PLAIN, which does not hold a JSON object"),
@@ -230,10 +236,10 @@ fn a_reference_that_gives_nothing_is_a_mistake_that_names_the_setting_and_its_pl
             "{vault://env/json/field}",
             "to the field \"field\" of the variable JSON, whose JSON has no such field",
         ),
-        ("{vault://env/json/n}", "which is a number: only text"),
-        ("{vault://env/json/o}", "which is an object: only text"),
-        ("{vault://env/json/yes}", "which is a boolean: only text"),
-        ("{vault://env/json/null}", "which is null: only text"),
+        ("{vault://env/json/n}", "which is a number: must be text"),
+        ("{vault://env/json/o}", "which is an object: must be text"),
+        ("{vault://env/json/yes}", "which is a boolean: must be text"),
+        ("{vault://env/json/null}", "which is null: must be text"),
     ] {
         for key in ["keyring_vault_token", "keyring_vault_namespace"] {
             let variable = format!("KONG_{}", key.to_uppercase());
@@ -242,19 +248,19 @@ fn a_reference_that_gives_nothing_is_a_mistake_that_names_the_setting_and_its_pl
             for (conf, variables, origin) in
                 [(line.as_str(), &variables, "kong.conf:7"), (ENOUGH, &by_variable, variable.as_str())]
             {
-                let (report, code, said) = check(conf, variables);
+                let (report, code, output) = check(conf, variables);
                 let errors = report["errors"].as_array().unwrap();
                 assert_eq!((code, errors.len()), (Some(78), 1), "{reference}: {report}");
                 assert_eq!((&errors[0]["origin"], &errors[0]["key"]), (&json!(origin), &json!(key)));
                 assert!(errors[0]["message"].as_str().unwrap().contains(message), "{reference}: {report}");
-                assert!(!said.contains("planted"), "{reference}: {said}");
+                assert!(!output.contains("planted"), "{reference}: {output}");
             }
         }
     }
 }
 
 #[test]
-fn a_wrong_value_that_came_by_a_reference_is_not_quoted() {
+fn an_invalid_value_from_a_reference_is_not_quoted() {
     let wrong = [
         "keyring_sync_interval",
         "keyring_vault_host",
@@ -267,18 +273,18 @@ fn a_wrong_value_that_came_by_a_reference_is_not_quoted() {
     ];
     for key in wrong {
         let conf = format!("{ENOUGH}keyring_vault_auth_method = kubernetes\n{key} = {{vault://env/wrong}}\n");
-        let (report, code, said) = check(&conf, &[("WRONG", "/planted planted")]);
+        let (report, code, output) = check(&conf, &[("WRONG", "/planted planted")]);
         assert_eq!(code, Some(78), "{key}: {report}");
         assert!(
-            said.contains("kong.conf:8 via variable WRONG") || key == "keyring_vault_path",
-            "{key}: {said}"
+            output.contains("kong.conf:8 via variable WRONG") || key == "keyring_vault_path",
+            "{key}: {output}"
         );
-        assert!(!said.contains("planted"), "{key}: {said}");
+        assert!(!output.contains("planted"), "{key}: {output}");
     }
 }
 
 #[test]
-fn a_file_that_a_setting_names_is_no_setting_and_its_reference_is_refused() {
+fn a_reference_in_a_file_that_a_setting_names_is_a_mistake() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "{vault://env/planted}").unwrap();
     let conf = format!(
@@ -291,16 +297,16 @@ fn a_file_that_a_setting_names_is_no_setting_and_its_reference_is_refused() {
 }
 
 #[test]
-fn what_only_begins_like_a_reference_is_taken_as_it_stands_with_a_warning() {
+fn an_unfinished_reference_is_used_as_text_with_a_warning() {
     let conf = format!("{ENOUGH}keyring_vault_oauth2_client_id = {{vault://env/x#1}}\n");
     let (report, code, _) = check(&conf, &[]);
     assert_eq!(code, Some(0), "{report}");
     let warning = report["warnings"][0]["message"].as_str().unwrap();
-    assert!(warning.starts_with("begins like a reference and does not end with }"), "{warning}");
+    assert!(warning.starts_with("begins like a reference but does not end with }"), "{warning}");
 }
 
 #[test]
-fn settings_that_undo_each_other_are_refused_or_warned_of() {
+fn settings_that_contradict_each_other_are_mistakes_or_warnings() {
     let check = |more: &[(&str, &str)]| {
         let all = [
             ("KONG_KEYRING_ENABLED", "on"),
@@ -314,24 +320,24 @@ fn settings_that_undo_each_other_are_refused_or_warned_of() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(check(&[]).0, Some(0));
-    for (more, said) in [
+    for (more, message) in [
         (
             [("KONG_KEYRING_KONG_FIELDS", "on"), ("KONG_KEYRING_CIPHERTEXT_FORMAT", "transit")],
             "keyring_kong_fields: cannot be on with keyring_ciphertext_format = transit",
         ),
         (
             [("KONG_KEYRING_VAULT_KV", "v1"), ("KONG_KEYRING_CIPHERTEXT_FORMAT", "transit")],
-            "keyring_ciphertext_format: must be native on version 1 of the KV engine",
+            "keyring_ciphertext_format: must be native with keyring_vault_kv = v1",
         ),
         (
             [("KONG_KEYRING_MAX_REQUEST_SIZE", "64m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "32m")],
             "keyring_max_inflight_size: is less than keyring_max_request_size",
         ),
-        ([("KONG_KEYRING_ACCESS", ""), ("KONG_KEYRING_AUDIT", "all")], "keyring_access: is set to nothing"),
+        ([("KONG_KEYRING_ACCESS", ""), ("KONG_KEYRING_AUDIT", "all")], "keyring_access: is empty"),
     ] {
         let (code, printed) = check(&more);
         assert_eq!(code, Some(78), "{printed}");
-        assert!(printed.contains(said), "{said} in {printed}");
+        assert!(printed.contains(message), "{message} in {printed}");
     }
     let (code, printed) = check(&[("KONG_KEYRING_MAX_STALE", "30")]);
     assert_eq!(code, Some(0));

@@ -1,6 +1,6 @@
-//! Payloads of any size on the command line: whole or refused, in flat memory, and nothing left behind.
+//! Payloads of any size on the command line: complete or refused, in constant memory, without partial files.
 //!
-//! The format itself is tested beside `cipher::stream`, against known answers.
+//! Unit tests of `cipher::stream` cover the format.
 
 use std::{
     fs::{self, File},
@@ -26,7 +26,7 @@ const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const MIB: usize = 1 << 20;
 const SEALED_SEGMENT: usize = (64 << 10) + 16;
 
-/// A folder of its own for each test's files, so that whatever is left behind is seen.
+/// A temporary folder per test, so that leftover files are detected.
 struct Files(TempDir);
 
 impl Files {
@@ -47,7 +47,7 @@ impl Files {
         fs::read(self.path(name)).unwrap()
     }
 
-    /// The names of all, sorted.
+    /// All file names, sorted.
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> =
@@ -78,9 +78,9 @@ fn silent(output: &Output) {
 
 #[track_caller]
 fn refused(output: &Output, message: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(message), "{message} in {said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(message), "{message} in {errors}");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn any_size_goes_through_files_and_pipes() {
         assert!(files.read("opened") == plaintext, "{len}");
     }
     let other_aad = daemon.command(&["decrypt", "--aad", "b"], &files.read("sealed"));
-    refused(&other_aad, "its associated data differ");
+    refused(&other_aad, "has other associated data");
     assert!(other_aad.stdout.is_empty());
     assert_eq!(files.names(), ["opened", "plain", "sealed"]);
 
@@ -109,7 +109,7 @@ fn any_size_goes_through_files_and_pipes() {
 }
 
 #[test]
-fn a_stream_that_is_not_as_it_was_written_is_refused_and_nothing_appears() {
+fn a_damaged_stream_is_refused_and_no_file_appears() {
     let (daemon, files) = (Daemon::dev(), Files::new());
     let sealed = daemon.command(&["encrypt"], &random(MIB + 100)).stdout;
     let (header, segments) = split(&sealed);
@@ -132,27 +132,27 @@ fn a_stream_that_is_not_as_it_was_written_is_refused_and_nothing_appears() {
             let output = daemon.command(&[command, "-i", &input, "-o", &files.path("never")], b"");
             refused(
                 &output,
-                if stream.len() < header.len() { "not a stream" } else { "it was cut, changed" },
+                if stream.len() < header.len() { "not a stream" } else { "is truncated, was changed" },
             );
             assert_eq!(files.names(), ["damaged"], "{command} of a stream that is {what}");
         }
     }
-    // To a pipe goes what is authentic, as it comes; the exit code says that it was not all.
+    // A pipe receives the authentic part; the exit code reports that it is incomplete.
     let cut = daemon.command(&["decrypt"], &joined(full));
-    refused(&cut, "it was cut, changed");
+    refused(&cut, "is truncated, was changed");
     assert_eq!(cut.stdout.len(), 15 * (64 << 10));
 }
 
 #[test]
-fn a_file_in_the_way_is_told_before_anything_is_done_and_kept() {
+fn an_existing_file_is_reported_first_and_kept() {
     let (daemon, files) = (Daemon::dev(), Files::new());
     let plaintext = random(MIB + 1);
     let (plain, kept) = (files.write("plain", &plaintext), files.write("kept", b"old"));
     for command in ["encrypt", "decrypt", "rewrap"] {
         let output = run(&[command, "-i", &plain, "-o", &kept, "--socket", "/no/such.sock"], &[], b"");
-        refused(&output, "exists: use --force to replace it");
+        refused(&output, "exists; use --force to replace it");
         let output = run(&[command, "-o", "/dev/null", "--force", "--socket", "/no/such.sock"], &[], b"");
-        refused(&output, "/dev/null is not a file");
+        refused(&output, "/dev/null is not a regular file");
     }
     refused(&daemon.command(&["decrypt", "-o", &kept, "--force"], b"KRS1"), "not a stream");
     assert_eq!((files.read("kept"), files.names()), (b"old".to_vec(), vec!["kept".into(), "plain".into()]));
@@ -164,7 +164,7 @@ fn a_file_in_the_way_is_told_before_anything_is_done_and_kept() {
 }
 
 #[test]
-fn a_rewrap_brings_a_text_and_a_stream_under_the_active_key() {
+fn a_rewrap_moves_a_text_and_a_stream_to_the_active_key() {
     let (server, files) = (OpenBao::dev(), Files::new());
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -179,17 +179,17 @@ fn a_rewrap_brings_a_text_and_a_stream_under_the_active_key() {
     assert_eq!(success(&daemon.command(&["decrypt", "--aad", "a"], rewrapped.as_bytes())), "hello");
 
     let path = files.write("stream", &stream);
-    refused(&daemon.command(&["rewrap", "-i", &path, "-o", &path, "--force"], b""), "cannot be opened");
+    refused(&daemon.command(&["rewrap", "-i", &path, "-o", &path, "--force"], b""), "decryption failed");
     silent(&daemon.command(&["rewrap", "-i", &path, "-o", &path, "--aad", "a", "--force"], b""));
     let rewrapped = files.read("stream");
     let ((old, before), (new, after)) = (split(&stream), split(&rewrapped));
     assert!(old[6..].starts_with(b"kr1:first:") && new[6..].starts_with(b"kr1:second:"));
-    assert!(before == after, "the segments stay as they are");
+    assert!(before == after, "the segments do not change");
     assert!(daemon.command(&["decrypt", "--aad", "a"], &rewrapped).stdout == plaintext);
 }
 
 #[test]
-fn what_is_too_large_for_one_request_becomes_a_stream() {
+fn a_payload_beyond_the_request_limit_becomes_a_stream() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_MAX_REQUEST_SIZE", "1k")]);
@@ -203,21 +203,21 @@ fn what_is_too_large_for_one_request_becomes_a_stream() {
     assert!(success(&daemon.command(&["encrypt"], b"short")).starts_with("kr1:first:"));
 }
 
-/// A command that reads standard input for as long as the test likes.
-fn reading(daemon: &Daemon, arguments: &[&str], input: Stdio, output: Stdio) -> Child {
+/// A running command whose standard input stays open.
+fn spawn(daemon: &Daemon, arguments: &[&str], input: Stdio, output: Stdio) -> Child {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).arg("--socket").arg(daemon.socket()).env_clear();
     command.stdin(input).stdout(output).spawn().unwrap()
 }
 
 #[test]
-fn an_interrupted_command_leaves_nothing_behind() {
+fn an_interrupted_command_leaves_no_file() {
     let (daemon, files) = (Daemon::dev(), Files::new());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1] {
         let arguments = ["encrypt", "-o", &files.path("never")];
-        let mut child = reading(&daemon, &arguments, Stdio::piped(), Stdio::null());
+        let mut child = spawn(&daemon, &arguments, Stdio::piped(), Stdio::null());
         child.stdin.as_mut().unwrap().write_all(&random(2 * MIB)).unwrap();
-        assert_eq!(files.names().len(), 1, "it is being written, under a name of its own");
+        assert_eq!(files.names().len(), 1, "one temporary file");
         signal::kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         let status = wait_for("the command to end", || child.try_wait().unwrap());
         assert_eq!((status.signal(), files.names()), (Some(signal as i32), Vec::new()));
@@ -225,38 +225,38 @@ fn an_interrupted_command_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_closed_standard_input_or_output_is_no_place_for_a_payload() {
+fn a_closed_standard_input_or_output_is_refused() {
     let (daemon, files) = (Daemon::dev(), Files::new());
     fs::write(files.path("plain"), "hello").unwrap();
     let socket = daemon.socket();
-    for (arguments, said) in [
+    for (arguments, message) in [
         (format!("encrypt -i {} >&-", files.path("plain")), "standard output is closed"),
         ("encrypt <&- ".to_owned(), "standard input is closed"),
         ("man >&-".to_owned(), "standard output is closed"),
     ] {
         let (command, rest) = arguments.split_once(' ').unwrap();
-        let place = if command == "man" { String::new() } else { format!("--socket {}", socket.display()) };
-        let line = format!("{PROGRAM} {command} {place} {rest}");
+        let option = if command == "man" { String::new() } else { format!("--socket {}", socket.display()) };
+        let line = format!("{PROGRAM} {command} {option} {rest}");
         let output = Command::new("sh").args(["-c", &line]).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{line}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{line}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(message), "{line}: {output:?}");
     }
     let to_nowhere = format!("{PROGRAM} encrypt --socket {} < /dev/null > /dev/null", socket.display());
     assert!(Command::new("sh").args(["-c", &to_nowhere]).status().unwrap().success());
 }
 
-/// The most memory that a process had up to now, in KiB.
+/// The peak of the resident memory, in KiB.
 fn peak(child: &Child) -> usize {
     let status = fs::read_to_string(Path::new("/proc").join(child.id().to_string()).join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// The most memory that encrypt and decrypt have while so much went through both of them, and they wait for more.
+/// The peaks of encrypt and decrypt after `len` bytes passed through both.
 fn peaks_over(daemon: &Daemon, len: usize) -> [usize; 2] {
-    let mut encrypt = reading(daemon, &["encrypt"], Stdio::piped(), Stdio::piped());
+    let mut encrypt = spawn(daemon, &["encrypt"], Stdio::piped(), Stdio::piped());
     let sealed = encrypt.stdout.take().unwrap();
-    let mut decrypt = reading(daemon, &["decrypt"], sealed.into(), File::create("/dev/null").unwrap().into());
+    let mut decrypt = spawn(daemon, &["decrypt"], sealed.into(), File::create("/dev/null").unwrap().into());
     let mut plaintext = encrypt.stdin.take().unwrap();
     io::copy(&mut io::repeat(0).take(len as u64), &mut plaintext).unwrap();
     let peaks = [&encrypt, &decrypt].map(peak);

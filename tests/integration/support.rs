@@ -1,4 +1,4 @@
-//! What every test needs: a real OpenBao, the real daemon, a plain HTTP client, and waiting for conditions.
+//! Test support: a real OpenBao, the real daemon, a plain HTTP client, and waiting for conditions.
 
 pub mod certificates;
 pub mod daemon;

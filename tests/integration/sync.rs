@@ -68,7 +68,7 @@ fn a_destroyed_key_is_removed_and_after_a_deletion_the_newest_live_one_is_active
     assert_eq!(daemon.keyring(), "b of b");
     let refused = daemon.decrypt(&sealed);
     assert_eq!(refused.status, 400);
-    assert!(refused.text().contains(r#"no key \"c\" in the keyring"#), "{}", refused.text());
+    assert!(refused.text().contains(r#"key \"c\" is not in the keyring"#), "{}", refused.text());
 
     server.versions("undelete", &[3]);
     daemon.sync();
@@ -94,7 +94,7 @@ fn deleting_every_version_keeps_the_keyring_and_is_a_warning() {
     );
     assert!(daemon.log().contains("every version of the secret is deleted or destroyed"), "{}", daemon.log());
 
-    server.put_record("c", "anew");
+    server.put_record("c", "a new key text");
     daemon.sync();
     assert_eq!(daemon.keyring(), "c of c");
 }
@@ -113,7 +113,7 @@ fn removing_the_secret_altogether_keeps_the_keyring() {
     );
     assert_eq!(daemon.keyring(), "a of a");
 
-    server.put_record("b", "written anew, as version 1");
+    server.put_record("b", "written again, as version 1");
     daemon.sync();
     assert_eq!(daemon.keyring(), "b of a b", "the older version 1 is another one, and stays as retired");
 }
@@ -132,10 +132,10 @@ fn a_bad_record_is_rejected_by_itself_and_reported_without_its_content() {
     let status = daemon.get("/status");
     let rejected = status.at("/sync/rejected");
     assert!(
-        rejected.contains("`key` is missing") && rejected.contains("`id` must be text, and is a number"),
+        rejected.contains("`key` is missing") && rejected.contains("`id` must be a string, found a number"),
         "{rejected}"
     );
-    assert!(rejected.contains("another key stands under this id in version 1"), "{rejected}");
+    assert!(rejected.contains("version 1 already holds a different key with this id"), "{rejected}");
     assert!(!status.text().contains("planted") && !daemon.log().contains("planted"));
 }
 
@@ -221,7 +221,7 @@ fn a_decrypt_under_a_key_that_another_daemon_has_already_waits_for_one_sync() {
 
     let before = server.requests_for("secret/metadata/");
     for _ in 0..20 {
-        assert_eq!(one.decrypt("kr1:nobodys:AAAA").status, 400);
+        assert_eq!(one.decrypt("kr1:unknown:AAAA").status, 400);
     }
     assert_eq!(server.requests_for("secret/metadata/"), before, "at most one such sync every 5 s");
 }
@@ -236,7 +236,7 @@ fn a_flood_of_unknown_keys_on_a_silent_vault_delays_no_operator() {
     proxy.set("/", Fault::Silence);
     std::thread::scope(|scope| {
         for _ in 0..40 {
-            scope.spawn(|| assert_eq!(daemon.decrypt("kr1:nobodys:AAAA").status, 400));
+            scope.spawn(|| assert_eq!(daemon.decrypt("kr1:unknown:AAAA").status, 400));
         }
     });
     let asked = std::time::Instant::now();

@@ -17,7 +17,7 @@ fn server_with(issued: &Issued) -> (OpenBao, String) {
 }
 
 /// The sync error with these settings.
-fn complaint(server: &OpenBao, more: &[(&str, &str)]) -> String {
+fn sync_error(server: &OpenBao, more: &[(&str, &str)]) -> String {
     let daemon = Daemon::start_unready(server, more);
     wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
     daemon.get("/status").at("/sync/last_error")
@@ -41,8 +41,8 @@ fn a_private_authority_is_trusted_as_path_text_or_base64_if_it_is_named() {
     {
         let other = issued_by(name, &["127.0.0.1"], |_| ());
         let trusted = ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.authority.as_str());
-        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", host.as_str()), trusted]);
-        assert!(said.contains("lua_ssl_trusted_certificate") && said.contains(cure), "{said}");
+        let message = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", host.as_str()), trusted]);
+        assert!(message.contains("lua_ssl_trusted_certificate") && message.contains(cure), "{message}");
     }
 }
 
@@ -54,8 +54,8 @@ fn a_certificate_for_another_name_and_an_expired_one_are_refused() {
         ("KONG_KEYRING_VAULT_HOST", host.as_str()),
         ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", elsewhere.authority.as_str()),
     ];
-    let said = complaint(&server, &more);
-    assert!(said.contains("is for another name") && said.contains("vault.example.com"), "{said}");
+    let message = sync_error(&server, &more);
+    assert!(message.contains("is for another name") && message.contains("vault.example.com"), "{message}");
 
     let expired = issued(&["127.0.0.1"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
     let (server, host) = server_with(&expired);
@@ -63,19 +63,19 @@ fn a_certificate_for_another_name_and_an_expired_one_are_refused() {
         ("KONG_KEYRING_VAULT_HOST", host.as_str()),
         ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", expired.authority.as_str()),
     ];
-    let said = complaint(&server, &more);
-    assert!(said.contains("its certificate has expired"), "{said}");
+    let message = sync_error(&server, &more);
+    assert!(message.contains("its certificate has expired"), "{message}");
 }
 
 #[test]
 fn http_instead_of_https_and_the_reverse_name_the_correction() {
     let issued = issued(&["127.0.0.1"], |_| ());
     let (server, host) = server_with(&issued);
-    let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &host.replace("https", "http"))]);
-    assert!(said.contains("speaks TLS: use https in keyring_vault_host"), "{said}");
+    let message = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", &host.replace("https", "http"))]);
+    assert!(message.contains("speaks TLS: use https in keyring_vault_host"), "{message}");
     let https = server.address().replace("http", "https");
-    let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &https)]);
-    assert!(said.contains("use http instead of https in keyring_vault_host"), "{said}");
+    let message = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", &https)]);
+    assert!(message.contains("use http instead of https in keyring_vault_host"), "{message}");
 }
 
 #[test]
@@ -85,8 +85,11 @@ fn a_redirect_is_not_followed() {
         let other = Proxy::only(Fault::status(200));
         let to = format!("{}/v1/secret/metadata/keyring", other.address());
         let proxy = Proxy::only(Fault::Answer(status, format!("location: {to}\r\n"), String::new()));
-        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
-        assert!(said.contains(&to) && said.contains("set keyring_vault_host to that server"), "{said}");
+        let message = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+        assert!(
+            message.contains(&to) && message.contains("set keyring_vault_host to that server"),
+            "{message}"
+        );
         assert_eq!(other.seen(), [] as [String; 0], "status {status}");
     }
 }
@@ -103,8 +106,8 @@ fn endless_truncated_and_foreign_responses_are_refused() {
         (html, "does not match Vault's API"),
     ] {
         let proxy = Proxy::only(fault);
-        let said = complaint(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
-        assert!(said.contains(expected), "{said}");
+        let message = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
@@ -125,8 +128,8 @@ fn system_selects_the_authorities_of_this_machine_and_several_may_be_named() {
         let trusted = ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", trusted.as_str());
         assert_eq!(Daemon::start(&server, &[host, machines, trusted]).active(), "first");
     }
-    let said = complaint(&server, &[host, machines, ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.pem())]);
-    assert!(said.contains("add that authority there"), "{said}");
+    let message = sync_error(&server, &[host, machines, ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", other.pem())]);
+    assert!(message.contains("add that authority there"), "{message}");
 }
 
 #[test]
@@ -150,6 +153,6 @@ fn a_self_signed_authority_is_accepted_as_a_server_certificate_if_it_is_named() 
         ("KONG_KEYRING_VAULT_HOST", host.as_str()),
         ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", elsewhere.authority.as_str()),
     ];
-    let said = complaint(&server, &named);
-    assert!(said.contains("is for another name"), "{said}");
+    let message = sync_error(&server, &named);
+    assert!(message.contains("is for another name"), "{message}");
 }

@@ -1,39 +1,38 @@
 //! The grammar of APISIX's references: `$secret://vault/<id>/<path…>/<field>` and `$ENV://<name>[/<field>]`.
 //!
-//! Pure, like Kong's grammar beside it, and as silent about what it reads. Nothing is decoded: APISIX takes every character
-//! as it stands. What an ID stands for is in `settings::secrets`.
+//! Pure. No error quotes the text. APISIX decodes no escapes. The objects of the IDs are in `settings::engines`.
 
 const SECRET: &str = "$secret://";
 const VARIABLE: &str = "$env://";
 
 /// The parts of a reference.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Apisix {
-    /// A text field of a secret below the prefix of the object that has this ID.
+pub(crate) enum Apisix {
+    /// A text field of a secret below the prefix of the object with this ID.
     Secret { id: String, path: Vec<String>, field: String },
-    /// A variable, by its very name, or a text field of the JSON object in it.
+    /// An environment variable by its exact name, or a text field of the JSON object in it.
     Variable { name: String, field: Option<String> },
 }
 
-/// What is wrong with a text that should be a reference.
+/// Why a text is not a well-formed reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("it begins neither with $secret:// nor with $ENV://")]
+    #[error("it must begin with $secret:// or $ENV://")]
     NoReference,
-    #[error("it names another secret manager than vault behind $secret://")]
+    #[error("the secret manager after $secret:// must be vault")]
     Manager,
-    #[error("it names no ID behind $secret://vault/")]
+    #[error("it has no ID after $secret://vault/")]
     NoId,
-    #[error("it names no path behind the ID")]
+    #[error("it has no path after the ID")]
     NoPath,
-    #[error("it names no field behind the path's last /")]
+    #[error("it has no field after the last /")]
     NoField,
-    #[error("it names no variable behind $ENV://")]
+    #[error("it has no variable after $ENV://")]
     NoVariable,
 }
 
-/// Whether a value begins as one, well-formed or not. APISIX takes its prefixes in capitals and in small letters.
-pub fn is_reference(text: &str) -> bool {
+/// Whether a value begins like a reference. APISIX ignores the case of the prefixes.
+pub(crate) fn is_reference(text: &str) -> bool {
     behind(text, SECRET).or_else(|| behind(text, VARIABLE)).is_some()
 }
 
@@ -43,8 +42,7 @@ fn behind<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 impl Apisix {
-    /// Takes a reference apart.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Malformed> {
         if let Some(rest) = behind(text, VARIABLE) {
             return variable(rest);
         }
@@ -85,7 +83,7 @@ mod tests {
     use super::*;
     use crate::settings::reference::tests::cases;
 
-    /// The parts as the table of cases writes them.
+    /// The parts in the form of the table of cases.
     fn shown(text: &str) -> Result<String, String> {
         match Apisix::parse(text) {
             Ok(Apisix::Secret { id, path, field }) => Ok(format!("secret {id} {} {field}", path.join(","))),
@@ -97,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn each_case_of_the_table_is_taken_apart_or_told_what_is_wrong_with_it() {
+    fn each_case_of_the_table_is_parsed_or_rejected() {
         let cases = cases("apisix");
         assert!(cases.len() > 20);
         for (text, expected) in cases {
@@ -114,7 +112,7 @@ mod tests {
         }
 
         #[test]
-        fn parts_come_back_as_they_were_written(id in "[a-z0-9]{1,8}", path in "[a-z.]{1,8}(/[a-z.]{1,8}){0,3}", field in "[^/]{1,12}") {
+        fn parts_are_parsed_unchanged(id in "[a-z0-9]{1,8}", path in "[a-z.]{1,8}(/[a-z.]{1,8}){0,3}", field in "[^/]{1,12}") {
             let text = format!("$secret://vault/{id}/{path}/{field}");
             let path = path.split('/').map(str::to_owned).collect();
             prop_assert_eq!(Apisix::parse(&text), Ok(Apisix::Secret { id, path, field }));

@@ -1,8 +1,7 @@
-//! The environment: `KONG_*` variables, and those that settings refer to. The one door to `std::env` in the program.
+//! The environment: `KONG_*` variables, and those that settings refer to. Only this file reads `std::env`.
 //!
-//! A daemon does not leave secrets in its environment: it moves each such variable into memory, and `KEYRINGD_ENV_<NAME>`
-//! says where NAME is. Whoever reads variables reads them here, and cannot tell those that were moved from the others.
-//! Who moves them is `hardening`.
+//! A daemon does not keep secrets in its environment. `hardening` moves each such variable into memory, and
+//! `KEYRINGD_ENV_<NAME>` names the place. Readers here get moved and other variables alike.
 
 use std::{
     collections::BTreeSet,
@@ -11,39 +10,41 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Entry, Found, Origin, Source, Value};
+use super::{
+    credential::{Credential, PathOrigin},
+    found::{Entry, Found, Origin, Source, Value},
+};
 use crate::{
     secret::Secret,
     settings::{
-        credential::Credential,
-        keys::{self, VARIABLE_PREFIX},
-        pem,
-        reference::{is_of_either_notation, is_reference},
+        keys, pem,
+        reference::{is_any_reference, is_reference},
         resolve::Variable,
+        setting::{Content, Key, VARIABLE_PREFIX},
     },
 };
 
 /// The `KONG_*` variables of this process, and the files that `KONG_*_FILE` variables name.
-pub struct Environment;
+pub(crate) struct Environment;
 
-/// Before a variable's name: where it was moved to. A prefix keeps different names different, and Kong has none such.
+/// The prefix of variables that name the place of a moved variable. Kong uses no such prefix.
 const MOVED: &str = "KEYRINGD_ENV_";
 
-/// What a moved variable's place begins with. Anything else under such a name is not of our making.
+/// The start of every such place. Other values are not set by keyringd.
 const PLACE: &str = "/proc/self/fd/";
 
 /// A variable of this process that holds a secret.
 #[derive(Debug)]
-pub struct SecretVariable {
+pub(crate) struct SecretVariable {
     pub name: String,
-    /// The variable that says where it was moved to.
+    /// The variable that names its new place.
     pub moved: String,
     pub value: Secret<String>,
 }
 
-/// A variable's text, or the place that it was moved to.
-enum Held {
-    Here(OsString),
+/// The content of a variable, or the place that it was moved to.
+enum VariableContent {
+    Inline(OsString),
     Moved(PathBuf),
 }
 
@@ -53,60 +54,63 @@ impl Source for Environment {
     }
 
     fn variable(&self, name: &str) -> Variable {
-        all().find(|(known, _)| known == name).map(|(_, held)| held.text()).transpose()
+        all().find(|(known, _)| known == name).map(|(_, content)| content.text()).transpose()
     }
 }
 
-/// The variables of this process that still stand in its environment and hold a secret: those of secret settings, and
+/// The variables that are still in the environment of this process and hold a secret: those of secret settings, and
 /// those that settings refer to.
-pub fn secret_variables(referred: &BTreeSet<String>) -> Vec<SecretVariable> {
+pub(crate) fn secret_variables(referred: &BTreeSet<String>) -> Vec<SecretVariable> {
     secrets_among(all(), referred)
 }
 
-/// The variables of this process whose whole value is a reference, in either notation: names and references.
-pub fn references() -> Vec<(String, String)> {
+/// Names and values of the variables whose whole value is a reference, in either notation.
+pub(crate) fn references() -> Vec<(String, String)> {
     references_among(all())
 }
 
-fn references_among(all: impl Iterator<Item = (OsString, Held)>) -> Vec<(String, String)> {
-    let reference = |(name, held): (OsString, Held)| match held {
-        Held::Here(text) => {
+fn references_among(all: impl Iterator<Item = (OsString, VariableContent)>) -> Vec<(String, String)> {
+    let reference = |(name, content): (OsString, VariableContent)| match content {
+        VariableContent::Inline(text) => {
             let (name, text) = (name.into_string().ok()?, text.into_string().ok()?);
-            is_of_either_notation(&text).then_some((name, text))
+            is_any_reference(&text).then_some((name, text))
         }
-        Held::Moved(_) => None,
+        VariableContent::Moved(_) => None,
     };
     all.filter_map(reference).collect()
 }
 
-/// Where systemd put this service's credentials.
-pub fn credentials_directory() -> Option<PathBuf> {
+/// The folder of this service's systemd credentials.
+pub(crate) fn credentials_directory() -> Option<PathBuf> {
     path_in("CREDENTIALS_DIRECTORY")
 }
 
 /// The folder for a user's own runtime files, if this session has one (XDG Base Directory Specification).
-pub fn user_runtime_dir() -> Option<PathBuf> {
+pub(crate) fn user_runtime_dir() -> Option<PathBuf> {
     path_in("XDG_RUNTIME_DIR").filter(|path| path.is_absolute())
 }
 
 fn path_in(name: &str) -> Option<PathBuf> {
-    let (_, held) = all().find(|(known, _)| known == name)?;
-    held.text().ok().map(|text| PathBuf::from(text.expose()))
+    let (_, content) = all().find(|(known, _)| known == name)?;
+    content.text().ok().map(|text| PathBuf::from(text.expose()))
 }
 
-/// Every variable of this process, where it stands or where it was moved to.
-#[expect(clippy::disallowed_methods, reason = "this is the one door to the environment")]
-fn all() -> impl Iterator<Item = (OsString, Held)> {
+/// Every variable of this process, including moved ones.
+#[expect(clippy::disallowed_methods, reason = "only this function reads the environment")]
+fn all() -> impl Iterator<Item = (OsString, VariableContent)> {
     with_the_moved(std::env::vars_os())
 }
 
-/// A variable that stands there wins over one of its name that was moved: somebody set it later.
-fn with_the_moved(all: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (OsString, Held)> {
-    let held = |(name, value): (OsString, OsString)| match moved_name(&name, &value) {
-        Some(name) => (name, Held::Moved(PathBuf::from(value))),
-        None => (name, Held::Here(value)),
+/// A variable in the environment overrides a moved one of the same name, because it was set later.
+fn with_the_moved(
+    all: impl Iterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = (OsString, VariableContent)> {
+    let content = |(name, value): (OsString, OsString)| match moved_name(&name, &value) {
+        Some(name) => (name, VariableContent::Moved(PathBuf::from(value))),
+        None => (name, VariableContent::Inline(value)),
     };
-    let (here, moved): (Vec<_>, Vec<_>) = all.map(held).partition(|(_, held)| matches!(held, Held::Here(_)));
+    let (here, moved): (Vec<_>, Vec<_>) =
+        all.map(content).partition(|(_, content)| matches!(content, VariableContent::Inline(_)));
     let names: BTreeSet<_> = here.iter().map(|(name, _)| name.clone()).collect();
     here.into_iter().chain(moved.into_iter().filter(move |(name, _)| !names.contains(name)))
 }
@@ -117,62 +121,57 @@ fn moved_name(name: &OsStr, value: &OsStr) -> Option<OsString> {
     number.iter().all(u8::is_ascii_digit).then(|| OsString::from_vec(name.to_vec()))
 }
 
-impl Held {
+impl VariableContent {
     fn text(self) -> Result<Secret<String>, String> {
         let bytes = match self {
-            Self::Here(text) => text.into_vec(),
-            Self::Moved(place) => std::fs::read(place)
-                .map_err(|error| format!("cannot be read from where keyringd moved it: {error}"))?,
+            Self::Inline(text) => text.into_vec(),
+            Self::Moved(place) => std::fs::read(place).map_err(|error| {
+                format!("cannot be read from the place to which keyringd moved it: {error}")
+            })?,
         };
         String::from_utf8(bytes).map(Secret::new).map_err(|_| "is not UTF-8 text".to_owned())
     }
 }
 
 fn secrets_among(
-    all: impl Iterator<Item = (OsString, Held)>,
+    all: impl Iterator<Item = (OsString, VariableContent)>,
     referred: &BTreeSet<String>,
 ) -> Vec<SecretVariable> {
-    let secret = |(name, held): (OsString, Held)| {
+    let secret = |(name, content): (OsString, VariableContent)| {
         let name = name.into_string().ok()?;
         let key = name.strip_prefix(VARIABLE_PREFIX).and_then(|key| keys::find(&key.to_ascii_lowercase()));
-        let of_a_secret = key.filter(|key| key.secret);
-        if of_a_secret.is_none() && !referred.contains(&name) || matches!(held, Held::Moved(_)) {
+        let of_a_secret = key.filter(|key| key.is_secret());
+        if of_a_secret.is_none() && !referred.contains(&name) || matches!(content, VariableContent::Moved(_))
+        {
             return None;
         }
-        let value = held.text().ok().filter(|value| !value.expose().is_empty())?;
-        let is_none = of_a_secret.is_some_and(|key| is_no_secret(key, value.expose()));
-        (!is_none).then(|| SecretVariable { moved: format!("{MOVED}{name}"), name, value })
+        let value = content.text().ok().filter(|value| !value.expose().is_empty())?;
+        let is_public = of_a_secret.is_some_and(|key| is_reference_or_path(key, value.expose()));
+        (!is_public).then(|| SecretVariable { moved: format!("{MOVED}{name}"), name, value })
     };
     all.filter_map(secret).collect()
 }
 
-/// A reference is no secret, and what it refers to is moved by itself. Nor is the path of a private key: whoever reads it
-/// reads the file.
-fn is_no_secret(key: &keys::Key, value: &str) -> bool {
-    let pems = [
-        keys::VAULT_CERT_AUTH_CERT.name,
-        keys::VAULT_CERT_AUTH_CERT_KEY.name,
-        keys::HCV_CERT_AUTH_CERT.name,
-        keys::HCV_CERT_AUTH_CERT_KEY.name,
-    ];
-    is_reference(value) || (pems.contains(&key.name) && pem::is_path(value))
+/// A reference is not secret, and the variable that it names is moved separately. The path of a PEM file is not secret.
+fn is_reference_or_path(key: &Key, value: &str) -> bool {
+    is_reference(value) || (key.content == Content::Pem && pem::is_path(value))
 }
 
-/// Variables are taken verbatim. Those that cannot be ours are not even looked at: Kong's others may hold secrets too.
-fn variables(all: impl Iterator<Item = (OsString, Held)>) -> Found {
+/// Values are used verbatim. Other variables of Kong are not read, since they may hold secrets.
+fn variables(all: impl Iterator<Item = (OsString, VariableContent)>) -> Found {
     let mut found = Found::default();
-    for (name, held) in all {
+    for (name, content) in all {
         let Some(key) = name.to_str().and_then(|name| name.strip_prefix(VARIABLE_PREFIX)) else {
             continue;
         };
         let key = key.to_ascii_lowercase();
         let origin = Origin::Variable(format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase()));
-        // A key whose own name ends in `_file` is that key.
+        // The name of a setting may itself end with `_file`.
         let of_file = key.strip_suffix("_file").filter(|_| keys::find(&key).is_none()).and_then(keys::find);
         if of_file.is_none() && !key.starts_with("keyring_") && keys::find(&key).is_none() {
             continue;
         }
-        let value = held.text().and_then(|text| match of_file {
+        let value = content.text().and_then(|text| match of_file {
             None => Ok(Some((key, Value::Text(text)))),
             Some(of) => Ok(file(of, text.expose())?.map(|value| (of.name.to_owned(), value))),
         });
@@ -185,21 +184,23 @@ fn variables(all: impl Iterator<Item = (OsString, Held)>) -> Found {
     found
 }
 
-/// What the file of a `KONG_<KEY>_FILE` variable gives: a secret is read when it is used, anything else now.
-fn file(of: &keys::Key, path: &str) -> Result<Option<Value>, String> {
+/// The value that a `KONG_<KEY>_FILE` variable names. The file of a secret is read at each use, others now.
+fn file(of: &Key, path: &str) -> Result<Option<Value>, String> {
     if path.is_empty() {
         return Ok(None);
     }
     if is_reference(path) {
         let variable = of.variable();
         return Err(format!(
-            "names a file, and a reference is none: it may stand in the file, or in {variable}"
+            "must be the path of a file: put the reference into the file, or into {variable}"
         ));
     }
-    if of.secret {
+    if of.is_secret() {
         return Ok(Some(Value::File(PathBuf::from(path))));
     }
-    let text = Credential::file(path).read_with_references().map_err(|error| error.to_string())?;
+    let text = Credential::file(path, PathOrigin::Setting)
+        .read_with_references()
+        .map_err(|error| error.to_string())?;
     Ok(Some(Value::Text(text)))
 }
 
@@ -209,12 +210,14 @@ mod tests {
 
     use super::*;
 
-    fn environment<'a>(all: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (OsString, Held)> + use<'a> {
+    fn environment<'a>(
+        all: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (OsString, VariableContent)> + use<'a> {
         with_the_moved(all.iter().map(|(name, value)| ((*name).into(), (*value).into())))
     }
 
     /// The entries as `key=text` or `key<file`.
-    fn shown(found: &Found) -> Vec<String> {
+    fn listed(found: &Found) -> Vec<String> {
         let one = |entry: &Entry| match &entry.value {
             Value::Text(text) => format!("{}={}", entry.key, text.expose()),
             Value::File(path) => format!("{}<{}", entry.key, path.display()),
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn only_variables_that_can_be_ours_are_taken() {
+    fn only_variables_of_known_settings_are_read() {
         let all = [
             ("KONG_KEYRING_NAME", "a#b"),
             ("KONG_PG_PASSWORD", "planted"),
@@ -233,12 +236,12 @@ mod tests {
             ("KONG_LOG_LEVEL", "warn"),
         ];
         let found = variables(environment(&all));
-        assert_eq!(shown(&found), ["keyring_name=a#b", "log_level=warn"]);
+        assert_eq!(listed(&found), ["keyring_name=a#b", "log_level=warn"]);
         assert_eq!(found.entries[0].origin.to_string(), "KONG_KEYRING_NAME");
     }
 
     #[test]
-    fn a_file_variable_gives_the_file_of_a_secret_and_the_text_of_anything_else() {
+    fn a_file_variable_gives_the_path_of_a_secret_and_the_text_of_any_other_setting() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "from-a-file\n").unwrap();
         let path = file.path().to_str().unwrap();
@@ -256,9 +259,9 @@ mod tests {
             "keyring_name=from-a-file".to_owned(),
             format!("keyring_vault_approle_secret_id_file={path}"),
         ];
-        assert_eq!(shown(&found), expected);
+        assert_eq!(listed(&found), expected);
         assert_eq!(found.mistakes[0].0.to_string(), "KONG_KEYRING_VAULT_MOUNT_FILE");
-        assert!(found.mistakes[1].1.contains("or in KONG_KEYRING_VAULT_PATH"), "{:?}", found.mistakes[1]);
+        assert!(found.mistakes[1].1.contains("or into KONG_KEYRING_VAULT_PATH"), "{:?}", found.mistakes[1]);
     }
 
     #[test]
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_variables_are_told_from_paths_references_and_what_is_no_secret() {
+    fn secret_variables_do_not_include_paths_and_references() {
         let all = [
             ("KONG_KEYRING_VAULT_TOKEN", "s.token"),
             ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", "{vault://env/certificate}"),
@@ -299,23 +302,23 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_variable_reads_as_if_it_stood_there_each_time_and_loses_to_one_that_does() {
+    fn a_moved_variable_is_read_each_time_and_overridden_by_one_in_the_environment() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b" moved\n").unwrap();
         let place = format!("{PLACE}{}", file.as_raw_fd());
         let all = [
             ("KEYRINGD_ENV_KONG_KEYRING_NAME", place.as_str()),
             ("KEYRINGD_ENV_KONG_KEYRING_VAULT_PATH", &place),
-            ("KONG_KEYRING_VAULT_PATH", "stands there"),
+            ("KONG_KEYRING_VAULT_PATH", "in the environment"),
             ("KEYRINGD_ENV_KONG_KEYRING_VAULT_MOUNT", "/etc/passwd"),
             ("KEYRINGD_ENV_KONG_KEYRING_VAULT_TOKEN", "/proc/self/fd/999999"),
         ];
         for _ in 0..2 {
             let found = variables(environment(&all));
-            assert_eq!(shown(&found), ["keyring_vault_path=stands there", "keyring_name= moved\n"]);
+            assert_eq!(listed(&found), ["keyring_vault_path=in the environment", "keyring_name= moved\n"]);
             let (origin, why) = &found.mistakes[0];
             assert_eq!(origin.to_string(), "KONG_KEYRING_VAULT_TOKEN");
-            assert!(why.starts_with("cannot be read from where keyringd moved it"), "{why}");
+            assert!(why.starts_with("cannot be read from the place"), "{why}");
         }
     }
 }

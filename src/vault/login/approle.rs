@@ -155,10 +155,12 @@ async fn unwrap_once(
     }
     let unwrapped = outcome.map(Arc::new);
     tried.push_back(Tried { token: fingerprint, secret_id: unwrapped.as_ref().ok().map(Arc::clone) });
+    let fallback = latest(&tried);
+    drop(tried);
     if unwrapped.is_ok() {
         alarm.metrics.unwrapped(Outcome::Success);
     }
-    unwrapped.or_else(|error| latest(&tried).ok_or(error))
+    unwrapped.or_else(|error| fallback.ok_or(error))
 }
 
 /// Checks a wrapped secret ID without unwrapping it.

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     secret::Secret,
@@ -11,7 +10,6 @@ use crate::{
     vault::{
         error::VaultError,
         lease::{Lease, Renewal, TokenOrigin},
-        state::Fingerprint,
         transport::{Request, Transport},
     },
 };
@@ -47,6 +45,7 @@ pub(super) async fn log_in(
     Ok((token, lease))
 }
 
-pub(super) fn fingerprint(credential: &Credential) -> Option<Fingerprint> {
-    credential.read().ok().map(|token| Sha256::digest(token.expose()).into())
+/// Whether the token's file holds another token now. Compared without a hash, whose state would leave copies of the token.
+pub(super) fn has_changed(credential: &Credential, used: &Secret<String>) -> bool {
+    matches!(credential, Credential::File(_)) && credential.read().is_ok_and(|now| now != *used)
 }

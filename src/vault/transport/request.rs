@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::secret::Secret;
 
 /// No `Debug`: its body may hold secrets.
-pub(crate) struct Request<'a> {
+pub struct Request<'a> {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) token: Option<&'a Secret<String>>,

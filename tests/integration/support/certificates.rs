@@ -1,4 +1,4 @@
-//! Private authorities and the certificates that they issue, as PEM files in a folder of their own.
+//! Private certificate authorities and their certificates, as PEM files in a temporary folder.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 
-/// A certificate and its key, and the authority's certificate as text.
+/// A certificate, its key, and the PEM text of the authority.
 pub struct Issued {
     pub authority: String,
     pub certificate: PathBuf,
@@ -16,7 +16,6 @@ pub struct Issued {
     folder: TempDir,
 }
 
-/// An authority, which can issue.
 pub struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -30,7 +29,7 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    /// An authority below this one. Its certificate is its own `pem`.
+    /// An intermediate authority. Its `pem` contains only its own certificate.
     pub fn below(&self, name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let params = authority_params(name);
@@ -42,7 +41,7 @@ impl Authority {
         &self.pem
     }
 
-    /// Issues a certificate for servers and clients of these names.
+    /// Issues a certificate for a server or a client with these names.
     pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let folder = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
@@ -67,7 +66,7 @@ impl Issued {
     }
 }
 
-/// A certificate from an authority of its own.
+/// A certificate from a new authority.
 pub fn issued(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
     issued_by("The Authority", names, change)
 }
@@ -76,7 +75,6 @@ pub fn issued_by(name: &str, names: &[&str], change: impl FnOnce(&mut Certificat
     Authority::new(name).issue(names, change)
 }
 
-/// A certificate that vouches for itself, as in many how-tos.
 pub fn self_signed(names: &[&str]) -> Issued {
     self_signed_with(names, |_| ())
 }

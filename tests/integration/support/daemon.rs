@@ -1,4 +1,4 @@
-//! The real keyringd, started with the settings of a test in a folder of its own.
+//! The real keyringd, started with a test's settings in a temporary folder.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,7 @@ pub struct Daemon {
     socket: PathBuf,
 }
 
-/// Kong's own variables, enough to run against `server`.
+/// Kong's variables, enough to run with `server`.
 pub fn kongs_settings(server: &OpenBao) -> Vec<(String, String)> {
     let pairs = [
         ("KONG_KEYRING_ENABLED", "on"),
@@ -35,26 +35,26 @@ pub fn kongs_settings(server: &OpenBao) -> Vec<(String, String)> {
         ("KONG_KEYRING_VAULT_PATH", "keyring"),
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "token"),
         ("KONG_KEYRING_VAULT_TOKEN", server.token()),
-        // So long that a test's own syncs are all there are: the second comes anywhere within it.
+        // Long enough that only the test's own syncs happen: the second sync is at a random time in the interval.
         ("KONG_KEYRING_SYNC_INTERVAL", "3600"),
     ];
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 impl Daemon {
-    /// A daemon on `server`'s `secret/keyring`, with `more` settings on top; ready.
+    /// A ready daemon on `server`'s `secret/keyring`, with `more` settings.
     pub fn start(server: &OpenBao, more: &[(&str, &str)]) -> Self {
         let daemon = Self::start_unready(server, more);
         daemon.wait_until_ready();
         daemon
     }
 
-    /// The same, without waiting for its keys.
+    /// Does not wait for the keys.
     pub fn start_unready(server: &OpenBao, more: &[(&str, &str)]) -> Self {
         Self::start_at(None, server, more)
     }
 
-    /// The same on a socket of the test's choice.
+    /// The same at a given socket path.
     pub fn start_at(socket: Option<&Path>, server: &OpenBao, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = socket.map_or_else(|| folder.path().join("keyringd.sock"), Path::to_owned);
@@ -68,12 +68,12 @@ impl Daemon {
         Self::spawn(command, folder, socket)
     }
 
-    /// A daemon on `server`'s `secret/keyring` from a kong.conf alone: Kong's settings, and these lines below them.
+    /// A daemon that has only a kong.conf: Kong's settings and these lines.
     pub fn from_conf(address: &str, lines: &str) -> Self {
         Self::from_conf_with(address, lines, &[])
     }
 
-    /// The same, with these variables as its environment.
+    /// The same with these environment variables.
     pub fn from_conf_with(address: &str, lines: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kong.conf");
@@ -85,12 +85,12 @@ impl Daemon {
         Self::spawn(command, folder, socket)
     }
 
-    /// Puts another text in the place of the kong.conf of [`Daemon::from_conf`]: its settings and these lines.
+    /// Replaces the kong.conf of [`Daemon::from_conf`].
     pub fn write_conf(&self, address: &str, lines: &str) {
         fs::write(self.folder.path().join("kong.conf"), conf(address, &self.socket, lines)).unwrap();
     }
 
-    /// Reloads, and waits until that is done with this outcome.
+    /// Reloads, and waits for this outcome.
     #[track_caller]
     pub fn reload(&self, outcome: &str) {
         let name = format!("keyringd_reloads_total{{outcome=\"{outcome}\"}}");
@@ -99,7 +99,7 @@ impl Daemon {
         wait_for("the reload", || (self.metric(&name) > before).then_some(()));
     }
 
-    /// A counter or gauge of whole numbers, by its name with labels.
+    /// An integer metric, by its name with labels.
     #[track_caller]
     pub fn metric(&self, name: &str) -> i64 {
         let text = self.get("/metrics").text();
@@ -107,7 +107,7 @@ impl Daemon {
         value.unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
-    /// A daemon on a kong.conf, whose socket is `keyringd.sock` in `folder`.
+    /// A daemon with a given kong.conf and the socket `keyringd.sock` in `folder`.
     pub fn start_from_file(path: &Path, folder: TempDir) -> Self {
         let mut command = ending_with_us(Path::new(PROGRAM));
         command.args(["run", "-c"]).arg(path).env_clear();
@@ -115,7 +115,7 @@ impl Daemon {
         Self::spawn(command, folder, socket)
     }
 
-    /// `keyringd dev`.
+    /// `keyringd dev`
     pub fn dev() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = ending_with_us(Path::new(PROGRAM));
@@ -130,8 +130,8 @@ impl Daemon {
         let child = command.stdin(Stdio::null()).stdout(out).stderr(log).spawn().unwrap();
         let mut daemon = Self { child, folder, socket };
         wait_for("the socket", || {
-            let over = daemon.child.try_wait().unwrap();
-            assert!(over.is_none(), "keyringd ended: {}", daemon.log());
+            let ended = daemon.child.try_wait().unwrap();
+            assert!(ended.is_none(), "keyringd ended: {}", daemon.log());
             UnixStream::connect(daemon.socket()).ok()
         });
         daemon
@@ -149,12 +149,12 @@ impl Daemon {
         self.folder.path()
     }
 
-    /// All that it wrote to standard error so far.
+    /// Its standard error so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// All that it wrote to standard output so far.
+    /// Its standard output so far.
     pub fn out(&self) -> String {
         fs::read_to_string(self.folder.path().join("out")).unwrap()
     }
@@ -167,7 +167,7 @@ impl Daemon {
         signal::kill(self.pid(), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and returns the status.
     pub fn ended(&mut self) -> ExitStatus {
         wait_for("keyringd to end", || self.child.try_wait().unwrap())
     }
@@ -189,10 +189,10 @@ impl Daemon {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> http::Answer {
-        http::exchange(self.connect(), method, path, headers, body).expect("keyringd answers")
+        http::exchange(self.connect(), method, path, headers, body).expect("keyringd responds")
     }
 
-    /// The most memory that it had so far, in KiB.
+    /// The peak of its resident memory, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -209,20 +209,20 @@ impl Daemon {
         self.request("POST", path, body.to_string().as_bytes())
     }
 
-    /// Encrypts a text and answers the ciphertext.
+    /// Encrypts a text and returns the ciphertext.
     #[track_caller]
     pub fn encrypt(&self, plaintext: &str) -> String {
         let body = json!({ "plaintext": BASE64_STANDARD.encode(plaintext) });
         self.post("/v1/transit/encrypt/keyring", &body).at("/data/ciphertext")
     }
 
-    /// The answer to a decrypt.
+    /// The response of a decrypt request.
     #[track_caller]
     pub fn decrypt(&self, ciphertext: &str) -> http::Answer {
         self.post("/v1/transit/decrypt/keyring", &json!({ "ciphertext": ciphertext }))
     }
 
-    /// The text that a ciphertext opens to.
+    /// The plaintext of a ciphertext.
     #[track_caller]
     pub fn opened(&self, ciphertext: &str) -> String {
         let plaintext = BASE64_STANDARD.decode(self.decrypt(ciphertext).at("/data/plaintext")).unwrap();
@@ -241,7 +241,7 @@ impl Daemon {
         self.get("/keyring/active").at("/id")
     }
 
-    /// The keyring as `active of a b c`, sorted.
+    /// The keyring as `<active> of a b c`, sorted.
     #[track_caller]
     pub fn keyring(&self) -> String {
         let answer = self.get("/keyring").json();
@@ -251,7 +251,7 @@ impl Daemon {
         format!("{} of {}", answer["active"].as_str().unwrap_or("none"), ids.join(" "))
     }
 
-    /// Runs a keyringd command against this daemon, with `input` on standard input.
+    /// Runs a command of keyringd with this daemon and with `input` on standard input.
     pub fn command(&self, arguments: &[&str], input: &[u8]) -> std::process::Output {
         let mut arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         arguments.extend(["--socket".to_owned(), self.socket().display().to_string()]);
@@ -285,7 +285,7 @@ pub fn run(
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // While its output is read, for which a command may wait. One that fails early does not read its input.
+        // In a thread, because the command may block on its output. A command that fails early does not read its input.
         scope.spawn(move || {
             let _ = stdin.write_all(input);
         });

@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 client over any stream: one request, one answer, nothing clever. It shares no code with keyringd.
+//! A plain HTTP/1.1 client over any stream: one request, one response. It shares no code with keyringd.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 
@@ -21,7 +21,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// A header's value, by its name in lower case.
+    /// A header's value by its name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -29,7 +29,7 @@ impl Answer {
         })
     }
 
-    /// The text at a JSON pointer.
+    /// The value at a JSON pointer, as text.
     #[track_caller]
     pub fn at(&self, pointer: &str) -> String {
         match self.json().pointer(pointer) {
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads the whole answer. `None` when the peer says nothing sensible.
+/// Sends one request and reads the whole response. `None` if there is no valid response.
 pub fn exchange(
     mut stream: impl Read + Write,
     method: &str,
@@ -56,13 +56,13 @@ pub fn exchange(
         head.extend([name, ": ", value, "\r\n"]);
     }
     head.push_str("\r\n");
-    // A peer may answer before it has read everything; what it said still counts.
+    // A peer may respond before it has read the whole request, so write errors are ignored.
     let _ =
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
     read(stream)
 }
 
-/// Reads one answer.
+/// Reads one response.
 pub fn read(stream: impl Read) -> Option<Answer> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();

@@ -1,4 +1,4 @@
-//! An issuer of JWTs: a real RSA key, real RS256 signatures, and the JWKS that lets others verify them.
+//! An issuer of JWTs with a real RSA key, RS256 signatures, and the JWKS to verify them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,7 +29,7 @@ impl Issuer {
         format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()))
     }
 
-    /// Claims for `subject` and `audience` that are good for an hour, issued `seconds` from now.
+    /// Claims for `subject` and `audience`, issued `seconds` from now and valid for an hour.
     pub fn claims(subject: &str, audience: &str, seconds: i64) -> Value {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let at = i64::try_from(now).unwrap() + seconds;

@@ -1,6 +1,6 @@
-//! A client of KMS v2: gRPC's frames by hand over hyper's h2, and an API server that keeps to Kubernetes' rules with it.
+//! A client of KMS v2 with its own gRPC framing over hyper's h2, and an API server that follows Kubernetes' rules.
 //!
-//! Of keyringd it shares the messages alone.
+//! It shares only the message types with keyringd.
 
 use std::{convert::Infallible, os::unix::net::UnixStream, path::Path};
 
@@ -18,7 +18,7 @@ use keyringd::api::kms::v2::{
 use prost::Message;
 use tokio::runtime::Runtime;
 
-/// gRPC's numbers for how a call ended.
+/// Status codes of gRPC.
 pub const INVALID_ARGUMENT: u32 = 3;
 pub const DEADLINE_EXCEEDED: u32 = 4;
 pub const NOT_FOUND: u32 = 5;
@@ -27,14 +27,14 @@ pub const RESOURCE_EXHAUSTED: u32 = 8;
 pub const UNIMPLEMENTED: u32 = 12;
 pub const UNAVAILABLE: u32 = 14;
 
-/// A call that was refused.
+/// An error status.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
     pub code: u32,
     pub message: String,
 }
 
-/// One connection, for calls in threads that know nothing of async.
+/// One connection with blocking calls.
 pub struct Kms {
     runtime: Runtime,
     connection: Connection,
@@ -69,12 +69,12 @@ impl Kms {
         self.raw(&format!("/v2.KeyManagementService/{name}"), framed(&message.encode_to_vec()))
     }
 
-    /// Any bytes to any path.
+    /// Sends any bytes to any path.
     pub fn raw<A: Message + Default>(&self, path: &str, body: Vec<u8>) -> Result<A, Refused> {
         self.runtime.block_on(self.connection.clone().raw(path, body))
     }
 
-    /// A call whose message never comes: the code with which it is given up.
+    /// A call that never sends its message. Returns the status code of its timeout.
     pub fn stalled_call(socket: &Path) -> u32 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -89,7 +89,7 @@ impl Kms {
         })
     }
 
-    /// A request that is not in gRPC: its status.
+    /// A request without gRPC. Returns the HTTP status.
     pub fn get(&self, path: &str) -> u16 {
         let request = Request::get(format!("http://localhost{path}")).body(Full::default()).unwrap();
         let answer = self.runtime.block_on(self.connection.clone().0.send_request(request));
@@ -154,7 +154,7 @@ fn outcome(trailers: &HeaderMap) -> Result<(), Refused> {
     }
 }
 
-/// A message as gRPC frames it: not compressed, its length, itself.
+/// A gRPC frame: the flag "not compressed", the length, the message.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).unwrap();
     [&[0], &len.to_be_bytes()[..], message].concat()
@@ -173,7 +173,7 @@ pub fn decrypt_request(ciphertext: &[u8], key_id: &str) -> DecryptRequest {
     }
 }
 
-/// What an API server does with a plugin: it seals under the key_id that Status announced, refuses any other, and keeps
+/// An API server's use of a plugin: it encrypts under the key_id of the last Status, refuses another key_id, and stores
 /// each ciphertext with its key_id.
 #[derive(Default)]
 pub struct ApiServer {
@@ -182,7 +182,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Polls Status. Answers the key_id.
+    /// Polls Status. Returns the key_id.
     pub fn poll(&mut self, kms: &Kms) -> String {
         let status = kms.status().unwrap();
         assert_eq!((status.version.as_str(), status.healthz.as_str()), ("v2", "ok"));
@@ -191,19 +191,16 @@ impl ApiServer {
         status.key_id
     }
 
-    /// Stores a secret. Answers the key_id that it is stored with.
+    /// Stores a secret. Returns its key_id.
     pub fn write(&mut self, kms: &Kms, plaintext: &[u8]) -> String {
         let sealed = kms.encrypt(plaintext).unwrap();
-        assert_eq!(
-            sealed.key_id, self.key_id,
-            "an API server throws away what has another key_id than Status"
-        );
+        assert_eq!(sealed.key_id, self.key_id, "an API server refuses another key_id than that of Status");
         assert!((1..=1024).contains(&sealed.ciphertext.len()) && sealed.annotations.is_empty());
         self.stored.push((sealed.ciphertext.into(), sealed.key_id.clone(), plaintext.to_vec()));
         sealed.key_id
     }
 
-    /// Reads all that was ever stored. Answers how much that is.
+    /// Reads all stored secrets. Returns their number.
     pub fn read_all(&self, kms: &Kms) -> usize {
         for (ciphertext, key_id, plaintext) in &self.stored {
             assert_eq!(kms.decrypt(ciphertext, key_id).as_ref(), Ok(plaintext));

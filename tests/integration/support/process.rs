@@ -1,4 +1,4 @@
-//! Starting programs that end with us, and waiting for conditions.
+//! Programs that end with the test, and waiting for conditions.
 
 use std::{
     net::TcpListener,
@@ -6,25 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a condition may take: far longer than it does, on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Far longer than any condition takes on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `probe` answers something.
+/// Polls until `probe` returns a value.
 ///
 /// # Panics
-/// When it does not within [`PATIENCE`].
+/// After [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "no {what} within {TIMEOUT:?}");
         pause();
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition")]
+#[expect(clippy::disallowed_methods, reason = "the interval between two polls of a condition")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
@@ -34,19 +34,19 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A command that ends with this test, however the test ends.
+/// A command that is killed when the test ends, even by a crash.
 pub fn ending_with_us(program: &std::path::Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
-/// The standard output of a command that must succeed.
+/// The standard output. The command must have succeeded.
 pub fn success(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "{:?}: {said}\n{}",
+        "{:?}: {errors}\n{}",
         output.status,
         String::from_utf8_lossy(&output.stdout)
     );

@@ -1,4 +1,4 @@
-//! A small proxy in front of a real server, which does to its answers what networks and middle boxes do, and counts.
+//! A small proxy before a real server. It injects the faults of networks and middleboxes, and records requests.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -9,24 +9,24 @@ use std::{
 
 use super::http;
 
-/// What happens to a request.
+/// The treatment of a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
     None,
     Latency(Duration),
-    /// No answer, and the connection stays open.
+    /// No response, and the connection stays open.
     Silence,
-    /// The connection ends before an answer.
+    /// The connection is closed before a response.
     Cut,
-    /// The answer ends halfway.
+    /// The response is truncated.
     Truncated,
-    /// The answer never ends.
+    /// The response never ends.
     Endless,
-    /// The real answer, said to be HTML.
+    /// The real response with the content type of HTML.
     WrongContentType,
-    /// Another answer: its status, further headers, and body.
+    /// Another response: its status, further headers, and body.
     Answer(u16, String, String),
-    /// A server that is played: method and path, and body, to a status and JSON.
+    /// A simulated server: from method and path, and body, to a status and JSON.
     Play(Play),
 }
 
@@ -54,13 +54,13 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Shared {
-    /// The last one whose prefix fits counts.
+    /// The last entry with a matching prefix applies.
     faults: Vec<(String, Fault)>,
     seen: Vec<String>,
 }
 
 impl Shared {
-    /// Notes a request and says what happens to it.
+    /// Records a request and returns its fault.
     fn take(&mut self, method: &str, path: &str) -> Fault {
         self.seen.push(format!("{method} {path}"));
         let fault = self.faults.iter().rev().find(|(prefix, _)| path.starts_with(prefix.as_str()));
@@ -69,7 +69,7 @@ impl Shared {
 }
 
 impl Proxy {
-    /// A proxy before the server at `upstream`, an `http://` address.
+    /// A proxy for the server at `upstream`, an `http://` address.
     pub fn before(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -85,14 +85,14 @@ impl Proxy {
         proxy
     }
 
-    /// A server of its own, which answers everything with one fault.
+    /// A server that treats every request with one fault.
     pub fn only(fault: Fault) -> Self {
         let proxy = Self::before("127.0.0.1:1");
         proxy.set("/", fault);
         proxy
     }
 
-    /// A server that is played by a function of method, path and body.
+    /// A server that is simulated by a function of method, path and body.
     pub fn playing(play: impl Fn(&str, &[u8]) -> (u16, String) + Send + Sync + 'static) -> Self {
         Self::only(Fault::Play(Play(Arc::new(play))))
     }
@@ -101,12 +101,12 @@ impl Proxy {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// From now on, what happens to requests whose path starts with `prefix`.
+    /// Sets the fault of requests whose path starts with `prefix`.
     pub fn set(&self, prefix: &str, fault: Fault) {
         self.shared.lock().unwrap().faults.push((prefix.to_owned(), fault));
     }
 
-    /// Takes back the faults that were set since the proxy was made.
+    /// Removes all faults but the first.
     pub fn reset(&self) {
         self.shared.lock().unwrap().faults.truncate(1);
     }
@@ -118,7 +118,7 @@ impl Proxy {
 }
 
 fn serve(stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) {
-    // A client that goes away ends this thread and nothing else.
+    // An I/O error ends only this thread.
     let _ = answer(stream, upstream, shared);
 }
 
@@ -131,8 +131,8 @@ fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std:
         .find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body)?;
-    let mut words = head.split(' ');
-    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
+    let mut request_line = head.split(' ');
+    let (Some(method), Some(path)) = (request_line.next(), request_line.next()) else { return Ok(()) };
     let fault = shared.lock().unwrap().take(method, path);
     let forward = || {
         let keep =
@@ -158,19 +158,19 @@ fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std:
                 stream.write_all(&[b' '; 8192])?;
             }
         }
-        Fault::Answer(status, headers, body) => say(&mut stream, status, &headers, &body),
+        Fault::Answer(status, headers, body) => respond(&mut stream, status, &headers, &body),
         Fault::Play(Play(play)) => {
             let (status, body) = play(&format!("{method} {path}"), &body);
-            say(&mut stream, status, "content-type: application/json\r\n", &body)
+            respond(&mut stream, status, "content-type: application/json\r\n", &body)
         }
     }
 }
 
-fn say(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
+fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 {status} Said\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 {status} Simulated\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -182,7 +182,7 @@ fn pass(stream: &mut TcpStream, answer: Option<http::Answer>, kind: &str) -> std
     stream.write_all(&answer.body)
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the latency that the proxy is there to add")]
+#[expect(clippy::disallowed_methods, reason = "this is the injected latency")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }

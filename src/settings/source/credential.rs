@@ -1,32 +1,37 @@
-//! A secret as the settings give it: the text itself, or a file that is read anew whenever the secret is needed.
+//! A secret from the settings: its text, or a file that is read at each use.
 //!
-//! Platforms rotate such files (projected service-account tokens, agents' sinks), so nothing of them is kept here.
+//! Platforms rotate such files (projected service-account tokens, agent sinks), so their content is not kept.
 
 use std::{fmt, fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::reference::is_reference;
-use crate::secret::Secret;
+use crate::{secret::Secret, settings::reference::is_reference};
 
-/// The longest secret that a file may hold: a private key with its chain fits many times over.
+/// The longest secret in a file, in bytes. A private key with its chain is far smaller.
 const MAX_LEN: usize = 1 << 20;
 
-/// Equal when both are the same text or the same file, whatever the file holds.
+/// Two credentials are equal if they are the same text or the same file path.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Credential {
     Inline(Secret<String>),
     File(SecretFile),
 }
 
-/// A file that holds a secret. What the path of one that a reference gave is, no message says.
+/// A file that holds a secret. Messages do not quote a path that came from a reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFile {
     path: PathBuf,
-    by_reference: bool,
+    path_origin: PathOrigin,
 }
 
-/// Why a file's secret could not be had. Nothing of the file is quoted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathOrigin {
+    Setting,
+    Reference,
+}
+
+/// Why the secret in a file cannot be used. The content is not quoted.
 #[derive(Debug, thiserror::Error)]
 #[error("{file} {fault}")]
 pub struct CredentialError {
@@ -42,25 +47,17 @@ enum Fault {
     Empty,
     #[error("is not UTF-8 text, or is larger than 1 MiB")]
     NotText,
-    #[error(
-        "holds a reference, which only a setting can be: give it as the setting's value, or reload if it is"
-    )]
+    #[error("holds a reference: references are only resolved in settings, when they are loaded")]
     Reference,
 }
 
 impl Credential {
-    /// The secret that a file holds.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(SecretFile { path: path.into(), by_reference: false })
+    pub(crate) fn file(path: impl Into<PathBuf>, path_origin: PathOrigin) -> Self {
+        Self::File(SecretFile { path: path.into(), path_origin })
     }
 
-    /// The same, where the path came by a reference.
-    pub fn file_by_reference(path: impl Into<PathBuf>) -> Self {
-        Self::File(SecretFile { path: path.into(), by_reference: true })
-    }
-
-    /// The secret, as it is now. A trailing line break, which editors and `echo` leave, is not part of it.
-    pub fn read(&self) -> Result<Secret<String>, CredentialError> {
+    /// The current secret, without trailing line breaks, which editors and `echo` add.
+    pub(crate) fn read(&self) -> Result<Secret<String>, CredentialError> {
         let text = self.read_with_references()?;
         match self {
             Self::File(file) if is_reference(text.expose()) => Err(file.with(Fault::Reference)),
@@ -68,16 +65,16 @@ impl Credential {
         }
     }
 
-    /// The same, for those who resolve references: that is done once, when the settings are loaded.
-    pub fn read_with_references(&self) -> Result<Secret<String>, CredentialError> {
+    /// Like [`Self::read`], but accepts a reference. For loading the settings, which resolves it.
+    pub(crate) fn read_with_references(&self) -> Result<Secret<String>, CredentialError> {
         match self {
             Self::Inline(text) => Ok(Secret::new(text.expose().clone())),
             Self::File(file) => file.read().map_err(|fault| file.with(fault)),
         }
     }
 
-    /// Whether the file that holds it can be read by everybody on this machine.
-    pub fn is_open_to_all(&self) -> bool {
+    /// Whether every user of this machine can read the file.
+    pub(crate) fn is_world_readable(&self) -> bool {
         match self {
             Self::Inline(_) => false,
             Self::File(SecretFile { path, .. }) => {
@@ -89,7 +86,7 @@ impl Credential {
 
 impl SecretFile {
     fn read(&self) -> Result<Secret<String>, Fault> {
-        // Room for the whole at once: a buffer that grows leaves copies behind.
+        // A buffer that grows leaves copies behind, so reserve enough for common files.
         let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
         let file = File::open(&self.path).map_err(Fault::Unreadable)?;
         file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(Fault::Unreadable)?;
@@ -106,7 +103,9 @@ impl SecretFile {
 impl fmt::Display for SecretFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self { by_reference: true, .. } => f.write_str("the file that the reference gives"),
+            Self { path_origin: PathOrigin::Reference, .. } => {
+                f.write_str("the file that the reference names")
+            }
             Self { path, .. } => write!(f, "the file {}", path.display()),
         }
     }
@@ -119,9 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_anew_each_time_without_its_line_break() {
+    fn a_file_is_read_at_each_use_without_its_line_break() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let credential = Credential::file(file.path());
+        let credential = Credential::file(file.path(), PathOrigin::Setting);
         for (content, secret) in
             [("one\n", "one"), ("two\r\n", "two"), (" three ", " three "), ("a\nb\n\n", "a\nb")]
         {
@@ -131,9 +130,9 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_a_missing_and_a_binary_file_are_errors_that_name_it() {
+    fn empty_missing_and_binary_files_are_errors_that_name_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let credential = Credential::file(file.path());
+        let credential = Credential::file(file.path(), PathOrigin::Setting);
         for (content, error) in [
             (b"\n".as_slice(), "is empty"),
             (b"\xff", "is not UTF-8 text"),
@@ -142,19 +141,19 @@ mod tests {
             fs::write(file.path(), content).unwrap();
             assert!(credential.read().unwrap_err().to_string().contains(error));
         }
-        let error = Credential::file("/no/such/file").read().unwrap_err();
+        let error = Credential::file("/no/such/file", PathOrigin::Setting).read().unwrap_err();
         assert!(error.to_string().starts_with("the file /no/such/file cannot be read"), "{error}");
-        let error = Credential::file_by_reference("/no/such/file").read().unwrap_err();
-        assert!(error.to_string().starts_with("the file that the reference gives cannot be read"), "{error}");
+        let error = Credential::file("/no/such/file", PathOrigin::Reference).read().unwrap_err();
+        assert!(error.to_string().starts_with("the file that the reference names cannot be read"), "{error}");
     }
 
     #[test]
-    fn a_file_that_everybody_can_read_is_told() {
+    fn a_world_readable_file_is_detected() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let credential = Credential::file(file.path());
+        let credential = Credential::file(file.path(), PathOrigin::Setting);
         for (mode, open) in [(0o600, false), (0o640, false), (0o644, true)] {
             fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(credential.is_open_to_all(), open, "{mode:o}");
+            assert_eq!(credential.is_world_readable(), open, "{mode:o}");
         }
     }
 }

@@ -1,0 +1,125 @@
+//! The base of all formats: AEAD in place on one buffer, and the types of the results.
+//!
+//! The formats are in sibling files. The bytes of a format are not known here.
+
+use aes_gcm::aead::{AeadInOut, Nonce, Tag};
+use zeroize::Zeroize as _;
+
+use crate::keyring::{Format, HeldKey, KeyId, Keyring};
+
+/// A result inside the buffer that it was sealed or opened in: it is never copied. The allocator wipes freed memory.
+pub struct Payload {
+    pub(super) buffer: Vec<u8>,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// A plaintext, and the key and format of its ciphertext.
+pub struct Opened<'k> {
+    pub held: &'k HeldKey,
+    pub format: Format,
+    pub plaintext: Payload,
+}
+
+/// Decryption fails in one way, whatever is wrong with the ciphertext. A missing key is a separate error, because an
+/// operator can act on it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "decryption failed: the ciphertext was changed, is not from this keyring, or has other associated data"
+    )]
+    NotAuthentic,
+    #[error(
+        "key {0:?} is not in the keyring: it is missing in Vault, was removed there, or is not synced yet"
+    )]
+    UnknownKey(KeyId),
+    #[error(
+        "version {0} is not in the keyring: it is missing in Vault, was removed there, or is not synced yet"
+    )]
+    UnknownVersion(u64),
+    #[error("Kong's encrypted fields are not authenticated; set keyring_kong_fields = on to decrypt them")]
+    KongFieldsOff,
+    #[error("Kong's encrypted fields do not authenticate associated data; omit it")]
+    KongAssociatedData,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("Kong's encrypted fields do not support associated data; omit it or use another format")]
+    KongAssociatedData,
+    #[error(
+        "the transit format needs one key per version, and key {0:?} is in the map form; write one record per version, or \
+         set keyring_ciphertext_format = native"
+    )]
+    TransitMap(KeyId),
+    #[error("key {0:?} cannot be used for Kong's encrypted fields: Kong does not accept `-` in a key id")]
+    KongKeyId(KeyId),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the operating system returned no random bytes: {0}")]
+pub struct NoRandomness(#[from] getrandom::Error);
+
+impl OpenError {
+    /// Whether a sync may fix it.
+    pub const fn is_unknown_key(&self) -> bool {
+        matches!(self, Self::UnknownKey(_) | Self::UnknownVersion(_))
+    }
+}
+
+impl Payload {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// The key with this ID.
+pub fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, OpenError> {
+    keyring.get(id).ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
+}
+
+/// Seals `buffer[start..]`: `<room for the nonce> ‖ plaintext` becomes `nonce ‖ ct ‖ tag`.
+pub fn seal_in_place<A: AeadInOut>(
+    aead: &A,
+    buffer: &mut Vec<u8>,
+    start: usize,
+    nonce: &Nonce<A>,
+    associated_data: &[u8],
+) {
+    let (head, plaintext) = buffer.split_at_mut(start + nonce.len());
+    head[start..].copy_from_slice(nonce);
+    let tag = aead
+        .encrypt_inout_detached(nonce, associated_data, plaintext.into())
+        .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
+    buffer.extend_from_slice(&tag);
+}
+
+/// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`. Wipes the buffer if that fails.
+pub fn open_in_place<A: AeadInOut>(
+    aead: &A,
+    mut buffer: Vec<u8>,
+    start: usize,
+    associated_data: &[u8],
+) -> Result<Payload, OpenError> {
+    let at = start + Nonce::<A>::default().len();
+    let end = buffer.len().checked_sub(Tag::<A>::default().len()).filter(|end| at <= *end);
+    let end = end.ok_or(OpenError::NotAuthentic)?;
+    let (head, tag) = buffer.split_at_mut(end);
+    let (head, ciphertext) = head.split_at_mut(at);
+    let (Ok(nonce), Ok(tag)) = (Nonce::<A>::try_from(&head[start..]), Tag::<A>::try_from(&*tag)) else {
+        return Err(OpenError::NotAuthentic);
+    };
+    match aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag) {
+        Ok(()) => Ok(Payload { buffer, start: at, end }),
+        Err(_) => {
+            buffer.zeroize();
+            Err(OpenError::NotAuthentic)
+        }
+    }
+}

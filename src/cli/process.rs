@@ -1,0 +1,114 @@
+//! The process of a command: its failure and exit code, its standard streams, and its runtime.
+//!
+//! Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h).
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use rustix::fs::{OFlags, fcntl_getfl};
+use tokio::runtime::Builder;
+
+use crate::{client::ClientError, settings::Note};
+
+/// Why a command failed: the message and the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 1.
+    Operation(String),
+    /// Exit code 78: all errors in the settings.
+    Configuration(Vec<Note>),
+    /// Exit code 78: the settings are valid, but something that they name cannot be used.
+    Unusable(String),
+}
+
+impl Failure {
+    pub fn from_error(error: impl fmt::Display) -> Self {
+        Self::Operation(error.to_string())
+    }
+
+    /// Prints the message on standard error and returns the exit code.
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Operation(message) => {
+                print_error(&format!("keyringd: {message}"));
+                ExitCode::FAILURE
+            }
+            Self::Unusable(message) => {
+                print_error(&format!("keyringd: error: {message}"));
+                ExitCode::from(78)
+            }
+            Self::Configuration(errors) => {
+                print_notes("error", errors);
+                print_error(
+                    "keyringd: invalid settings; `keyringd check` shows the origin of each value, and `keyringd dev` needs \
+                     no settings",
+                );
+                ExitCode::from(78)
+            }
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::from_error(error)
+    }
+}
+
+/// Adds the action and the path to an I/O error.
+pub fn io_failure<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
+    move |error| Failure::Operation(format!("cannot {action} {}: {error}", path.display()))
+}
+
+/// Runs a future on a new single-threaded runtime.
+pub fn wait<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    block_on(&mut Builder::new_current_thread(), future)
+}
+
+/// Runs a future to its end on a new runtime.
+pub fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = builder.enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::Operation(format!("cannot start the runtime: {error}")))?;
+    Ok(runtime.block_on(future))
+}
+
+/// Prints a line on standard error. Write errors are ignored.
+pub fn print_error(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+pub fn print_notes(kind: &str, notes: &[Note]) {
+    for note in notes {
+        print_error(&format!("keyringd: {kind}: {note}"));
+    }
+}
+
+/// Prints on standard output.
+///
+/// # Errors
+/// Every write error, including a closed pipe.
+pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    refuse_closed(io::stdout(), "standard output")?;
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
+    written.map_err(io_failure("write to", Path::new("standard output")))
+}
+
+/// Fails if the descriptor was closed when the process started. The standard library opens `/dev/null` for it then, for
+/// reading and writing, which a redirection does not.
+pub fn refuse_closed(descriptor: impl AsFd, name: &str) -> Result<(), Failure> {
+    let null = fs::metadata("/dev/null").map(|null| null.rdev());
+    let read_write = fcntl_getfl(&descriptor).is_ok_and(|flags| flags.contains(OFlags::RDWR));
+    let file = descriptor.as_fd().try_clone_to_owned().map(fs::File::from);
+    let device = file.and_then(|file| file.metadata()).map(|file| file.rdev());
+    if read_write && matches!((null, device), (Ok(null), Ok(device)) if null == device) {
+        return Err(Failure::Operation(format!("{name} is closed; use a file or a pipe, or -i and -o")));
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The engines that references lead to: Kong's `hcv` backend, by its `vault_hcv_*` settings, and APISIX's objects by ID,
+//! which `objects` reads.
+//!
+//! An engine without a server and login of its own uses the keyring's session. Reading and caching are in `references`.
+
+mod objects;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    auth,
+    keys::{self, REFERENCES_LOGIN},
+    reader::Reader,
+    reference::Caching,
+    server::{self, Server, SettingNames},
+    setting::{Key, Row},
+    value::{BASE_URL, KvVersion, SecretPath},
+};
+
+/// The settings of references to secrets.
+#[derive(Debug)]
+pub struct ReferenceSettings {
+    pub hcv: EngineSettings,
+    /// Other names of `hcv` in Kong's references.
+    pub prefixes: Vec<String>,
+    /// APISIX's objects by ID.
+    pub objects: BTreeMap<String, EngineSettings>,
+    /// The environment variables that settings refer to. They hold the daemon's own secrets, so no client may name them.
+    pub own_variables: BTreeSet<String>,
+}
+
+/// A KV secrets engine, and a path in it.
+#[derive(Debug)]
+pub struct EngineSettings {
+    /// `None` for the keyring's session.
+    pub server: Option<Server>,
+    /// `None` for the keyring's mount.
+    pub mount: Option<SecretPath>,
+    /// `None` for the keyring's version.
+    pub kv: Option<KvVersion>,
+    /// The segments before the path of each reference.
+    pub below: Vec<String>,
+    pub caching: Caching,
+    pub decode_base64: bool,
+}
+
+/// Kong's defaults for an engine with a server of its own.
+const DEFAULT_MOUNT: &str = "secret";
+const DEFAULT_KV: KvVersion = KvVersion::V1;
+
+pub(super) fn read(reader: &mut Reader) -> Option<ReferenceSettings> {
+    let hcv = hcv(reader);
+    let prefixes = reader.optional(&keys::HCV_PREFIXES);
+    let objects = if reader.is_given(&keys::SECRET_OBJECTS.key) {
+        objects::read(reader)
+    } else {
+        Some(BTreeMap::new())
+    };
+    Some(ReferenceSettings {
+        hcv: hcv?,
+        prefixes: prefixes.unwrap_or_default(),
+        objects: objects?,
+        own_variables: reader.referred.clone(),
+    })
+}
+
+fn hcv(reader: &mut Reader) -> Option<EngineSettings> {
+    let mount = reader.optional(&keys::HCV_MOUNT);
+    let kv = reader.optional(&keys::HCV_KV);
+    let caching = Caching {
+        ttl: reader.optional(&keys::HCV_TTL),
+        neg_ttl: reader.optional(&keys::HCV_NEG_TTL),
+        resurrect_ttl: reader.optional(&keys::HCV_RESURRECT_TTL),
+    };
+    let decode_base64 = reader.required(&keys::HCV_DECODE_BASE64)?;
+    let engine = EngineSettings { server: None, mount, kv, below: Vec::new(), caching, decode_base64 };
+    if !has_own_server(reader) {
+        return Some(engine);
+    }
+    Some(EngineSettings {
+        server: Some(hcv_server(reader)?),
+        mount: engine.mount.or_else(|| Some(SecretPath(vec![DEFAULT_MOUNT.to_owned()]))),
+        kv: engine.kv.or(Some(DEFAULT_KV)),
+        ..engine
+    })
+}
+
+fn has_own_server(reader: &Reader) -> bool {
+    let rows: [&'static Key; 4] =
+        [&keys::HCV_PROTOCOL.key, &keys::HCV_HOST.key, &keys::HCV_PORT.key, &keys::HCV_NAMESPACE.key];
+    rows.into_iter().chain(REFERENCES_LOGIN.rows().map(Row::key)).any(|key| reader.is_given(key))
+}
+
+fn hcv_server(reader: &mut Reader) -> Option<Server> {
+    let protocol = reader.required(&keys::HCV_PROTOCOL);
+    let host = reader.required(&keys::HCV_HOST);
+    let port = reader.required(&keys::HCV_PORT);
+    let namespace = reader.optional(&keys::HCV_NAMESPACE);
+    let auth = auth::read(reader, &REFERENCES_LOGIN);
+    let tls = server::read_tls(reader)?;
+    let (protocol, host, port) = (protocol?, host?, port?);
+    let names = SettingNames {
+        host: keys::HCV_HOST.key.name,
+        token: REFERENCES_LOGIN.token.key.name,
+        prefix: REFERENCES_LOGIN.prefix,
+    };
+    let host = BASE_URL.parse(&format!("{protocol}://{host}:{port}"))?;
+    Some(Server { host, namespace, auth: auth?, tls, names })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        secret::Secret,
+        settings::{
+            auth::Auth,
+            source::{Entry, Found, Origin, Source, Value},
+        },
+    };
+
+    /// A source with `key = value` pairs and two variables.
+    struct Map(Vec<(&'static str, &'static str)>);
+
+    impl Source for Map {
+        fn read(&self) -> Found {
+            let entry = |(key, value): &(&str, &str)| Entry {
+                key: (*key).to_owned(),
+                value: Value::Text(Secret::new((*value).to_owned())),
+                origin: Origin::Default,
+            };
+            Found { entries: self.0.iter().map(entry).collect(), ..Found::default() }
+        }
+
+        fn variable(&self, name: &str) -> crate::settings::resolve::Variable {
+            let variables = [("A_TOKEN", "planted-token"), ("BAD", "planted token")];
+            let text = variables.iter().find(|(known, _)| *known == name);
+            Ok(text.map(|(_, text)| Secret::new((*text).to_owned())))
+        }
+    }
+
+    /// The settings of references, or the mistakes.
+    fn loaded(pairs: &[(&'static str, &'static str)]) -> Result<ReferenceSettings, String> {
+        let sources: [Box<dyn Source>; 1] = [Box::new(Map(pairs.to_vec()))];
+        let mut reader = Reader::new(&sources);
+        let settings = read(&mut reader);
+        let mistakes: Vec<_> = reader.mistakes.iter().map(ToString::to_string).collect();
+        if mistakes.is_empty() { Ok(settings.unwrap()) } else { Err(mistakes.join("\n")) }
+    }
+
+    #[test]
+    fn without_a_server_and_login_the_keyrings_session_is_used() {
+        for pairs in [
+            [].as_slice(),
+            &[("vault_hcv_mount", "kong"), ("vault_hcv_kv", "v1"), ("vault_hcv_ttl", "60")],
+            &[("vault_hcv_token", "")],
+        ] {
+            assert!(loaded(pairs).unwrap().hcv.server.is_none(), "{pairs:?}");
+        }
+        let own = loaded(&[("vault_hcv_host", "vault.test"), ("vault_hcv_token", "t")]).unwrap().hcv;
+        let server = own.server.unwrap();
+        assert_eq!(server.host.as_str(), "http://vault.test:8200/");
+        assert_eq!((own.mount.unwrap().to_string(), own.kv), ("secret".to_owned(), Some(KvVersion::V1)));
+        let without_token = loaded(&[("vault_hcv_host", "vault.test")]).unwrap_err();
+        assert!(without_token.contains("vault_hcv_token is required"), "{without_token}");
+    }
+
+    #[test]
+    fn a_protocol_port_user_or_path_in_the_host_is_a_mistake() {
+        for host in ["http://vault.test", "vault.test:8200", "user@vault.test", "a/b", "a b"] {
+            let mistake = loaded(&[("vault_hcv_host", host), ("vault_hcv_token", "t")]).unwrap_err();
+            assert!(mistake.contains("expected a host name or an address"), "{host}: {mistake}");
+        }
+        for host in ["127.0.0.1", "[::1]", "vault"] {
+            assert!(loaded(&[("vault_hcv_host", host), ("vault_hcv_token", "t")]).is_ok(), "{host}");
+        }
+    }
+
+    #[test]
+    fn objects_have_the_fields_of_apisix() {
+        let json = r#"{"1": {"uri": "https://vault.test:8200", "prefix": "kv/apisix", "token": "$ENV://A_TOKEN"},
+            "2": {"prefix": "team/kv/deep/path", "mount": "team/kv", "kv": "v2", "ttl": 60}}"#;
+        let settings = loaded(&[("keyring_secret_objects", json)]).unwrap();
+        assert!(settings.own_variables.contains("A_TOKEN"));
+        let first = &settings.objects["1"];
+        let Auth::Token(token) = &first.server.as_ref().unwrap().auth else { panic!("another method") };
+        assert_eq!(token.read().unwrap().expose(), "planted-token");
+        assert_eq!(
+            (first.below.as_slice(), first.kv),
+            (["apisix".to_owned()].as_slice(), Some(KvVersion::V1))
+        );
+        let second = &settings.objects["2"];
+        assert!(second.server.is_none());
+        assert_eq!(second.below, ["deep", "path"]);
+        assert_eq!(second.caching.ttl, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn mistakes_in_an_object_are_reported_without_its_token() {
+        for (json, message) in [
+            ("planted", "invalid JSON at line 1 column 1"),
+            (r#"{"1": {"prefix": "kv", "planted": 1}}"#, "invalid JSON at line 1 column 32"),
+            (r#"{"1/2": {"prefix": "kv"}}"#, "the ID must have 1 to 64 characters"),
+            (r#"{"1": {"prefix": ""}}"#, "`prefix` must be a path in Vault"),
+            (r#"{"1": {"prefix": "kv/a", "mount": "b"}}"#, "`prefix` must begin with `mount`"),
+            (r#"{"1": {"prefix": "kv", "kv": "v3"}}"#, "`kv` must be v1 or v2"),
+            (
+                r#"{"1": {"prefix": "kv", "ttl": 100000001}}"#,
+                "`ttl` must be whole seconds from 0 to 100000000",
+            ),
+            (r#"{"1": {"prefix": "kv", "token": "planted"}}"#, "set both `uri` and `token`"),
+            (r#"{"1": {"prefix": "kv", "uri": "vault", "token": "planted"}}"#, "`uri` must be <scheme>://"),
+            (
+                r#"{"1": {"prefix": "kv", "uri": "http://v:1", "token": "$env://NOT_SET"}}"#,
+                "`token` is a reference to the variable NOT_SET, which is not set",
+            ),
+            (
+                r#"{"1": {"prefix": "kv", "uri": "http://v:1", "token": "{vault://env/bad}"}}"#,
+                "`token` must be a token of",
+            ),
+            (r#"{"1": {"prefix": "kv", "uri": "http://v:1", "token": ""}}"#, "`token` must not be empty"),
+            (
+                r#"{"1": {"prefix": "kv", "uri": "http://v:1", "token": "$secret://vault/2/a/b"}}"#,
+                "`token` cannot be a reference to a secret",
+            ),
+        ] {
+            let error = loaded(&[("keyring_secret_objects", json)]).unwrap_err();
+            assert!(error.contains(message) && !error.contains("planted"), "{json}: {error}");
+        }
+    }
+}
