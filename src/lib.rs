@@ -19,7 +19,7 @@
 //! - [`cli`] and `client`: the command line, and its client of the socket.
 //! - [`secret`]: the type of values that are wiped on drop and never printed.
 //!
-//! Each module imports only from lower layers; a test enforces that.
+//! `docs/architecture.md` has the map and the flows. Each module imports only from lower layers; a test enforces that.
 
 pub mod api;
 pub mod cipher;

@@ -92,7 +92,7 @@ struct Connection {
     first_request: Notify,
 }
 
-/// How many requests began and ended, to tell whether the connection is idle.
+/// How many requests began and ended: the connection is idle while both are equal.
 #[derive(Debug, Default)]
 struct Activity {
     begun: AtomicU64,

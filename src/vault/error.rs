@@ -1,4 +1,4 @@
-//! Why Vault gave no usable answer. A message says what an operator can do about it and holds nothing secret.
+//! Why a request to Vault failed. A message has the next step for an operator, and no secret.
 
 use std::time::Duration;
 

@@ -114,9 +114,9 @@ fn a_rejected_record_is_a_warning() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put(&json!({ "id": "no key" }));
-    let said = success(&doctor(&server, &[]));
-    assert!(said.contains("warn  record    version 2: record ignored"), "{said}");
-    assert!(said.contains("ok    keyring   1 held, first is active"), "{said}");
+    let message = success(&doctor(&server, &[]));
+    assert!(message.contains("warn  record    version 2: record ignored"), "{message}");
+    assert!(message.contains("ok    keyring   1 held, first is active"), "{message}");
 }
 
 #[test]

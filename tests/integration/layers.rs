@@ -301,7 +301,7 @@ fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     graph.keys().find_map(|node| walk(node, graph, &mut Vec::new(), &mut done))
 }
 
-/// For each folder, which of its files imports which. A file stands for the folder of its name, too.
+/// For each folder, which of its files imports which. A file and the folder of its name are one node.
 fn sibling_graphs(sources: &[Source]) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
     let mut folders: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for source in sources {

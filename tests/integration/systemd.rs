@@ -22,12 +22,12 @@ use crate::support::{
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// The end of the notification socket that is systemd's.
-struct Told {
+struct Notifications {
     socket: UnixDatagram,
     folder: tempfile::TempDir,
 }
 
-impl Told {
+impl Notifications {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
@@ -42,7 +42,7 @@ impl Told {
     /// The next message.
     fn next(&self) -> String {
         let mut message = [0; 4096];
-        let len = self.socket.recv(&mut message).expect("keyringd tells systemd");
+        let len = self.socket.recv(&mut message).expect("keyringd notifies systemd");
         String::from_utf8(message[..len].to_vec()).unwrap()
     }
 
@@ -57,49 +57,49 @@ impl Told {
 }
 
 #[test]
-fn it_is_ready_with_the_first_keyring_and_says_how_it_goes() {
+fn systemd_gets_ready_after_the_first_keyring_and_a_status() {
     let mut server = OpenBao::durable();
     server.put_record("first", KEY);
     server.stop();
-    let told = Told::new();
-    let mut daemon = Daemon::start_unready(&server, &[("NOTIFY_SOCKET", &told.path())]);
-    let waiting = told.up_to("STATUS=no keys yet: ");
+    let notified = Notifications::new();
+    let mut daemon = Daemon::start_unready(&server, &[("NOTIFY_SOCKET", &notified.path())]);
+    let waiting = notified.up_to("STATUS=no keys yet: ");
     assert!(waiting.iter().all(|message| !message.starts_with("READY")), "{waiting:?}");
     // A reload is not what makes it ready.
     daemon.signal(Signal::SIGHUP);
     server.start();
-    let started = told.up_to("READY=1");
+    let started = notified.up_to("READY=1");
     assert!(started.contains(&"STATUS=serving, active key first\n".to_owned()), "{started:?}");
     assert!(started.iter().all(|message| !message.starts_with("RELOADING")), "{started:?}");
 
     daemon.signal(Signal::SIGHUP);
-    let reloaded = told.up_to("READY=1").concat();
+    let reloaded = notified.up_to("READY=1").concat();
     assert!(reloaded.contains("RELOADING=1\nMONOTONIC_USEC="), "{reloaded}");
     daemon.signal(Signal::SIGTERM);
-    told.up_to("STOPPING=1");
+    notified.up_to("STOPPING=1");
     assert_eq!(daemon.ended().code(), Some(0));
 }
 
 #[test]
-fn the_watchdog_is_fed_for_as_long_as_the_daemon_goes_round() {
+fn the_watchdog_is_pinged_while_the_accept_loop_runs() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
-    let told = Told::new();
-    let daemon = Daemon::start(&server, &[("NOTIFY_SOCKET", &told.path()), ("WATCHDOG_USEC", "200000")]);
+    let notified = Notifications::new();
+    let daemon = Daemon::start(&server, &[("NOTIFY_SOCKET", &notified.path()), ("WATCHDOG_USEC", "200000")]);
     for _ in 0..5 {
-        told.up_to("WATCHDOG=1");
+        notified.up_to("WATCHDOG=1");
     }
     daemon.signal(Signal::SIGSTOP);
-    told.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    notified.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut message = [0; 4096];
-    wait_for("the last sign of life", || told.socket.recv(&mut message).is_err().then_some(()));
+    wait_for("the last watchdog ping", || notified.socket.recv(&mut message).is_err().then_some(()));
     daemon.signal(Signal::SIGCONT);
-    told.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    told.up_to("WATCHDOG=1");
+    notified.socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    notified.up_to("WATCHDOG=1");
 }
 
 #[test]
-fn lines_for_the_journal_have_its_priorities_and_no_time_of_their_own() {
+fn journal_lines_have_a_priority_and_no_timestamp() {
     use std::os::unix::fs::MetadataExt as _;
     let server = OpenBao::dev();
     server.put_record("first", KEY);
@@ -121,17 +121,17 @@ fn lines_for_the_journal_have_its_priorities_and_no_time_of_their_own() {
         let ask = |path: &str| http::exchange(UnixStream::connect(&socket).ok()?, "GET", path, &[], b"");
         wait_for("the keys", || ask("/readyz").filter(|answer| answer.status == 200));
         assert_eq!(ask("/nowhere").unwrap().status, 404);
-        let said = std::fs::read_to_string(&log).unwrap();
-        let line = |part: &str| said.lines().find(|line| line.contains(part)).unwrap();
-        assert!(line("logged in to Vault").starts_with("<6>"), "{said}");
-        assert!(line("audit").starts_with("<4>"), "{said}");
-        assert!(!said.contains("timestamp") && !said.contains("Z  INFO"), "{said}");
+        let log_text = std::fs::read_to_string(&log).unwrap();
+        let line = |part: &str| log_text.lines().find(|line| line.contains(part)).unwrap();
+        assert!(line("logged in to Vault").starts_with("<6>"), "{log_text}");
+        assert!(line("audit").starts_with("<4>"), "{log_text}");
+        assert!(!log_text.contains("timestamp") && !log_text.contains("Z  INFO"), "{log_text}");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 }
 
-/// Listens like systemd, and runs a daemon on that socket whenever it is told to by a line on standard input.
+/// Listens like systemd, and runs a daemon on that socket whenever a line arrives on standard input.
 const LISTENING: &str = r#"
 import os, socket, subprocess, sys
 path, program = sys.argv[1:]
@@ -181,19 +181,19 @@ impl Drop for Listening {
 }
 
 #[test]
-fn a_restart_on_a_socket_that_was_passed_refuses_nobody() {
+fn a_restart_on_a_passed_socket_refuses_no_client() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
     let mut listening = Listening::new(&server, &socket);
     let mut daemon = listening.start();
-    // A client that asks while nobody serves waits, and so does one that asks before the keys are there again.
+    // Clients wait while no daemon serves, and until the keys are loaded again.
     let encrypt = || {
-        let stream = UnixStream::connect(&socket).expect("nobody is refused");
+        let stream = UnixStream::connect(&socket).expect("no client is refused");
         let path = "/v1/transit/encrypt/keyring";
         let answer = http::exchange(stream, "POST", path, &[], b"{\"plaintext\":\"YQ==\"}");
-        answer.expect("nobody is cut off").status
+        answer.expect("no client is cut off").status
     };
     wait_for("the keys", || socket.exists().then(encrypt).filter(|status| *status == 200));
     let (mut served, stop) = (0, std::sync::atomic::AtomicBool::new(false));
@@ -210,7 +210,7 @@ fn a_restart_on_a_socket_that_was_passed_refuses_nobody() {
         for _ in 0..3 {
             kill(daemon, Signal::SIGTERM).unwrap();
             wait_for("its end", || ended(daemon).then_some(()));
-            assert!(socket.exists(), "a socket that somebody else made stays");
+            assert!(socket.exists(), "a socket of another process stays");
             daemon = listening.start();
             wait_for("the keys", || (encrypt() == 200).then_some(()));
         }

@@ -1,4 +1,4 @@
-//! A client that nobody here wrote: Google's gRPC for Python, on messages that it builds itself from the table of fields.
+//! An independent client: Google's gRPC for Python, on messages that it builds itself from the table of fields.
 
 use std::process::Command;
 
@@ -59,8 +59,8 @@ opened = call("Decrypt", ciphertext=sealed.ciphertext, uid="2", key_id=sealed.ke
 assert opened.plaintext == b"hello", opened
 unknown = refused(call, "Decrypt", ciphertext=sealed.ciphertext, uid="3", key_id="kr1.unknown")
 assert unknown.startswith("NOT_FOUND: key_id: no key of this name"), unknown
-nobody = refused(call, "Encrypt", plaintext=b"x")
-assert nobody.startswith("INVALID_ARGUMENT: uid: must not be empty"), nobody
+no_uid = refused(call, "Encrypt", plaintext=b"x")
+assert no_uid.startswith("INVALID_ARGUMENT: uid: must not be empty"), no_uid
 large = refused(call, "Encrypt", plaintext=b"x" * 2000, uid="4")
 assert large.startswith("INVALID_ARGUMENT: plaintext: 2000 bytes, and at most 975"), large
 huge = refused(call, "Encrypt", plaintext=b"x" * 1000000, uid="5")
@@ -82,6 +82,6 @@ fn googles_grpc_for_python_speaks_kms_once_its_authority_is_no_path() {
         .arg(daemon.socket())
         .env("PYTHONPATH", python::packages("grpcio-requirements.txt"))
         .output();
-    let said = success(&output.unwrap());
-    assert!(said.starts_with("INTERNAL: ") && said.contains("RST_STREAM"), "{said}");
+    let message = success(&output.unwrap());
+    assert!(message.starts_with("INTERNAL: ") && message.contains("RST_STREAM"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! How fast it is when an API server starts: it decrypts thousands of keys at once, and waits 10 ms for one at most.
+//! Latency at the start of an API server, which decrypts thousands of keys and waits at most 10 ms for each.
 
 use std::{
     sync::Arc,
@@ -16,8 +16,7 @@ use crate::support::{
 const CONNECTIONS: usize = 16;
 const DECRYPTS: usize = 10_000;
 
-/// What Kubernetes asks for, of a build as it is shipped. One without optimisation, beside all other tests, is a
-/// good deal slower.
+/// The bound of Kubernetes for a release build. A debug build next to all other tests is much slower.
 const BOUND: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 10 });
 
 #[test]
