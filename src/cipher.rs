@@ -15,10 +15,6 @@ pub use aead::{NoRandomness, OpenError, Opened, Payload, SealError};
 pub use native::{ROOM, TAG_LEN, is_binary, open_binary_with, overhead};
 
 /// Opens the text form of any format. The prefix determines the format.
-///
-/// # Errors
-/// [`OpenError::UnknownKey`] and [`OpenError::UnknownVersion`] if the key is not held, [`OpenError::KongFieldsOff`] and
-/// [`OpenError::KongAssociatedData`] for Kong's fields, [`OpenError::NotAuthentic`] for any other fault.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
@@ -45,8 +41,8 @@ pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associa
     native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
 }
 
-/// Opens `sealed[start..]`: the binary form, or the text form of any format. It takes the bytes only when it has found a key, so the caller
-/// can retry after a sync.
+/// Opens `sealed[start..]`: the binary form, or the text form of any format. It takes the bytes only when it has found a key,
+/// so the caller can retry after a sync.
 pub fn open_bytes<'k>(
     keyring: &'k Keyring,
     sealed: &mut Vec<u8>,
@@ -69,9 +65,6 @@ pub struct Message {
 
 impl Message {
     /// Reserves room for `len` bytes. `fill` appends the plaintext to the buffer.
-    ///
-    /// # Errors
-    /// The error of `fill`.
     pub fn new<E>(
         format: Format,
         len: usize,
@@ -84,9 +77,6 @@ impl Message {
     }
 
     /// Seals and appends the text form to `out`: ASCII that JSON does not escape.
-    ///
-    /// # Errors
-    /// [`SealError`] if the format does not support the key or the associated data.
     pub fn seal_text(
         self,
         held: &HeldKey,

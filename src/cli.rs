@@ -1,16 +1,12 @@
 //! The command line: its definition and the dispatch to the commands.
 //!
-//! One file per command or family of commands; `arguments` and `process` are their base. Only `run` and `dev` are
-//! daemons; the other commands end. No argument takes a secret.
+//! One file per family of commands; `command` is their base. Only `run` and `dev` are daemons. No argument takes a secret.
 
-mod arguments;
 mod check;
+mod command;
 mod docs;
-mod doctor;
 mod exec;
-mod man;
 mod payload;
-mod process;
 mod serve;
 mod status;
 mod vault;
@@ -20,8 +16,8 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
-use arguments::{Daemon, SettingsFile};
-pub use process::Failure;
+pub use command::Failure;
+use command::{Daemon, SettingsFile};
 
 /// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
 #[derive(Debug, Parser)]
@@ -84,18 +80,15 @@ enum Command {
 }
 
 /// Runs a command and returns its exit code.
-///
-/// # Errors
-/// [`Failure`], for [`Failure::report`].
 pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Run(file) => serve::run(file),
         Command::Dev { socket } => serve::dev(socket),
         Command::Check { file, json: false } => check::check(&file),
         Command::Check { file, json: true } => check::check_json(&file),
-        Command::Doctor(file) => doctor::doctor(&file),
-        Command::Status { daemon, json: false } => status::status(&daemon),
-        Command::Status { daemon, json: true } => status::status_json(&daemon),
+        Command::Doctor(file) => check::doctor(&file),
+        Command::Status { daemon, json: false } => status::status(&daemon, status::lines),
+        Command::Status { daemon, json: true } => status::status(&daemon, status::json),
         Command::Health(daemon) => status::health(&daemon),
         Command::Sync(daemon) => status::sync(&daemon),
         Command::Encrypt(payload) => payload::encrypt(&payload),
@@ -104,6 +97,6 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Vault(vault::Vault::Get { daemon, reference }) => vault::get(&daemon, &reference),
         Command::Exec(exec) => exec::exec(&exec),
         Command::Completions { shell } => docs::completions(shell, Arguments::command()),
-        Command::Man => man::man(Arguments::command()),
+        Command::Man => docs::man(Arguments::command()),
     }
 }

@@ -1,13 +1,12 @@
-//! The CLI's client of the socket: one method per endpoint.
-//!
-//! `exchange` sends requests, `resolve` is the endpoint of references. `cli` prints the results.
+//! The CLI's client of the socket: one method per endpoint. `exchange` sends the requests.
 
 mod exchange;
-mod resolve;
+
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -33,14 +32,37 @@ struct TransitRequest<'a> {
 }
 
 #[derive(Deserialize)]
-struct TransitResponse {
-    data: TransitData,
+struct Response<T> {
+    data: T,
 }
 
 #[derive(Deserialize)]
 struct TransitData {
     ciphertext: Option<String>,
     plaintext: Option<Secret<String>>,
+}
+
+/// The value of a reference.
+#[derive(Debug)]
+pub struct Resolved {
+    pub value: Secret<String>,
+    /// The time since expiry, if the value is expired and Vault cannot be read.
+    pub stale: Option<Duration>,
+}
+
+/// The daemon's limit of references per request.
+const BATCH_SIZE: usize = 100;
+
+#[derive(Deserialize)]
+struct BatchData {
+    batch_results: Vec<BatchResult>,
+}
+
+#[derive(Deserialize)]
+struct BatchResult {
+    value: Option<Secret<String>>,
+    stale_seconds: Option<u64>,
+    error: Option<String>,
 }
 
 impl Client {
@@ -59,7 +81,6 @@ impl Client {
         self.post("/keyring/vault/sync", Zeroizing::default()).await?.success().map(drop)
     }
 
-    /// Returns the text form of the ciphertext.
     pub async fn encrypt(&self, plaintext: &[u8], associated_data: &str) -> Result<String, ClientError> {
         let plaintext = Zeroizing::new(BASE64_STANDARD.encode(plaintext));
         let request = TransitRequest {
@@ -69,22 +90,19 @@ impl Client {
         self.transit("encrypt", &request).await?.ciphertext()
     }
 
-    /// Takes the text form of a ciphertext.
     pub async fn decrypt(
         &self,
         ciphertext: &str,
         associated_data: &str,
     ) -> Result<Zeroizing<Vec<u8>>, ClientError> {
-        self.transit("decrypt", &TransitRequest::of_ciphertext(ciphertext, associated_data))
-            .await?
-            .plaintext()
+        let request = TransitRequest::from_ciphertext(ciphertext, associated_data);
+        self.transit("decrypt", &request).await?.plaintext()
     }
 
     /// Re-encrypts under the active key, text form to text form.
     pub async fn rewrap(&self, ciphertext: &str, associated_data: &str) -> Result<String, ClientError> {
-        self.transit("rewrap", &TransitRequest::of_ciphertext(ciphertext, associated_data))
-            .await?
-            .ciphertext()
+        let request = TransitRequest::from_ciphertext(ciphertext, associated_data);
+        self.transit("rewrap", &request).await?.ciphertext()
     }
 
     /// A new data key of 256 bits.
@@ -103,13 +121,43 @@ impl Client {
         self.decrypt(wrapped, associated_data).await.and_then(|bytes| key(&bytes))
     }
 
+    /// `POST /v1/resolve`: the values of references to Vault secrets, in their order, or the first error.
+    pub async fn resolve(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
+        let mut resolved = Vec::new();
+        for batch in references.chunks(BATCH_SIZE) {
+            resolved.extend(self.resolve_batch(batch).await?);
+        }
+        Ok(resolved)
+    }
+
+    async fn resolve_batch(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
+        let batch: Vec<_> = references.iter().map(|reference| json!({ "reference": reference })).collect();
+        let request = Zeroizing::new(json!({ "batch_input": batch }).to_string().into_bytes());
+        let response = self.post("/v1/resolve", request).await?;
+        let Response { data: BatchData { batch_results } } = response.batch_json()?;
+        if batch_results.len() != references.len() {
+            return Err(ClientError::Unexpected(
+                "the number of results differs from the number of references",
+            ));
+        }
+        let resolved = batch_results.into_iter().map(|one| match one {
+            BatchResult { value: Some(value), stale_seconds, .. } => {
+                Ok(Resolved { value, stale: stale_seconds.map(Duration::from_secs) })
+            }
+            BatchResult { error, .. } => {
+                Err(error.map_or(ClientError::Unexpected("no field value"), ClientError::Refused))
+            }
+        });
+        resolved.collect()
+    }
+
     async fn transit(
         &self,
         operation: &str,
         request: &TransitRequest<'_>,
     ) -> Result<TransitData, ClientError> {
         let path = format!("/v1/transit/{operation}/{}", self.keyring_name().await?);
-        self.post(&path, request.to_json()).await?.json().map(|TransitResponse { data }| data)
+        self.post(&path, request.to_json()).await?.json().map(|Response { data }| data)
     }
 
     /// The daemon's name for its keyring. `/livez` needs no permission, other than `/status`.
@@ -124,7 +172,7 @@ impl<'a> TransitRequest<'a> {
         Self { associated_data: BASE64_STANDARD.encode(associated_data), ..Self::default() }
     }
 
-    fn of_ciphertext(ciphertext: &'a str, associated_data: &str) -> Self {
+    fn from_ciphertext(ciphertext: &'a str, associated_data: &str) -> Self {
         Self { ciphertext: Some(ciphertext), ..Self::with_associated_data(associated_data) }
     }
 

@@ -63,9 +63,6 @@ pub struct Inputs {
 }
 
 /// The daemon, from its settings to its exit code. It serves from the start; until the first keyring it answers 503.
-///
-/// # Errors
-/// [`StartError`]: the settings name something that is not available.
 pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let described = describe(&settings);

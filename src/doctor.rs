@@ -1,25 +1,49 @@
 //! The doctor: checks each step from DNS to the keys, on the code paths of the daemon.
 //!
 //! Each step reports what was found, or what to do. Nothing is changed: a wrapped secret ID is checked and not unwrapped, a
-//! token that a login gave is revoked. `server` has the steps without a token, `keys` those with one, `report` their
-//! outcomes. How findings are printed is in `cli`.
+//! token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
 
-mod keys;
 mod report;
-mod server;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use serde::Deserialize;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    keyring::{History, Listing, record::Contents},
     metrics::Metrics,
     server::listen,
     settings::{self, Settings},
-    vault::{SessionName, Sessions},
+    sync::{self, Read},
+    vault::{
+        Client, Kv, SessionName, Sessions, VaultError,
+        kv::{self, Purpose},
+        transport::{Request, Response},
+    },
 };
 pub use report::{Finding, State};
 use report::{Report, Step};
+
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// From this difference of clocks on, JWTs and leases may fail.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Health {
+    initialized: bool,
+    sealed: bool,
+    #[serde(default)]
+    standby: bool,
+    #[serde(default)]
+    version: String,
+}
 
 /// Takes every step that can be taken. `observe` gets each finding as it is made.
 pub async fn examine(settings: Settings, observe: impl FnMut(Finding) + Send) {
@@ -28,7 +52,7 @@ pub async fn examine(settings: Settings, observe: impl FnMut(Finding) + Send) {
     let _ = vault(&mut report, settings).await; // a step that ended it is reported
 }
 
-async fn socket(report: &mut Report<impl FnMut(Finding) + Send>, settings: &settings::Socket) {
+async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
     let (path, mode) = (settings.path.display(), settings.mode);
     match listen::refuse_unless_free(&settings.path).await {
         Ok(()) => {
@@ -45,11 +69,11 @@ async fn socket(report: &mut Report<impl FnMut(Finding) + Send>, settings: &sett
     }
 }
 
-async fn vault(report: &mut Report<impl FnMut(Finding) + Send>, settings: Settings) -> Step<()> {
-    server::network(report, &settings.server).await?;
+async fn vault(report: &mut Report<'_>, settings: Settings) -> Step<()> {
+    network(report, &settings.server).await?;
     let sessions = Sessions::new(Arc::new(Metrics::default()), CancellationToken::new());
     let client = report.require("tls", sessions.client(SessionName::Keyring, settings.server))?;
-    server::health(report, &client).await?;
+    health(report, &client).await?;
     if let Some(checked) = client.check_wrapped_secret_id().await {
         report.require("login", checked)?;
         report.warn(
@@ -58,7 +82,160 @@ async fn vault(report: &mut Report<impl FnMut(Finding) + Send>, settings: Settin
         );
         return Ok(());
     }
-    let done = keys::keys(report, &client, &settings.keyring).await;
+    let done = keys(report, &client, &settings.keyring).await;
     sessions.end().await;
     done
+}
+
+async fn network(report: &mut Report<'_>, vault: &settings::Server) -> Step<()> {
+    let (host, port) =
+        (vault.host.host_str().unwrap_or_default(), vault.host.port_or_known_default().unwrap_or(0));
+    let bare = host.trim_matches(['[', ']']);
+    let cure =
+        format!("cannot resolve {bare}: correct {}, or this machine's name resolution", vault.names.host);
+    let found = lookup_host((bare, port)).await.map_err(|error| format!("{cure}: {error}"));
+    let addresses: Vec<_> = report.require("dns", found)?.collect();
+    let ips: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    report.good("dns", format!("{bare} is {}", ips.join(", ")));
+    let mut failure = "no address".to_owned();
+    for address in &addresses {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => {
+                report.good("tcp", format!("{address} accepts connections"));
+                return Ok(());
+            }
+            Ok(Err(error)) => failure = format!("{address}: {error}"),
+            Err(_) => failure = format!("{address}: no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+        }
+    }
+    let cure = format!(
+        "check that Vault runs, that the port in {} is correct, and that no firewall blocks it",
+        vault.names.host
+    );
+    report.require("tcp", Err(format!("cannot connect to {failure}: {cure}")))
+}
+
+async fn health(report: &mut Report<'_>, client: &Client) -> Step<()> {
+    let transport = client.transport();
+    let mut url = transport.url(["sys", "health"]);
+    // Every state of the node is an answer.
+    for code in ["standbycode", "sealedcode", "uninitcode", "drsecondarycode", "performancestandbycode"] {
+        url.query_pairs_mut().append_pair(code, "200");
+    }
+    let response = report.require("tls", transport.without_namespace().send(Request::get(url)).await)?;
+    match client.server().host.scheme() {
+        "https" => {
+            report
+                .good("tls", format!("the certificate of {} is trusted and for its name", transport.host()));
+        }
+        _ if client.server().sends_in_the_clear() => report.warn(
+            "tls",
+            "plain http to another machine: the token and the keys cross the network unencrypted; use https",
+        ),
+        _ => report.good("tls", "plain http, within this machine"),
+    }
+    clock(report, &response);
+    let setting = client.server().names.host;
+    let health = response.json().ok_or_else(|| format!("the server is not a Vault: correct {setting}"));
+    let health: Health = report.require("seal", health)?;
+    let role = if health.standby { "a standby" } else { "active" };
+    match (health.initialized, health.sealed) {
+        (false, _) => report.require("seal", Err("Vault is not initialised: run bao operator init")),
+        (_, true) => report.require("seal", Err("Vault is sealed: run bao operator unseal")),
+        _ => {
+            report.good("seal", format!("unsealed, {role}, version {}", health.version));
+            Ok(())
+        }
+    }
+}
+
+fn clock(report: &mut Report<'_>, response: &Response) {
+    match response.date.map(|date| skew(date, SystemTime::now())) {
+        Some(skew) if skew > MAX_CLOCK_SKEW => {
+            let seconds = skew.as_secs();
+            report.warn(
+                "clock",
+                format!(
+                    "this machine's clock and Vault's differ by {seconds} s: correct them, or JWTs and certificates \
+                     are refused"
+                ),
+            );
+        }
+        Some(_) => report.good("clock", "this machine's clock and Vault's agree"),
+        None => report.warn("clock", "Vault did not send its time"),
+    }
+}
+
+fn skew(one: SystemTime, other: SystemTime) -> Duration {
+    one.duration_since(other).unwrap_or_else(|error| error.duration())
+}
+
+async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyring) -> Step<()> {
+    report.require("login", client.log_in().await)?;
+    match client.server().auth.name() {
+        "token" => report.good("login", "the configured token is used as it is"),
+        method => report.good("login", format!("logged in by {method}")),
+    }
+    capabilities(report, client, &kv::read_paths(&keyring.secret)).await;
+    let mut history = History::default();
+    let read = read(report, client, keyring, &mut history).await;
+    let Read { built, listing } = report.require("secret", read)?;
+    for rejection in built.rejected {
+        report.warn("record", rejection.to_string());
+    }
+    for (version, id) in history.short_keys() {
+        report.warn("record", format!("version {version}: the key text of {id} is short for a key"));
+    }
+    let keyring = report.require("keyring", built.keyring)?;
+    report.good("keyring", format!("{} held, {} is active", keyring.key_count(), keyring.active().key.id()));
+    if let Some(listing) = listing {
+        headroom(report, &listing);
+    }
+    Ok(())
+}
+
+async fn capabilities(report: &mut Report<'_>, client: &Client, paths: &[String]) {
+    let capabilities = match client.capabilities(paths).await {
+        Ok(capabilities) => capabilities,
+        Err(error) => {
+            return report.warn("policy", format!("the token may not read its own capabilities: {error}"));
+        }
+    };
+    for (path, capabilities) in capabilities {
+        let message = format!("{path}: {}", capabilities.join(", "));
+        if capabilities.iter().any(|one| one == "read" || one == "root") {
+            report.good("policy", message);
+        } else {
+            report.failed("policy", format!("{message}: give the token's policy `read` on it"));
+        }
+    }
+}
+
+async fn read(
+    report: &mut Report<'_>,
+    client: &Client,
+    keyring: &settings::Keyring,
+    history: &mut History,
+) -> Result<Read, VaultError> {
+    let kv = Kv::new(client, &keyring.secret, Purpose::Keyring);
+    let observe = |version: Option<u64>, contents: &Contents| {
+        let ids: Vec<_> = contents.keys.iter().map(|key| key.id().as_str()).collect();
+        if !ids.is_empty() {
+            let record =
+                version.map_or_else(|| "the secret".to_owned(), |number| format!("version {number}"));
+            report.good("record", format!("{record}: {}", ids.join(", ")));
+        }
+    };
+    sync::read(&kv, keyring.derivation, history, SystemTime::now(), observe).await
+}
+
+fn headroom(report: &mut Report<'_>, listing: &Listing) {
+    let max = listing.max_versions;
+    match listing.headroom() {
+        headroom @ 0..=2 => report.warn(
+            "versions",
+            format!("after {headroom} more versions Vault destroys the oldest of {max}: raise max_versions"),
+        ),
+        headroom => report.good("versions", format!("Vault keeps {max}: room for {headroom} more")),
+    }
 }

@@ -37,10 +37,8 @@ pub fn disable_dumps() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// Locks all current and future memory of this process.
-///
-/// # Errors
-/// [`NotLocked`]. With a limit nothing is locked, because an allocation beyond the limit would terminate the process.
+/// Locks all current and future memory of this process. With a limit it locks nothing, because an allocation beyond the limit
+/// would terminate the process.
 pub fn lock_memory() -> Result<(), NotLocked> {
     let may_lock = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     match getrlimit(Resource::Memlock).current {
@@ -61,10 +59,7 @@ pub struct Variable<'a> {
 }
 
 /// Executes this program again in this process, with the values in memory files of mode 0600 instead of variables.
-/// Removing a variable would not clear it from `/proc/<pid>/environ`. Returns only on failure.
-///
-/// # Errors
-/// The kernel's error. Nothing has changed then.
+/// Removing a variable would not clear it from `/proc/<pid>/environ`. Returns only on failure; nothing has changed then.
 pub fn reexec_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1));

@@ -32,7 +32,6 @@ pub mod keyring;
 mod logging;
 pub mod metrics;
 pub mod operation;
-mod path;
 pub mod references;
 pub mod secret;
 pub mod server;

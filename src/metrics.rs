@@ -1,10 +1,9 @@
 //! Counters and gauges for Prometheus, in the OpenMetrics text format, with fixed label sets.
 //!
-//! Label values are in `operation` and `labels`, gauges that are set at a scrape in `gauges`, durations in `latency`. A
-//! request is counted without a lock and without a lookup of its series.
+//! Gauges that are set at a scrape are in `gauges`, durations in `latency`. Label values are names of operations, outcomes and
+//! states only: no ID, path or error text. A request is counted without a lock and without a lookup of its series.
 
 mod gauges;
-mod labels;
 mod latency;
 
 use std::{
@@ -12,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enum_map::EnumMap;
+use enum_map::{Enum, EnumMap};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -21,9 +20,7 @@ use prometheus_client::{
 
 use crate::operation::Operation;
 pub use gauges::State;
-use gauges::{Gauges, TokenExpiry};
-use labels::Labels;
-pub use labels::{Outcome, RequestOutcome};
+use gauges::{Gauges, Labels, TokenExpiry, registered};
 use latency::Latency;
 
 /// The content type of [`Metrics::text`].
@@ -32,6 +29,75 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 type ByOutcome = EnumMap<Outcome, Counter>;
 type Requests = EnumMap<Operation, EnumMap<RequestOutcome, Latency>>;
 type Bytes = EnumMap<Operation, Counter>;
+
+/// How an action of the daemon's own ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum Outcome {
+    Success,
+    Failure,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum)]
+pub enum RequestOutcome {
+    Success,
+    /// Some items of a batch failed.
+    Partial,
+    /// A bad request, or a ciphertext that does not open.
+    Invalid,
+    /// The peer lacks a permission.
+    Denied,
+    /// Too large, too slow, or over a limit.
+    Limited,
+    /// No keys yet.
+    Unavailable,
+    /// A failure of the daemon or of Vault.
+    Failed,
+    /// The client disconnected before the response.
+    Aborted,
+}
+
+impl Outcome {
+    pub const fn from_result<T, E>(result: &Result<T, E>) -> Self {
+        if result.is_ok() { Self::Success } else { Self::Failure }
+    }
+
+    const fn labels(self) -> Labels<1> {
+        match self {
+            Self::Success => [("outcome", "success")],
+            Self::Failure => [("outcome", "failure")],
+        }
+    }
+}
+
+impl RequestOutcome {
+    /// From a status, and from how many items of a batch failed.
+    pub const fn from_status(status: u16, items: usize, failed_items: usize) -> Self {
+        match status {
+            _ if failed_items > 0 && failed_items < items => Self::Partial,
+            _ if failed_items > 0 => Self::Invalid,
+            403 => Self::Denied,
+            408 | 413 | 429 => Self::Limited,
+            400..=499 => Self::Invalid,
+            503 => Self::Unavailable,
+            500..=599 => Self::Failed,
+            _ => Self::Success,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -73,19 +139,13 @@ impl Default for Metrics {
         let requests = register_requests(&mut registry);
         let received = register_bytes(&mut registry, "received", "Bytes of request bodies");
         let sent = register_bytes(&mut registry, "sent", "Bytes of response bodies");
-        let mut gauge = |name, help| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let requests_in_flight = gauge("requests_in_flight", "Requests being handled");
-        let connections = gauge("connections", "Connections that are open on the socket");
+        let requests_in_flight =
+            registered(&mut registry, "requests_in_flight", "Requests being handled", None);
+        let connections =
+            registered(&mut registry, "connections", "Connections that are open on the socket", None);
         let mut by_outcome = |name, help| {
-            let family = Family::<Labels<1>, Counter>::default();
-            let counters =
-                ByOutcome::from_fn(|outcome: Outcome| family.get_or_create(&outcome.labels()).clone());
-            registry.register(name, help, family);
-            counters
+            let family: Family<Labels<1>, Counter> = registered(&mut registry, name, help, None);
+            ByOutcome::from_fn(|outcome: Outcome| family.get_or_create(&outcome.labels()).clone())
         };
         let syncs = by_outcome("syncs", "Syncs with Vault");
         let logins = by_outcome("logins", "Logins to Vault");
@@ -113,23 +173,19 @@ impl Default for Metrics {
 }
 
 fn register_requests(registry: &mut Registry) -> Requests {
-    let family = Family::<Labels<2>, Latency>::default();
+    let help = "Requests, and the time from the head of each to its response";
+    let family: Family<Labels<2>, Latency> = registered(registry, "request", help, Some(Unit::Seconds));
     let series = |operation: Operation, outcome: RequestOutcome| {
         let labels = [("operation", operation.name()), ("outcome", outcome.name())];
         family.get_or_create(&labels).clone()
     };
-    let requests = EnumMap::from_fn(|operation| EnumMap::from_fn(|outcome| series(operation, outcome)));
-    let help = "Requests, and the time from the head of each to its response";
-    registry.register_with_unit("request", help, Unit::Seconds, family);
-    requests
+    EnumMap::from_fn(|operation| EnumMap::from_fn(|outcome| series(operation, outcome)))
 }
 
 fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Bytes {
-    let family = Family::<Labels<1>, Counter>::default();
+    let family: Family<Labels<1>, Counter> = registered(registry, name, help, Some(Unit::Bytes));
     let label = |operation: Operation| [("operation", operation.name())];
-    let counters = EnumMap::from_fn(|operation| family.get_or_create(&label(operation)).clone());
-    registry.register_with_unit(name, help, Unit::Bytes, family);
-    counters
+    EnumMap::from_fn(|operation| family.get_or_create(&label(operation)).clone())
 }
 
 impl Metrics {

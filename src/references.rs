@@ -1,33 +1,37 @@
 //! References to other secrets: from a text in Kong's notation or APISIX's to its value.
 //!
-//! The way is `name` (what the text names) → `engines` (where that is) → `cache` and `cache_entry` (what is fresh) → `fetch`
-//! (read from Vault) → `field`. The grammars are in `settings::reference`. Who may resolve references is up to the API.
+//! The way is `name` (what the text names) → `engines` (where that is) → `cache` and `cache_entry` (what is fresh, else read
+//! by the engine) → [`extract`]. The grammars are in `settings::reference`. Who may resolve is up to the API.
 
 mod cache;
 mod cache_entry;
 mod engines;
-mod error;
-mod fetch;
-mod field;
 mod name;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::{
     secret::Secret,
-    settings::{KvSecret, KvVersion, SecretPath, resolve::EnvReference},
+    settings::{
+        KvSecret, KvVersion, SecretPath,
+        resolve::{EnvReference, kind},
+    },
 };
 use cache::{Cache, Key};
 pub use engines::Engines;
-pub use error::ResolveError;
-use fetch::SecretAddress;
+use engines::SecretAddress;
 use name::Name;
+pub use name::ResolveError;
 
 /// The longest time between two checks for due refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,9 +80,6 @@ impl References {
     }
 
     /// The value of a reference in either notation.
-    ///
-    /// # Errors
-    /// [`ResolveError`], which quotes no value.
     pub async fn resolve(&self, reference: &str) -> Result<Resolved, ResolveError> {
         let engines = self.engines.load_full();
         if let Some(named) = EnvReference::from_either_notation(reference) {
@@ -96,7 +97,69 @@ impl References {
         let caching = name.caching.or(engine.caching);
         let found = self.cache.get(key, caching, &engine.fetch).await;
         let found = found.map_err(|error| ResolveError::from_vault(&error))?;
-        let value = field::extract(&found.json, name.field.as_deref(), engine.decode_base64)?;
+        let value = extract(&found.json, name.field.as_deref(), engine.decode_base64)?;
         Ok(Resolved { value, stale: found.stale })
+    }
+}
+
+/// One field of a secret, from the JSON text of all fields; without a field name, the whole text. The other fields are not
+/// copied, and no error quotes the content of any field.
+fn extract(json: &Secret<String>, field: Option<&str>, base64: bool) -> Result<Secret<String>, ResolveError> {
+    let Some(name) = field else { return Ok(Secret::new(json.expose().clone())) };
+    let fields: BTreeMap<String, &RawValue> =
+        serde_json::from_str(json.expose()).map_err(|_| ResolveError::NoFields)?;
+    let raw = fields.get(name).ok_or_else(|| ResolveError::NoField(name.to_owned()))?;
+    let text: Secret<String> = serde_json::from_str(raw.get())
+        .map_err(|_| ResolveError::NotText(name.to_owned(), kind(raw.get())))?;
+    if base64 { decoded(name, &text) } else { Ok(text) }
+}
+
+fn decoded(name: &str, text: &Secret<String>) -> Result<Secret<String>, ResolveError> {
+    let not_base64 = || ResolveError::NotBase64(name.to_owned());
+    let bytes = BASE64_STANDARD.decode(text.expose().trim()).map(Zeroizing::new).map_err(|_| not_base64())?;
+    let text = str::from_utf8(&bytes).map_err(|_| not_base64())?;
+    Ok(Secret::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"name": "ACME Inc.", "test.com.key": "-----BEGIN\nplanted\n-----END\n", "empty": "",
+        "number": 1, "yes": true, "nothing": null, "object": {"planted": "x"}, "list": ["planted"],
+        "base64": "aMOpbGxv", "bytes": "/w=="}"#;
+
+    fn field(name: Option<&str>, base64: bool) -> Result<String, String> {
+        let found = extract(&Secret::new(JSON.to_owned()), name, base64);
+        found.map(|text| text.expose().clone()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_text_is_returned_unchanged_and_without_a_field_everything() {
+        assert_eq!(field(Some("name"), false).unwrap(), "ACME Inc.");
+        assert_eq!(field(Some("test.com.key"), false).unwrap(), "-----BEGIN\nplanted\n-----END\n");
+        assert_eq!(field(Some("empty"), false).unwrap(), "");
+        assert_eq!(field(None, false).unwrap(), JSON);
+        assert_eq!(field(None, true).unwrap(), JSON);
+        assert_eq!(field(Some("base64"), true).unwrap(), "héllo");
+    }
+
+    #[test]
+    fn any_other_type_is_named_and_not_quoted() {
+        for (name, base64, part) in [
+            ("Name", false, "has no field \"Name\""),
+            ("number", false, "is a number"),
+            ("yes", false, "is a boolean"),
+            ("nothing", false, "is null"),
+            ("object", false, "is an object"),
+            ("list", false, "is a list"),
+            ("name", true, "is not base64"),
+            ("bytes", true, "is not base64"),
+        ] {
+            let error = field(Some(name), base64).unwrap_err();
+            assert!(error.contains(part) && !error.contains("planted") && !error.contains("ACME"), "{error}");
+        }
+        let list = extract(&Secret::new("[\"planted\"]".to_owned()), Some("0"), false).unwrap_err();
+        assert!(matches!(list, ResolveError::NoFields));
     }
 }

@@ -35,18 +35,12 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
         flag::register(signal, Arc::clone(&stopping))?;
     }
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            let signal = match signal {
-                SIGUSR1 => Signal::Sync,
-                SIGHUP => Signal::Reload,
-                _ => Signal::Stop,
-            };
-            if sender.send(signal).is_err() {
-                return;
-            }
-        }
+    on_each(&[SIGTERM, SIGINT, SIGUSR1, SIGHUP], move |signal| {
+        let _ = sender.send(match signal {
+            SIGUSR1 => Signal::Sync,
+            SIGHUP => Signal::Reload,
+            _ => Signal::Stop,
+        });
     })?;
     Ok(receiver)
 }
@@ -61,16 +55,12 @@ pub enum Terminal {
 /// Receives the signals that a parent forwards to its child. Signals of a shared terminal are excluded, because the child
 /// gets them too. Job control signals keep their default action.
 pub fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>> {
-    let from_terminal = [SIGINT, SIGQUIT, SIGWINCH];
-    let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
+    const FROM_TERMINAL: [i32; 3] = [SIGINT, SIGQUIT, SIGWINCH];
+    let forwarded = [&FROM_TERMINAL[..], &[SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM]].concat();
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut signals = Signals::new(others.into_iter().chain(from_terminal))?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            let child_has_it = terminal == Terminal::Shared && from_terminal.contains(&signal);
-            if !child_has_it && sender.send(signal).is_err() {
-                return;
-            }
+    on_each(&forwarded, move |signal| {
+        if terminal == Terminal::None || !FROM_TERMINAL.contains(&signal) {
+            let _ = sender.send(signal);
         }
     })?;
     Ok(receiver)
@@ -82,12 +72,14 @@ const TERMINATING: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALR
 /// Removes the file if a signal terminates the process, since destructors do not run then.
 pub fn remove_on_termination(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
-    let mut signals = Signals::new(TERMINATING)?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            let _ = fs::remove_file(&path);
-            let _ = emulate_default_handler(signal);
-        }
-    })?;
-    Ok(())
+    on_each(&TERMINATING, move |signal| {
+        let _ = fs::remove_file(&path);
+        let _ = emulate_default_handler(signal);
+    })
+}
+
+fn on_each(signals: &[i32], mut act: impl FnMut(i32) + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new(signals)?;
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread.spawn(move || signals.forever().for_each(&mut act)).map(drop)
 }

@@ -1,11 +1,10 @@
 //! The sync: reads what Vault holds, builds the keyring, publishes it, and decides when to do so again.
 //!
 //! [`Syncer`] owns the history and the clock, `read` reads once, `schedule` has the pure rules of time. Others send
-//! requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::published`.
+//! requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 
 mod queue;
 mod read;
-mod schedule;
 
 use std::{
     sync::Arc,
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keyring::{
-        History, KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, published::Report,
+        History, KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
     },
     metrics::{Metrics, Outcome},
     secret::Secret,
@@ -30,6 +29,9 @@ pub use read::{Read, read};
 
 /// The least time between two syncs for unknown keys.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The longest wait of a daemon with keys after Vault's first failure: as long as the longest backoff.
+const LONGEST_WITH_KEYS: Duration = Duration::from_secs(300);
 
 /// Why a sync failed. The keyring stays as it was.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +149,7 @@ impl Syncer {
         self.interval = settings.sync_interval;
         let delay = self.scheduled_sync().await;
         // Settings often change on many hosts at once.
-        if self.report.failures > 0 { delay } else { schedule::out_of_step(self.interval, backoff::random()) }
+        if self.report.failures > 0 { delay } else { out_of_step(self.interval, backoff::random()) }
     }
 
     fn synced_a_moment_ago(&self) -> bool {
@@ -165,13 +167,13 @@ impl Syncer {
         };
         self.publish_report(); // before the log line, so that the status agrees with it
         match outcome {
-            Ok(()) if in_step => schedule::out_of_step(self.interval, random),
-            Ok(()) => schedule::after_success(self.interval, random),
+            Ok(()) if in_step => out_of_step(self.interval, random),
+            Ok(()) => after_success(self.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
                 let mut delay = delay.max(self.client.cooldown()); // there is no login before that
                 if self.published.keyring().is_some() {
-                    delay = delay.max(schedule::with_keys(self.interval, random));
+                    delay = delay.max(with_keys(self.interval, random));
                 }
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
@@ -188,7 +190,7 @@ impl Syncer {
         self.publish_report();
         match &outcome {
             Ok(()) if was_away => {
-                *next = Instant::now() + schedule::out_of_step(self.interval, backoff::random());
+                *next = Instant::now() + out_of_step(self.interval, backoff::random());
             }
             Ok(()) => {}
             Err(error) => {
@@ -287,5 +289,50 @@ impl Syncer {
         if before.is_none_or(|before| *before.active().key.id() != id) {
             tracing::info!(key_id = %id, version, keys, "active key");
         }
+    }
+}
+
+/// Any time within the interval, after an event that many daemons may have had at once: a start, other settings, or Vault's
+/// return. From then on they sync at different times. `random` is in 0..1.
+fn out_of_step(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(1.0 - random)
+}
+
+/// The interval with a jitter of a tenth. `random` is in 0..1.
+fn after_success(interval: Duration, random: f64) -> Duration {
+    interval.mul_f64(random.mul_add(0.2, 0.9))
+}
+
+/// The least wait after a failure of a daemon that holds keys: half an interval, less up to half of that as jitter. Such a
+/// daemon can wait, and a fleet that retries early hits Vault in the first second of its return. `random` is in 0..1.
+fn with_keys(interval: Duration, random: f64) -> Duration {
+    (interval / 2).min(LONGEST_WITH_KEYS).mul_f64(random.mul_add(-0.5, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synchronised_daemons_spread_over_the_interval() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(out_of_step(minute, 0.0), minute);
+        assert_eq!(out_of_step(minute, 0.5), minute / 2);
+        assert!(out_of_step(minute, 0.999_999) > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_daemon_with_keys_waits_a_quarter_of_the_interval_at_least_and_five_minutes_at_most() {
+        let minute = Duration::from_secs(60);
+        assert_eq!((with_keys(minute, 0.0), with_keys(minute, 1.0)), (minute / 2, minute / 4));
+        assert_eq!(with_keys(60 * minute, 0.0), LONGEST_WITH_KEYS);
+    }
+
+    #[test]
+    fn the_interval_is_kept_within_a_tenth() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(after_success(minute, 0.0), Duration::from_secs(54));
+        assert_eq!(after_success(minute, 0.5), minute);
+        assert!(after_success(minute, 0.999_999) <= Duration::from_secs(66));
     }
 }

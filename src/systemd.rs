@@ -7,10 +7,7 @@ use std::{io, os::unix::net::UnixListener, time::Duration};
 use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify};
 
-/// The socket that systemd passed (`systemd.socket(5)`). Call it once, before any thread starts.
-///
-/// # Errors
-/// If systemd passed something other than a Unix stream socket.
+/// The Unix stream socket that systemd passed (`systemd.socket(5)`). Call it once, before any thread starts.
 pub fn listener() -> io::Result<Option<UnixListener>> {
     let mut passed = ListenFd::from_env();
     if passed.len() == 0 {

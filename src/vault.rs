@@ -1,8 +1,8 @@
 //! Vault or OpenBao: logging in, sending requests, and reading responses.
 //!
-//! [`Client`] is the handle that others use; [`Sessions`] creates one per session. `session` is the task that owns login,
-//! renewal and re-login by `lease` and `backoff`; `login` has the auth methods. [`kv`] reads the KV secrets engine,
-//! [`policy`] lists the rights that are needed. `transport` sends one request over the TLS that `tls` configures.
+//! [`Sessions`] creates one [`Client`] per session, the handle that others use. `session` is the task that owns login,
+//! renewal and re-login by `lease` and `backoff`; `login` has the auth methods. [`kv`] reads the KV secrets engine.
+//! `transport` sends one request over the TLS that `tls` configures.
 
 pub mod backoff;
 mod client;
@@ -10,15 +10,87 @@ mod error;
 pub mod kv;
 mod lease;
 mod login;
-pub mod policy;
 mod session;
-mod sessions;
 mod state;
 mod tls;
 pub mod transport;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{metrics::Metrics, settings::Server};
 pub use client::Client;
+use client::WeakClient;
 pub use error::VaultError;
 pub use kv::Kv;
-pub use sessions::Sessions;
+use login::Memory;
+use session::Session;
 pub use state::SessionName;
+use state::State;
+use transport::{Transport, TransportError};
+
+/// Commands that may wait for a session's task. Further callers wait to send theirs.
+const MAX_COMMANDS: usize = 64;
+
+/// The sessions in use: one per name and settings. A session with other settings inherits what the one before it
+/// unwrapped. When it takes over is up to the caller.
+#[derive(Debug)]
+pub struct Sessions {
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    open: Mutex<Vec<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    client: WeakClient,
+    memory: Memory,
+}
+
+impl Sessions {
+    /// Sessions that end at `stop` at the latest.
+    pub fn new(metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
+        Self { metrics, tasks: TaskTracker::new(), stop, open: Mutex::default() }
+    }
+
+    /// The session of this name with these settings, or a new one. No request is sent yet.
+    pub fn client(&self, name: SessionName, server: Server) -> Result<Client, TransportError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|one| one.client.upgrade().is_some());
+        let alike: Vec<_> = open
+            .iter()
+            .filter_map(|one| Some((one.client.upgrade()?, one.memory.clone())))
+            .filter(|(client, _)| *client.name() == name)
+            .collect();
+        if let Some((client, _)) = alike.iter().find(|(client, _)| *client.server() == server) {
+            client.forget_failures();
+            return Ok(client.clone());
+        }
+        let is_standby = alike.iter().any(|(client, _)| client.is_logged_in());
+        let memory = alike.into_iter().last().map_or_else(Memory::default, |(_, memory)| memory);
+        let metrics = match name {
+            SessionName::Keyring => Arc::clone(&self.metrics),
+            // The metrics count the logins of the keyring's session.
+            SessionName::Hcv | SessionName::Object(_) => Arc::default(),
+        };
+        let transport = Transport::new(&server, None)?;
+        let state = Arc::new(State::new(name, server, transport, is_standby));
+        let (sender, commands) = mpsc::channel(MAX_COMMANDS);
+        let session = Session::new(Arc::clone(&state), memory.clone(), metrics);
+        self.tasks.spawn(session.run(commands, self.stop.clone()));
+        let client = Client::new(state, sender);
+        open.push(Open { client: client.downgrade(), memory });
+        drop(open);
+        Ok(client)
+    }
+
+    /// Ends all sessions: a token that a login gave is revoked.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}

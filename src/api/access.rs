@@ -66,8 +66,6 @@ impl Caller {
 }
 
 impl Peer {
-    /// # Errors
-    /// When the kernel does not identify the peer.
     pub fn from_stream(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut groups = supplementary_groups(stream)?;
@@ -122,7 +120,7 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{access::access, source::accounts::SystemAccounts};
+    use crate::settings::{access::access, source::SystemAccounts};
 
     #[tokio::test]
     async fn the_kernel_identifies_the_peer() {

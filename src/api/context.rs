@@ -8,8 +8,7 @@ use hyper::http::request::Parts;
 
 use super::{
     audit::{Audit, AuditFields},
-    body::{Limits, RequestBody},
-    budget::ByteBudget,
+    body::{ByteBudget, Limits, RequestBody},
     error::ApiError,
     promotion::Promotion,
 };

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
-use tonic::Code;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -24,7 +23,7 @@ pub enum ErrorKind {
     NotAReference,
     /// The peer lacks a permission.
     Denied,
-    /// No route, or no such keyring.
+    /// No route, no such keyring, or a compressed gRPC message.
     NoRoute,
     /// The route serves these methods.
     Method(&'static [&'static str]),
@@ -42,6 +41,20 @@ pub enum ErrorKind {
     Unavailable,
     /// The daemon, or Vault for an explicit sync.
     Failed,
+}
+
+/// gRPC's status codes, as far as they are used here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    Ok = 0,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
 }
 
 impl ApiError {
@@ -69,23 +82,25 @@ impl ApiError {
         self.row().0
     }
 
-    pub const fn grpc_code(&self) -> Code {
+    pub const fn grpc_code(&self) -> GrpcCode {
         self.row().1
     }
 
-    const fn row(&self) -> (StatusCode, Code) {
+    const fn row(&self) -> (StatusCode, GrpcCode) {
         match self.kind {
-            ErrorKind::Invalid | ErrorKind::NotAReference => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
-            ErrorKind::Denied => (StatusCode::FORBIDDEN, Code::PermissionDenied),
-            ErrorKind::NoRoute => (StatusCode::NOT_FOUND, Code::Unimplemented),
-            ErrorKind::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
-            ErrorKind::NotFound => (StatusCode::NOT_FOUND, Code::NotFound),
-            ErrorKind::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded),
-            ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
-            ErrorKind::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument),
-            ErrorKind::Busy => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
-            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-            ErrorKind::Failed => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+            ErrorKind::Invalid | ErrorKind::NotAReference => {
+                (StatusCode::BAD_REQUEST, GrpcCode::InvalidArgument)
+            }
+            ErrorKind::Denied => (StatusCode::FORBIDDEN, GrpcCode::PermissionDenied),
+            ErrorKind::NoRoute => (StatusCode::NOT_FOUND, GrpcCode::Unimplemented),
+            ErrorKind::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, GrpcCode::Unimplemented),
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, GrpcCode::NotFound),
+            ErrorKind::TooSlow => (StatusCode::REQUEST_TIMEOUT, GrpcCode::DeadlineExceeded),
+            ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, GrpcCode::ResourceExhausted),
+            ErrorKind::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, GrpcCode::InvalidArgument),
+            ErrorKind::Busy => (StatusCode::TOO_MANY_REQUESTS, GrpcCode::ResourceExhausted),
+            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, GrpcCode::Unavailable),
+            ErrorKind::Failed => (StatusCode::INTERNAL_SERVER_ERROR, GrpcCode::Internal),
         }
     }
 }

@@ -12,8 +12,7 @@ use hyper::{Request, body::Incoming, http::Version};
 use super::{
     access::Caller,
     audit::{AuditFields, AuditRecord},
-    body::{self, RequestBody},
-    budget::ByteBudgetGuard,
+    body::{self, ByteBudgetGuard, RequestBody},
     context::{Call, Context, RuntimeConfig},
     error::ApiError,
     response::{self, Response},

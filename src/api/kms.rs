@@ -1,47 +1,34 @@
 //! Kubernetes' KMS v2: gRPC calls of an API server, whose storage keys keyringd encrypts.
 //!
-//! <https://kubernetes.io/docs/tasks/administer-cluster/kms-provider/>. `v2` is generated from the messages, `promotion` chooses
-//! the key that encrypts. A ciphertext is the native format's binary form with Kubernetes' `key_id` as associated data: it
-//! decrypts under that `key_id` only, and no application's ciphertext decrypts here. tonic frames and decodes the messages;
-//! an [`ApiError`] passes through it as the source of a [`Status`].
+//! <https://kubernetes.io/docs/tasks/administer-cluster/kms-provider/>. `messages` has the messages and their framing,
+//! `promotion` chooses the key that encrypts. A ciphertext is the native format's binary form with Kubernetes' `key_id` as
+//! associated data: it decrypts under that `key_id` only, and no application's ciphertext decrypts here.
 
-#[rustfmt::skip]
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::allow_attributes_without_reason,
-    unused_qualifications,
-    unreachable_pub,
-    reason = "generated"
-)]
-pub mod v2;
+pub mod messages;
 
 use std::{
     collections::HashMap,
-    error::Error,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use sha2::{Digest as _, Sha256};
-use tonic::{Code, Request, Response, Status, codegen::Service as _};
 
 use super::{
     audit::AuditFields,
     context::{Call, Context},
-    error::{ApiError, ErrorKind},
-    promotion, response,
+    error::{ApiError, ErrorKind, GrpcCode},
+    promotion,
+    response::Response,
 };
 use crate::{
     cipher::{self, Format, Nonces},
-    keyring::{HeldKey, Keyring, KeyringEntry},
+    keyring::{Keyring, KeyringEntry},
 };
-use v2::{
-    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
-    key_management_service_server::{KeyManagementService, KeyManagementServiceServer},
+use messages::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse, decode,
+    respond,
 };
 
 /// The limit on a request: a ciphertext of 1 KiB, annotations of 32 KiB, and their names.
@@ -58,140 +45,89 @@ const MAX_ANNOTATIONS: usize = 32 << 10;
 /// How many characters of a request's uid are logged: the client chooses it.
 const MAX_LOGGED_UID: usize = 64;
 
-/// `POST /v2.KeyManagementService/{call}`, for all three calls.
-pub(super) async fn call(call: &mut Call<'_>) -> Result<response::Response, ApiError> {
-    let service = KmsService { context: Arc::clone(call.context), keyring: Arc::clone(call.keyring) };
-    let mut request = hyper::Request::new(Full::new(std::mem::take(&mut call.body).into_bytes()));
-    (*request.uri_mut(), *request.headers_mut()) = (call.head.uri.clone(), call.head.headers.clone());
-    let Ok(response) = KeyManagementServiceServer::new(service).call(request).await;
-    let (mut head, body) = response.into_parts();
-    if let Some(status) = head.extensions.get::<Status>() {
-        return Err(api_error(status));
+/// `Status` announces the active key, without a request to Vault: an API server asks every minute.
+pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let StatusRequest {} = decode(call.body.take())?;
+    let health = call.keyring.health(SystemTime::now());
+    let healthz = health.err().unwrap_or_else(|| "ok".to_owned());
+    let mut status = StatusResponse { version: VERSION.to_owned(), healthz, key_id: String::new() };
+    if let Some(keyring) = call.keyring.published.keyring() {
+        status.key_id = announce(call.context, &keyring);
+        call.audit = AuditFields::from_key(keyring.active().key.id());
     }
-    call.audit = head.extensions.remove().unwrap_or_default();
-    let collected = body.collect().await.map_err(|status| api_error(&status))?;
-    let trailers = collected.trailers().cloned().map(Box::new);
-    let mut response = response::Response::new(response::Body { bytes: collected.to_bytes(), trailers });
-    *response.headers_mut() = head.headers;
-    Ok(response)
+    Ok(respond(&status))
 }
 
-/// The error that a handler gave to tonic, or tonic's own for a message that it cannot decode.
-fn api_error(status: &Status) -> ApiError {
-    match status.source().and_then(|source| source.downcast_ref::<ApiError>()) {
-        Some(error) => ApiError::new(error.kind, error.message.clone()),
-        None if status.code() == Code::Unimplemented => {
-            ApiError::new(ErrorKind::NoRoute, status.message().to_owned())
-        }
-        None => ApiError::invalid(status.message().to_owned()),
-    }
+pub(super) async fn encrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let request = decode(call.body.take())?;
+    let encrypted = encrypt_message(call, &request);
+    let key_id = encrypted.as_ref().map_or("", |encrypted| &encrypted.key_id);
+    log("encrypt", &request.uid, key_id, encrypted.as_ref().err());
+    Ok(respond(&encrypted?))
 }
 
-impl From<ApiError> for Status {
-    fn from(error: ApiError) -> Self {
-        let mut status = Self::new(error.grpc_code(), error.message.clone());
-        status.set_source(Arc::new(error));
-        status
-    }
+pub(super) async fn decrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let request = decode(call.body.take())?;
+    let decrypted = decrypt_message(call, &request).await;
+    log("decrypt", &request.uid, &request.key_id, decrypted.as_ref().err());
+    Ok(respond(&decrypted?))
 }
 
-/// The service, for one call.
-struct KmsService {
-    context: Arc<Context>,
-    keyring: Arc<KeyringEntry>,
+fn announce(context: &Context, keyring: &Keyring) -> String {
+    let (name, held) = (keyring.names().active(), keyring.active());
+    if context.promotion.announce(keyring, Instant::now()) {
+        let (hash, version) = (hash(name), held.version);
+        tracing::info!(
+            key_id = %held.key.id(), version, kms_key_id = name, key_id_hash = hash, "Kubernetes encrypts with this key"
+        );
+    }
+    name.to_owned()
 }
 
-#[tonic::async_trait]
-impl KeyManagementService for KmsService {
-    /// Announces the active key, without a request to Vault: an API server asks every minute.
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let keyring = self.keyring.published.keyring();
-        let health = self.keyring.health(SystemTime::now());
-        let key_id = keyring.as_ref().map(|keyring| self.announce(keyring)).unwrap_or_default();
-        let healthz = health.err().unwrap_or_else(|| "ok".to_owned());
-        let status = StatusResponse { version: VERSION.to_owned(), healthz, key_id };
-        Ok(match &keyring {
-            Some(keyring) => with_audit(status, keyring.active()),
-            None => Response::new(status),
-        })
+fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<EncryptResponse, ApiError> {
+    check_uid(&request.uid)?;
+    let announced = call.context.promotion.announced();
+    let keyring = snapshot(call.keyring)?;
+    let (name, held) = promotion::encryption_key(announced.as_deref(), &keyring, Instant::now());
+    let (len, max) = (request.plaintext.len(), MAX_CIPHERTEXT - cipher::overhead(&held.key));
+    if len > max {
+        return Err(ApiError::invalid(format!(
+            "plaintext: {len} bytes, and at most {max} fit into a ciphertext of {MAX_CIPHERTEXT}"
+        )));
     }
-
-    async fn encrypt(&self, request: Request<EncryptRequest>) -> Result<Response<EncryptResponse>, Status> {
-        let EncryptRequest { plaintext, uid } = request.into_inner();
-        let encrypted = self.encrypt_message(&plaintext, &uid);
-        let key_id = encrypted.as_ref().map_or("", |encrypted| &encrypted.get_ref().key_id);
-        log("encrypt", &uid, key_id, encrypted.as_ref().err());
-        Ok(encrypted?)
-    }
-
-    async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
-        let request = request.into_inner();
-        let decrypted = self.decrypt_message(&request).await;
-        log("decrypt", &request.uid, &request.key_id, decrypted.as_ref().err());
-        Ok(decrypted?)
-    }
+    let mut nonces = Nonces::draw(1, Format::Native).map_err(|error| ApiError::failed(error.to_string()))?;
+    let mut buffer = Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT);
+    buffer.resize(cipher::ROOM, 0);
+    buffer.extend_from_slice(&request.plaintext);
+    let sealed = cipher::seal_binary(held, buffer, &mut nonces, name.as_bytes());
+    call.audit = AuditFields::from_key(held.key.id());
+    let ciphertext = Bytes::from_owner(sealed);
+    Ok(EncryptResponse { ciphertext, key_id: name.to_owned(), annotations: HashMap::new() })
 }
 
-impl KmsService {
-    fn announce(&self, keyring: &Keyring) -> String {
-        let (name, held) = (keyring.names().active(), keyring.active());
-        if self.context.promotion.announce(keyring, Instant::now()) {
-            let (hash, version) = (hash(name), held.version);
-            tracing::info!(
-                key_id = %held.key.id(), version, kms_key_id = name, key_id_hash = hash, "Kubernetes encrypts with this key"
-            );
-        }
-        name.to_owned()
+/// Decrypts with the key that `key_id` names, and no other.
+async fn decrypt_message(call: &mut Call<'_>, request: &DecryptRequest) -> Result<DecryptResponse, ApiError> {
+    check(request)?;
+    let mut keyring = snapshot(call.keyring)?;
+    if keyring.names().get(&request.key_id).is_none()
+        && let Some(newer) = call.context.newer_snapshot(call.keyring, &keyring).await
+    {
+        keyring = newer;
     }
+    let held = keyring.names().get(&request.key_id).ok_or_else(|| {
+        let message =
+            "key_id: no key of this name: it was removed from Vault, or its secret has another path";
+        ApiError::new(ErrorKind::NotFound, message)
+    })?;
+    let opened = cipher::open_binary_with(held, request.ciphertext.to_vec(), request.key_id.as_bytes())
+        .map_err(|error| ApiError::invalid(format!("ciphertext: {error}")))?;
+    call.audit = AuditFields::from_key(held.key.id());
+    Ok(DecryptResponse { plaintext: Bytes::from_owner(opened.plaintext) })
+}
 
-    fn encrypt_message(&self, plaintext: &[u8], uid: &str) -> Result<Response<EncryptResponse>, ApiError> {
-        check_uid(uid)?;
-        let announced = self.context.promotion.announced();
-        let keyring = self.snapshot()?;
-        let (name, held) = promotion::encryption_key(announced.as_deref(), &keyring, Instant::now());
-        let max = MAX_CIPHERTEXT - cipher::overhead(&held.key);
-        if plaintext.len() > max {
-            let len = plaintext.len();
-            return Err(ApiError::invalid(format!(
-                "plaintext: {len} bytes, and at most {max} fit into a ciphertext of {MAX_CIPHERTEXT}"
-            )));
-        }
-        let mut nonces =
-            Nonces::draw(1, Format::Native).map_err(|error| ApiError::failed(error.to_string()))?;
-        let mut buffer = Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT);
-        buffer.resize(cipher::ROOM, 0);
-        buffer.extend_from_slice(plaintext);
-        let sealed = cipher::seal_binary(held, buffer, &mut nonces, name.as_bytes());
-        let ciphertext = Bytes::from_owner(sealed);
-        let response = EncryptResponse { ciphertext, key_id: name.to_owned(), annotations: HashMap::new() };
-        Ok(with_audit(response, held))
-    }
-
-    /// Decrypts with the key that `key_id` names, and no other.
-    async fn decrypt_message(&self, request: &DecryptRequest) -> Result<Response<DecryptResponse>, ApiError> {
-        check(request)?;
-        let mut keyring = self.snapshot()?;
-        if keyring.names().get(&request.key_id).is_none()
-            && let Some(newer) = self.context.newer_snapshot(&self.keyring, &keyring).await
-        {
-            keyring = newer;
-        }
-        let held = keyring.names().get(&request.key_id).ok_or_else(|| {
-            let message =
-                "key_id: no key of this name: it was removed from Vault, or its secret has another path";
-            ApiError::new(ErrorKind::NotFound, message)
-        })?;
-        let ciphertext = request.ciphertext.to_vec();
-        let opened = cipher::open_binary_with(held, ciphertext, request.key_id.as_bytes())
-            .map_err(|error| ApiError::invalid(format!("ciphertext: {error}")))?;
-        let plaintext = Bytes::from_owner(opened.plaintext);
-        Ok(with_audit(DecryptResponse { plaintext }, held))
-    }
-
-    /// Without waiting: an API server has its own retries.
-    fn snapshot(&self) -> Result<Arc<Keyring>, ApiError> {
-        self.keyring.published.keyring().ok_or_else(|| ApiError::unavailable(self.keyring.no_keys()))
-    }
+/// Without waiting: an API server has its own retries.
+fn snapshot(entry: &KeyringEntry) -> Result<Arc<Keyring>, ApiError> {
+    entry.published.keyring().ok_or_else(|| ApiError::unavailable(entry.no_keys()))
 }
 
 /// The API's rules for the fields of a decrypt.
@@ -218,15 +154,9 @@ fn check_uid(uid: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn with_audit<T>(message: T, held: &HeldKey) -> Response<T> {
-    let mut response = Response::new(message);
-    response.extensions_mut().insert(AuditFields::from_key(held.key.id()));
-    response
-}
-
 /// A line that can be joined with the API server's logs by the uid, and with its metrics by the hash.
 fn log(call: &'static str, uid: &str, key_id: &str, error: Option<&ApiError>) {
-    let code = error.map_or(Code::Ok, ApiError::grpc_code);
+    let code = error.map_or(GrpcCode::Ok, ApiError::grpc_code);
     tracing::debug!(call, uid = printable(uid), key_id_hash = hash(key_id), ?code, "Kubernetes");
 }
 

@@ -12,11 +12,11 @@ use hyper::{
     body::{Bytes, Frame, SizeHint},
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
-use tonic::Status;
 
-use super::error::{ApiError, ErrorKind};
+use super::error::{ApiError, ErrorKind, GrpcCode};
 
 /// How long a client should wait when there are no keys yet, or a limit is reached. The first retries towards Vault are as
 /// close together.
@@ -37,12 +37,19 @@ pub(super) enum ErrorFormat {
     Grpc,
 }
 
-/// Bytes that are complete, and gRPC's trailers.
+/// Bytes that are complete.
 #[derive(Debug, Default)]
 pub struct Body {
     pub(super) bytes: Bytes,
-    pub(super) trailers: Option<Box<HeaderMap>>,
+    /// gRPC's status OK follows as a trailer.
+    has_trailer: bool,
 }
+
+const GRPC: &str = "application/grpc";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// What a `grpc-message` has percent-encoded, besides what is not ASCII (gRPC over HTTP/2, "Percent-Encoded").
+const NOT_IN_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Renders an error.
 pub(super) fn error(error: ApiError, format: ErrorFormat) -> Response {
@@ -51,7 +58,13 @@ pub(super) fn error(error: ApiError, format: ErrorFormat) -> Response {
         ErrorFormat::Vault => json(status, &json!({ "errors": [message] })),
         ErrorFormat::Kong => json(status, &json!({ "error": message })),
         ErrorFormat::Text => text(status, format!("{message}\n")),
-        ErrorFormat::Grpc => return Status::new(code, message).into_http(),
+        ErrorFormat::Grpc => {
+            let mut response = typed(StatusCode::OK, Bytes::new(), GRPC);
+            response.headers_mut().insert(GRPC_STATUS, (code as u16).into());
+            let message = utf8_percent_encode(&message, NOT_IN_MESSAGE).to_string();
+            set_header(&mut response, "grpc-message", &message);
+            return response;
+        }
     };
     let headers = response.headers_mut();
     match error.kind {
@@ -92,6 +105,13 @@ pub(super) fn typed(status: StatusCode, bytes: Bytes, content_type: &'static str
     response
 }
 
+/// A framed gRPC message with the status OK.
+pub(super) fn grpc(frame: Bytes) -> Response {
+    let mut response = typed(StatusCode::OK, frame, GRPC);
+    response.body_mut().has_trailer = true;
+    response
+}
+
 pub(super) fn empty(status: StatusCode) -> Response {
     let mut response = Response::default();
     *response.status_mut() = status;
@@ -113,7 +133,8 @@ impl hyper::body::Body for Body {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = if self.bytes.is_empty() {
-            self.trailers.take().map(|trailers| Frame::trailers(*trailers))
+            let status = (GRPC_STATUS, HeaderValue::from(GrpcCode::Ok as u16));
+            std::mem::take(&mut self.has_trailer).then(|| Frame::trailers(HeaderMap::from_iter([status])))
         } else {
             Some(Frame::data(std::mem::take(&mut self.bytes)))
         };
@@ -121,7 +142,7 @@ impl hyper::body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty() && self.trailers.is_none()
+        self.bytes.is_empty() && !self.has_trailer
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -148,7 +169,10 @@ mod tests {
         }
         let grpc = rendered(ErrorFormat::Grpc);
         assert_eq!(grpc.status(), StatusCode::OK);
+        assert_eq!(grpc.headers()["content-type"], "application/grpc");
         assert_eq!(grpc.headers()["grpc-status"], "14");
-        assert_eq!(grpc.headers()["grpc-message"], "no%20keys");
+        assert_eq!(grpc.headers()["grpc-message"], "no keys");
+        let escaped = error(ApiError::invalid("50%\n…"), ErrorFormat::Grpc);
+        assert_eq!(escaped.headers()["grpc-message"], "50%25%0A%E2%80%A6");
     }
 }

@@ -14,7 +14,8 @@ use super::{
     error::{ApiError, ErrorKind},
     keyring, kms, resolve,
     response::{ErrorFormat, Response},
-    status, transit,
+    status,
+    transit::{self, Action, Form},
 };
 use crate::{
     keyring::{KeyringEntry, Keyrings},
@@ -58,16 +59,16 @@ static ROUTES: &[Route] = {
     use ErrorFormat::{Kong, Text, Vault};
     use Operation as Op;
     &[
-        post("/v1/transit/encrypt/{name}", Op::Encrypt, Vault, |call| Box::pin(transit::encrypt(call))),
-        post("/v1/transit/decrypt/{name}", Op::Decrypt, Vault, |call| Box::pin(transit::decrypt(call))),
-        grpc("/v2.KeyManagementService/Status", Op::KmsStatus),
-        grpc("/v2.KeyManagementService/Encrypt", Op::KmsEncrypt),
-        grpc("/v2.KeyManagementService/Decrypt", Op::KmsDecrypt),
-        post("/v1/transit/rewrap/{name}", Op::Rewrap, Vault, |call| Box::pin(transit::rewrap(call))),
-        post("/v1/transit/datakey/plaintext/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key_plaintext(call))),
-        post("/v1/transit/datakey/wrapped/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key_wrapped(call))),
-        get("/v1/transit/keys/{name}", Op::Status, Vault, |call| Box::pin(transit::read_key(call))),
-        route(LIST, "/v1/transit/keys", Op::Status, Vault, BodyLimit::None, |call| Box::pin(transit::list_keys(call))),
+        post("/v1/transit/encrypt/{name}", Op::Encrypt, Vault, |call| Box::pin(transit::run(call, Action::Encrypt))),
+        post("/v1/transit/decrypt/{name}", Op::Decrypt, Vault, |call| Box::pin(transit::run(call, Action::Decrypt))),
+        grpc("/v2.KeyManagementService/Status", Op::KmsStatus, |call| Box::pin(kms::status(call))),
+        grpc("/v2.KeyManagementService/Encrypt", Op::KmsEncrypt, |call| Box::pin(kms::encrypt(call))),
+        grpc("/v2.KeyManagementService/Decrypt", Op::KmsDecrypt, |call| Box::pin(kms::decrypt(call))),
+        post("/v1/transit/rewrap/{name}", Op::Rewrap, Vault, |call| Box::pin(transit::run(call, Action::Rewrap))),
+        post("/v1/transit/datakey/plaintext/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key(call, Form::Plaintext))),
+        post("/v1/transit/datakey/wrapped/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key(call, Form::Wrapped))),
+        get("/v1/transit/keys/{name}", Op::Status, Vault, |call| Box::pin(keyring::read_transit_key(call))),
+        route(LIST, "/v1/transit/keys", Op::Status, Vault, BodyLimit::None, |call| Box::pin(keyring::list_transit_keys(call))),
         post("/v1/resolve", Op::Resolve, Vault, |call| Box::pin(resolve::resolve(call))),
         get("/livez", Op::Health, Text, |call| Box::pin(status::alive(call))),
         get("/readyz", Op::Health, Text, |call| Box::pin(status::ready(call))),
@@ -87,9 +88,8 @@ const fn post(path: &'static str, operation: Operation, format: ErrorFormat, han
     route(POST, path, operation, format, BodyLimit::RequestSize, handler)
 }
 
-const fn grpc(path: &'static str, operation: Operation) -> Route {
-    let body = BodyLimit::Bytes(kms::MAX_MESSAGE);
-    route(&["POST"], path, operation, ErrorFormat::Grpc, body, |call| Box::pin(kms::call(call)))
+const fn grpc(path: &'static str, operation: Operation, handler: Handler) -> Route {
+    route(&["POST"], path, operation, ErrorFormat::Grpc, BodyLimit::Bytes(kms::MAX_MESSAGE), handler)
 }
 
 const fn route(

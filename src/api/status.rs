@@ -14,7 +14,7 @@ use crate::{
     keyring::{
         HeldKey, KeyId, Keyring, KeyringEntry, Listing,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
-        published::Report,
+        registry::Report,
     },
     metrics::{self, State},
 };

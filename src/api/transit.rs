@@ -1,13 +1,11 @@
-//! Vault's Transit API: encrypt, decrypt and rewrap, in JSON or as raw bytes, data keys, and what is known of the keys.
+//! Vault's Transit API: encrypt, decrypt and rewrap, in JSON or as raw bytes, and data keys.
 //!
-//! <https://openbao.org/api-docs/secret/transit/>. `request` and `fields` parse JSON, `raw` handles bodies of raw bytes. Here
+//! <https://openbao.org/api-docs/secret/transit/>. `request` parses JSON, `raw` handles bodies of raw bytes. Here
 //! each item of a JSON request goes through the cipher, and its result is written straight into the response. The file is
 //! longer than others: the three operations share one way through a batch.
 
 mod attempt;
 mod datakey;
-mod fields;
-mod keys;
 mod raw;
 mod request;
 
@@ -25,11 +23,10 @@ use crate::{
     cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
-use attempt::{Action, Attempt, count_sealed, needs_rewrap, write_json, write_key};
-pub(super) use datakey::{plaintext as data_key_plaintext, wrapped as data_key_wrapped};
-use fields::{Item, without_line_breaks};
-pub(super) use keys::{list as list_keys, read as read_key};
-use request::{Input, Request};
+pub(super) use attempt::Action;
+use attempt::{Attempt, count_sealed, needs_rewrap, write_json, write_key};
+pub(super) use datakey::{Form, data_key};
+use request::{Input, Item, Request, without_line_breaks};
 
 /// From this size on, a body takes a good part of a millisecond: other requests go first.
 const LONG: usize = 256 << 10;
@@ -38,23 +35,8 @@ const LONG: usize = 256 << 10;
 /// with as many threads as processors.
 const VERY_LONG: usize = 4 << 20;
 
-/// `POST /v1/transit/encrypt/{name}`
-pub(super) async fn encrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    run(call, Action::Encrypt).await
-}
-
-/// `POST /v1/transit/decrypt/{name}`
-pub(super) async fn decrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    run(call, Action::Decrypt).await
-}
-
-/// `POST /v1/transit/rewrap/{name}`
-pub(super) async fn rewrap(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    run(call, Action::Rewrap).await
-}
-
-/// One attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
-async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
+/// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: one attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
+pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
     if call.body.as_bytes().len() > LONG {
         tokio::task::yield_now().await;
     }

@@ -34,13 +34,8 @@ pub fn seal_text(
     out: &mut Vec<u8>,
 ) {
     let id = key.id().as_str();
-    seal_in_place(
-        key.xaes(),
-        &mut buffer,
-        0,
-        &nonce.into(),
-        &Head::from_id(id).associated_data(associated_data),
-    );
+    let head = Head::from_id(id);
+    seal_in_place(key.xaes(), &mut buffer, 0, &nonce.into(), &head.associated_data(associated_data));
     out.reserve(TEXT_PREFIX.len() + id.len() + 1 + BASE64.encoded_length(buffer.len()));
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -64,9 +59,6 @@ pub fn seal_binary(
 }
 
 /// Opens the text form without its prefix.
-///
-/// # Errors
-/// [`OpenError::UnknownKey`] if its key is not held, [`OpenError::NotAuthentic`] for any other fault.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
@@ -79,7 +71,6 @@ pub fn open_text<'k>(
     open(held, buffer, 0, associated_data)
 }
 
-/// Whether the bytes have the prefix of the binary form.
 pub fn is_binary(sealed: &[u8]) -> bool {
     sealed.starts_with(BINARY_PREFIX)
 }

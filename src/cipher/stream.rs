@@ -5,17 +5,13 @@
 //! is empty only if the plaintext is empty. This is STREAM (Hoang, Reyhanitabar, Rogaway, Vizár: Online
 //! Authenticated-Encryption and its Nonce-Reuse Misuse-Resistance, CRYPTO 2015), implemented by RustCrypto's aead-stream.
 
-mod segments;
-
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use aead_stream::{NewStream as _, StreamBE32, StreamPrimitive as _};
 use aes_gcm::Aes256Gcm;
 
-use super::aead::NoRandomness;
+use super::{aead::NoRandomness, native::TAG_LEN};
 use crate::secret::Secret;
-pub use segments::StreamError;
-use segments::{MAX_WRAPPED_LEN, SegmentPosition, Segments, TAG_LEN, read_full};
 
 /// The first bytes of a stream, unique among our formats.
 pub const MAGIC: &[u8; 4] = b"KRS1";
@@ -26,9 +22,8 @@ pub type DataKey = Secret<[u8; 32]>;
 const SEGMENT_LEN: usize = 64 << 10;
 const PREFIX_LEN: usize = 7;
 
-/// The bytes before the segments.
-///
-/// The segments do not authenticate the wrapped key, so a rewrap replaces only the header. A wrong key opens no segment.
+/// The bytes before the segments, which do not authenticate the wrapped key: a rewrap replaces only the header, and a wrong
+/// key opens no segment.
 #[derive(Debug)]
 pub struct Header {
     wrapped: String,
@@ -48,15 +43,11 @@ impl Header {
         if is_wrapped_key(&wrapped) { Ok(Self { wrapped, ..self }) } else { Err(StreamError::NotAWrappedKey) }
     }
 
-    /// The wrapped data key.
     pub fn wrapped(&self) -> &str {
         &self.wrapped
     }
 
     /// Reads a header and stops at the first segment.
-    ///
-    /// # Errors
-    /// [`StreamError::Read`], and [`StreamError::NotAStream`] if the header is incomplete or invalid.
     pub fn read(mut input: impl Read) -> Result<Self, StreamError> {
         let mut head = [0; MAGIC.len() + 2];
         read_header(&mut input, &mut head)?;
@@ -82,9 +73,8 @@ impl Header {
     }
 }
 
-/// Seals all of `input` into segments. The caller writes `header` first.
-///
-/// `progress` receives the number of input bytes done after each segment.
+/// Seals all of `input` into segments. The caller writes `header` first. `progress` receives the number of input bytes done
+/// after each segment.
 pub fn seal(
     key: &DataKey,
     header: &Header,
@@ -104,9 +94,8 @@ pub fn seal(
     output.flush().map_err(StreamError::Write)
 }
 
-/// Opens the segments after `header`. It writes the plaintext of a segment once that is authentic.
-///
-/// A truncated stream is detected only at its end: use the output only if this succeeds.
+/// Opens the segments after `header`. It writes the plaintext of a segment once that is authentic. A truncated stream is
+/// detected only at its end: use the output only if this succeeds.
 pub fn open(
     key: &DataKey,
     header: &Header,
@@ -177,14 +166,94 @@ fn is_wrapped_key(text: &str) -> bool {
     (1..=MAX_WRAPPED_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Longer than any wrapped key, so that a header cannot request much memory.
+const MAX_WRAPPED_LEN: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error("cannot read: {0}")]
+    Read(io::Error),
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    #[error("the wrapped data key is invalid: expected 1 to {MAX_WRAPPED_LEN} visible ASCII characters")]
+    NotAWrappedKey,
+    #[error("the input is not a stream of keyringd, or is truncated in the header")]
+    NotAStream,
+    #[error("decryption failed: the stream is truncated, was changed or reordered, or has another key")]
+    NotAuthentic,
+    #[error("the input exceeds the limit of 2^32 segments of 64 KiB; split it")]
+    TooLong,
+}
+
+/// The position of a segment. Each position is returned once, so no nonce is reused.
+#[derive(Debug, PartialEq, Eq)]
+struct SegmentPosition {
+    index: u32,
+    last: bool,
+}
+
+/// Splits its input into segments. All but the last are full. One byte of read-ahead detects the last.
+struct Segments<R> {
+    input: R,
+    /// The length of a full segment.
+    len: usize,
+    /// The current segment. Its capacity includes the tag, so the buffer is never reallocated.
+    buffer: Vec<u8>,
+    /// The first byte of the next segment. `None` after the last segment.
+    ahead: Option<u8>,
+    /// The index of the next segment; `None` after the last.
+    next_index: Option<u32>,
+    /// The bytes of all segments returned so far.
+    taken: u64,
+}
+
+impl<R: Read> Segments<R> {
+    fn new(input: R, len: usize) -> Self {
+        let buffer = Vec::with_capacity(len + 1 + TAG_LEN);
+        Self { input, len, buffer, ahead: None, next_index: Some(0), taken: 0 }
+    }
+
+    /// Reads the next segment into the buffer. `None` after the last.
+    fn advance(&mut self) -> Result<Option<SegmentPosition>, StreamError> {
+        let Some(index) = self.next_index else { return Ok(None) };
+        self.buffer.clear();
+        self.buffer.extend(self.ahead.take());
+        let filled = self.buffer.len();
+        self.buffer.resize(self.len + 1, 0);
+        let read = read_full(&mut self.input, &mut self.buffer[filled..])?;
+        self.buffer.truncate(filled + read);
+        if self.buffer.len() > self.len {
+            self.ahead = self.buffer.pop();
+        }
+        self.taken += self.buffer.len() as u64;
+        let last = self.ahead.is_none();
+        self.next_index = if last { None } else { Some(index.checked_add(1).ok_or(StreamError::TooLong)?) };
+        Ok(Some(SegmentPosition { index, last }))
+    }
+}
+
+/// Reads until the buffer is full or the input ends. Returns the number of bytes read.
+fn read_full(mut input: impl Read, buffer: &mut [u8]) -> Result<usize, StreamError> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StreamError::Read(error)),
+        }
+    }
+    Ok(filled)
+}
+
 #[cfg(test)]
 mod tests {
     use hex_simd::{AsciiCase::Lower, decode_to_vec as from_hex, encode_to_string as to_hex};
     use proptest::prelude::*;
     use serde::Deserialize;
     use sha2::{Digest as _, Sha256};
-
-    use std::io;
 
     use super::*;
 
@@ -436,5 +505,19 @@ mod tests {
             prop_assert!(opened(&key(), &bytes).is_err());
             prop_assert!(opened(&key(), &[b"KRS1\0\x01x".as_slice(), &bytes].concat()).is_err());
         }
+    }
+
+    #[test]
+    fn the_index_never_wraps() {
+        let mut segments = Segments::new([1, 2].as_slice(), 1);
+        segments.next_index = Some(u32::MAX - 1);
+        let second_to_last = SegmentPosition { index: u32::MAX - 1, last: false };
+        assert_eq!(segments.advance().unwrap(), Some(second_to_last));
+        assert_eq!(segments.advance().unwrap(), Some(SegmentPosition { index: u32::MAX, last: true }));
+        assert_eq!(segments.advance().unwrap(), None);
+
+        let mut segments = Segments::new([1, 2].as_slice(), 1);
+        segments.next_index = Some(u32::MAX);
+        assert!(matches!(segments.advance(), Err(StreamError::TooLong)));
     }
 }

@@ -1,4 +1,6 @@
-//! `check`: every effective setting with its origin, and every error. The value of a secret is never shown.
+//! `check` and `doctor`: the settings with their origins and errors, and the steps from DNS to the keys.
+//!
+//! The value of a secret is never shown.
 
 use std::{
     fmt::Write as _,
@@ -8,11 +10,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    arguments::{SettingsFile, valid_settings},
-    process::{Failure, print},
+use super::command::{Failure, SettingsFile, print, valid_settings, wait};
+use crate::{
+    doctor::{self, Finding, State},
+    settings::{Effective, Loaded, Note, source::Origin},
+    vault::kv,
 };
-use crate::settings::{Effective, Loaded, Note, source::Origin};
 
 /// The length of a value in the table on a terminal.
 const MAX_WIDTH: usize = 60;
@@ -65,12 +68,8 @@ fn value_text(one: &Effective) -> String {
 
 fn json_report(loaded: &Loaded) -> Value {
     let setting = |one: &Effective| {
-        json!({
-            "key": one.key.name,
-            "value": one.value,
-            "origin": one.origin.to_string(),
-            "secret": one.secret,
-        })
+        let (key, origin) = (one.key.name, one.origin.to_string());
+        json!({ "key": key, "value": one.value, "origin": origin, "secret": one.secret })
     };
     let note =
         |note: &Note| json!({ "origin": note.origin.to_string(), "key": note.key, "message": note.message });
@@ -80,4 +79,32 @@ fn json_report(loaded: &Loaded) -> Value {
         "errors": errors.iter().map(note).collect::<Vec<_>>(),
         "warnings": loaded.warnings.iter().map(note).collect::<Vec<_>>(),
     })
+}
+
+/// `keyringd doctor`
+pub fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
+    let settings = valid_settings(file.load())?;
+    let policy = kv::least_privilege(&settings.keyring.secret);
+    let (mut failed, mut printed) = (false, Ok(()));
+    let report = |finding: Finding| {
+        failed |= finding.state == State::Failed;
+        if let Err(failure) = print(line(&finding)) {
+            printed = Err(failure);
+        }
+    };
+    wait(doctor::examine(settings, report))?;
+    printed?;
+    print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn line(finding: &Finding) -> String {
+    let (state, colour) = match finding.state {
+        State::Good => ("ok", 32),
+        State::Warning => ("warn", 33),
+        State::Failed => ("FAIL", 31),
+    };
+    let (on, off) =
+        if io::stdout().is_terminal() { (format!("\x1b[{colour}m"), "\x1b[0m") } else { Default::default() };
+    format!("{on}{state:<4}{off}  {:<9} {}\n", finding.step, finding.message)
 }

@@ -23,8 +23,7 @@ use tokio::{
 };
 
 use super::{
-    arguments::Daemon,
-    process::{Failure, print_error, wait},
+    command::{Daemon, Failure, print_error, wait},
     vault::resolve,
 };
 use crate::{

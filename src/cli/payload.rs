@@ -15,10 +15,7 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use super::{
-    arguments::Daemon,
-    process::{Failure, io_failure, wait},
-};
+use super::command::{Daemon, Failure, io_failure, wait};
 use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
     client::{Client, ClientError, DataKey},

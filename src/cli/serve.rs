@@ -5,10 +5,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
-use super::{
-    arguments::{SettingsFile, valid_settings},
-    process::{Failure, block_on, print, print_error},
-};
+use super::command::{Failure, SettingsFile, block_on, print, print_error, valid_settings};
 use crate::{
     daemon::{self, Inputs, StartError, dev},
     hardening::{self, Variable},

@@ -4,22 +4,10 @@ use std::{fmt::Write as _, process::ExitCode};
 
 use serde_json::Value;
 
-use super::{
-    arguments::Daemon,
-    process::{Failure, print, wait},
-};
+use super::command::{Daemon, Failure, print, wait};
 
 /// `keyringd status`
-pub fn status(daemon: &Daemon) -> Result<ExitCode, Failure> {
-    print_status(daemon, lines)
-}
-
-/// `keyringd status --json`
-pub fn status_json(daemon: &Daemon) -> Result<ExitCode, Failure> {
-    print_status(daemon, |status| format!("{status:#}\n"))
-}
-
-fn print_status(daemon: &Daemon, format: fn(&Value) -> String) -> Result<ExitCode, Failure> {
+pub fn status(daemon: &Daemon, format: fn(&Value) -> String) -> Result<ExitCode, Failure> {
     let status = wait(daemon.client()?.status())??;
     print(format(&status))?;
     Ok(exit_code(status.pointer("/ready") == Some(&Value::Bool(true))))
@@ -42,8 +30,13 @@ pub fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `--json`
+pub fn json(status: &Value) -> String {
+    format!("{status:#}\n")
+}
+
 /// The status as lines `name: value`.
-fn lines(status: &Value) -> String {
+pub fn lines(status: &Value) -> String {
     let text = |pointer| text(status, pointer);
     let array = |pointer| status.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     let mut out = String::new();
@@ -52,28 +45,18 @@ fn lines(status: &Value) -> String {
             let _ = writeln!(out, "{name:<13} {value}");
         }
     };
-    line(
-        "state:",
-        text("/reason").or_else(|| text("/keyring/active").map(|id| format!("ready, active key {id}"))),
-    );
+    let ready = || text("/keyring/active").map(|id| format!("ready, active key {id}"));
+    line("state:", text("/reason").or_else(ready));
     line("version:", text("/version"));
     line("name:", text("/name"));
     line("vault:", text("/source/vault"));
-    line(
-        "secret:",
-        text("/source/mount").zip(text("/source/path")).map(|(mount, path)| format!("{mount}/{path}")),
-    );
-    line(
-        "last sync:",
-        text("/sync/last_success")
-            .zip(text("/sync/seconds_since_success"))
-            .map(|(time, ago)| format!("{time} ({ago} s ago)")),
-    );
+    let secret = text("/source/mount").zip(text("/source/path"));
+    line("secret:", secret.map(|(mount, path)| format!("{mount}/{path}")));
+    let last = text("/sync/last_success").zip(text("/sync/seconds_since_success"));
+    line("last sync:", last.map(|(time, ago)| format!("{time} ({ago} s ago)")));
     line("last error:", text("/sync/last_error"));
-    line(
-        "headroom:",
-        text("/sync/headroom").map(|left| format!("{left} more versions before Vault destroys the oldest")),
-    );
+    let headroom = text("/sync/headroom");
+    line("headroom:", headroom.map(|left| format!("{left} more versions before Vault destroys the oldest")));
     for key in array("/keyring/keys") {
         let field = |pointer| self::text(key, pointer);
         let fields = [field("/id"), field("/state"), field("/version"), field("/creation_time")];

@@ -7,10 +7,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{
-    arguments::Daemon,
-    process::{Failure, print, print_error, wait},
-};
+use super::command::{Daemon, Failure, print, print_error, wait};
 use crate::{
     secret::Secret,
     settings::{

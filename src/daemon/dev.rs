@@ -34,9 +34,6 @@ use crate::{
 pub const NAME: &str = "keyring";
 
 /// Serves until a signal. `started` gets the key's ID once clients can connect.
-///
-/// # Errors
-/// [`StartError`], when the socket cannot be made.
 pub async fn run(
     path: &Path,
     mut signals: UnboundedReceiver<Signal>,
@@ -85,9 +82,6 @@ fn random_keyring() -> Result<(Keyring, KeyId), NoRandomness> {
 
 /// The default socket of `dev`: in the user's runtime folder, else in a folder of the user's
 /// own under the temporary directory. The folder is made if need be, and refused if others could enter it.
-///
-/// # Errors
-/// When the folder cannot be made or is not this user's own.
 pub fn default_socket(runtime_dir: Option<PathBuf>) -> io::Result<PathBuf> {
     let uid = nix::unistd::getuid().as_raw();
     let folder = match runtime_dir {

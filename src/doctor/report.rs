@@ -21,13 +21,13 @@ pub(super) struct Stopped;
 pub(super) type Step<T> = Result<T, Stopped>;
 
 /// Passes findings on as they are made.
-pub(super) struct Report<F> {
-    observe: F,
+pub(super) struct Report<'a> {
+    observe: Box<dyn FnMut(Finding) + Send + 'a>,
 }
 
-impl<F: FnMut(Finding) + Send> Report<F> {
-    pub(super) const fn new(observe: F) -> Self {
-        Self { observe }
+impl<'a> Report<'a> {
+    pub(super) fn new(observe: impl FnMut(Finding) + Send + 'a) -> Self {
+        Self { observe: Box::new(observe) }
     }
 
     pub(super) fn good(&mut self, step: &'static str, message: impl Into<String>) {

@@ -119,8 +119,7 @@ impl KeyId {
 }
 
 impl Key {
-    /// # Errors
-    /// [`KeyError`], which never contains the text.
+    /// The error never contains the text.
     pub fn derive(id: KeyId, text: &Secret<String>, derivation: KeyDerivation) -> Result<Self, KeyError> {
         let text = text.expose();
         if text.is_empty() {

@@ -1,17 +1,20 @@
-//! The snapshot: the keys that are held, by ID and by KV version, and which of them is active.
+//! The snapshot: the keys that are held, by ID and by KV version, which of them is active, and their public names.
 //!
-//! How versions of a Vault secret become a snapshot is in `history`. Readers get it from `published`.
+//! A name is the `key_id` of Kubernetes' KMS API and contains no secret: `kr1.` and base64url(SHA-256(mount ‖ path ‖ record
+//! id ‖ KV version ‖ creation time)). Each part is preceded by its length as 8 bytes, big-endian. The version is decimal,
+//! the time decimal nanoseconds since 1970. A key that returns in a new version gets a new name.
 
 use std::{
     cmp::Reverse,
     collections::HashMap,
     sync::{Arc, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{
-    key::{HeldKey, KeyId},
-    name::{Names, SecretLocation},
-};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
+use sha2::{Digest as _, Sha256};
+
+use super::key::{HeldKey, KeyId, VersionId};
 
 /// An immutable snapshot with exactly one active key. A change publishes a new snapshot, so one request sees one keyring
 /// from its start to its end.
@@ -78,5 +81,154 @@ impl Keyring {
             (b.version, b.created).cmp(&(a.version, a.created)).then_with(|| a.key.id().cmp(b.key.id()))
         });
         keys
+    }
+}
+
+/// The prefix of the names.
+const PREFIX: &str = "kr1.";
+
+/// The location of a keyring's Vault secret, as far as it is part of a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretLocation {
+    pub mount: String,
+    pub path: String,
+    /// KV v1 has neither versions nor times. Both parts of the name are empty then.
+    pub versioned: bool,
+}
+
+/// The keys of a keyring by name. A key has one name for each version that carries it.
+#[derive(Debug)]
+pub struct Names {
+    active: String,
+    by_name: HashMap<String, Arc<HeldKey>>,
+}
+
+impl Names {
+    fn new<'k>(
+        location: &SecretLocation,
+        active: &HeldKey,
+        keys: impl IntoIterator<Item = &'k Arc<HeldKey>>,
+    ) -> Self {
+        let mut by_name = HashMap::new();
+        for held in keys {
+            for version in held.earlier_versions.iter().copied().chain([held.newest()]) {
+                by_name.insert(location.name(held, version), Arc::clone(held));
+            }
+        }
+        Self { active: location.name(active, active.newest()), by_name }
+    }
+
+    /// The name of the active key in the newest version that carries it.
+    pub fn active(&self) -> &str {
+        &self.active
+    }
+
+    pub fn get(&self, name: &str) -> Option<&HeldKey> {
+        self.by_name.get(name).map(Arc::as_ref)
+    }
+}
+
+impl SecretLocation {
+    fn name(&self, held: &HeldKey, version: VersionId) -> String {
+        let (number, created) = if self.versioned {
+            (version.number.to_string(), nanoseconds(version.created).to_string())
+        } else {
+            Default::default()
+        };
+        let mut hash = Sha256::new();
+        for part in [&self.mount, &self.path, held.key.id().as_str(), &number, &created] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        PREFIX.to_owned() + &BASE64_URL_SAFE_NO_PAD.encode(hash.finalize())
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{keyring::Key, secret::Secret};
+
+    fn version(number: u64) -> VersionId {
+        VersionId { number, created: UNIX_EPOCH + Duration::from_nanos(1_700_000_000_000_000_000 + number) }
+    }
+
+    /// A key in the given versions, newest last.
+    fn held(id: &str, versions: &[u64]) -> HeldKey {
+        let key = Arc::new(Key::new(KeyId::parse(id).unwrap(), Secret::new([7; 32])));
+        let (newest, earlier) = versions.split_last().unwrap();
+        let newest = version(*newest);
+        let earlier_versions = earlier.iter().map(|number| version(*number)).collect();
+        HeldKey { earlier_versions, ..HeldKey::new(key, newest.number, newest.created) }
+    }
+
+    fn keyring(location: &SecretLocation, keys: impl IntoIterator<Item = HeldKey>, active: &str) -> Keyring {
+        Keyring::new(keys, &KeyId::parse(active).unwrap()).unwrap().with_location(location.clone())
+    }
+
+    fn location() -> SecretLocation {
+        SecretLocation { mount: "secret".to_owned(), path: "keyring".to_owned(), versioned: true }
+    }
+
+    #[test]
+    fn a_name_is_the_documented_hash() {
+        // Python: sha256(b"".join(len(part).to_bytes(8, "big") + part for part in [b"secret", b"keyring", b"a", b"2", …]))
+        let keyring = keyring(&location(), [held("a", &[2])], "a");
+        assert_eq!(keyring.names().active(), "kr1.CK7dtU3G7Ch-FsZcVrjzsyj6Qx2ywSNgcfpfcPi4vKc");
+    }
+
+    #[test]
+    fn every_part_changes_the_name_and_lengths_separate_the_parts() {
+        let name = |location: &SecretLocation, id: &str, version: u64| {
+            keyring(location, [held(id, &[version])], id).names().active().to_owned()
+        };
+        let elsewhere = |mount: &str, path: &str| SecretLocation {
+            mount: mount.to_owned(),
+            path: path.to_owned(),
+            versioned: true,
+        };
+        let mut all = vec![
+            name(&location(), "a", 1),
+            name(&location(), "a", 2),
+            name(&location(), "b", 1),
+            name(&elsewhere("secret", "other"), "a", 1),
+            name(&elsewhere("secretk", "eyring"), "a", 1),
+            name(&elsewhere("other", "keyring"), "a", 1),
+        ];
+        assert!(all.iter().all(|name| name.len() == 47 && name.starts_with(PREFIX)), "{all:?}");
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+        assert_eq!(name(&location(), "a", 1), name(&location(), "a", 1));
+    }
+
+    #[test]
+    fn a_key_has_one_name_per_version_that_carries_it() {
+        let before = keyring(&location(), [held("a", &[1])], "a");
+        let rotated = keyring(&location(), [held("a", &[1]), held("b", &[2])], "b");
+        let back = keyring(&location(), [held("a", &[1, 3]), held("b", &[2])], "a");
+        let (first, second, third) =
+            (before.names().active(), rotated.names().active(), back.names().active());
+        assert_ne!(first, third, "a key that returns gets a new name");
+        for (name, id) in [(first, "a"), (second, "b"), (third, "a")] {
+            assert_eq!(back.names().get(name).unwrap().key.id().as_str(), id);
+        }
+        assert!(rotated.names().get(third).is_none() && back.names().get("").is_none());
+    }
+
+    #[test]
+    fn without_versions_the_name_does_not_contain_a_time() {
+        let location = SecretLocation { versioned: false, ..location() };
+        let name = |created| {
+            let key = Arc::clone(&held("a", &[1]).key);
+            keyring(&location, [HeldKey::new(key, 1, created)], "a").names().active().to_owned()
+        };
+        assert_eq!(name(UNIX_EPOCH), name(SystemTime::now()));
     }
 }

@@ -7,11 +7,10 @@ use std::{
 
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
-use super::labels::Labels;
-
+pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// The values at the scrape.
@@ -39,7 +38,7 @@ pub(super) enum TokenExpiry {
     Never,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Gauges {
     inflight_bytes: Gauge,
     keys: Family<Labels<1>, Gauge>,
@@ -53,58 +52,57 @@ pub(super) struct Gauges {
 
 impl Gauges {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let gauges = Self {
-            inflight_bytes: Gauge::default(),
-            keys: Family::default(),
-            active_key_age: Seconds::default(),
-            messages: Family::default(),
-            messages_budget: Gauge::default(),
-            since_sync: Seconds::default(),
-            token_remaining: Seconds::default(),
-            versions_headroom: Seconds::default(),
-        };
-        let all = gauges.clone();
-        registry.register_with_unit(
-            "inflight",
-            "Bytes of requests being handled, and of responses that clients have not read yet",
-            Unit::Bytes,
-            all.inflight_bytes,
-        );
-        registry.register("keys", "Keys by state; rejected counts the records that were left out", all.keys);
-        registry.register_with_unit(
-            "active_key_age",
-            "Since the active key was written to Vault; NaN if unknown",
-            Unit::Seconds,
-            all.active_key_age,
-        );
-        registry.register(
-            "messages",
-            "Messages sealed with 96-bit nonces by this process: under the active key, and the maximum of the other keys",
-            all.messages,
-        );
-        registry.register(
-            "messages_budget",
-            "How many such messages one key may seal, over all of its holders",
-            all.messages_budget,
-        );
-        registry.register_with_unit(
-            "since_last_sync",
-            "Since the last successful sync; NaN before the first",
-            Unit::Seconds,
-            all.since_sync,
-        );
-        registry.register_with_unit(
-            "token_remaining",
-            "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
-            Unit::Seconds,
-            all.token_remaining,
-        );
-        registry.register(
-            "versions_headroom",
-            "How many versions can be written before Vault destroys the oldest; NaN on KV v1",
-            all.versions_headroom,
-        );
-        gauges
+        let seconds = Some(Unit::Seconds);
+        Self {
+            inflight_bytes: registered(
+                registry,
+                "inflight",
+                "Bytes of requests being handled, and of responses that clients have not read yet",
+                Some(Unit::Bytes),
+            ),
+            keys: registered(
+                registry,
+                "keys",
+                "Keys by state; rejected counts the records that were left out",
+                None,
+            ),
+            active_key_age: registered(
+                registry,
+                "active_key_age",
+                "Since the active key was written to Vault; NaN if unknown",
+                seconds.clone(),
+            ),
+            messages: registered(
+                registry,
+                "messages",
+                "Messages sealed with 96-bit nonces by this process: under the active key, and the maximum of the other keys",
+                None,
+            ),
+            messages_budget: registered(
+                registry,
+                "messages_budget",
+                "How many such messages one key may seal, over all of its holders",
+                None,
+            ),
+            since_sync: registered(
+                registry,
+                "since_last_sync",
+                "Since the last successful sync; NaN before the first",
+                seconds.clone(),
+            ),
+            token_remaining: registered(
+                registry,
+                "token_remaining",
+                "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
+                seconds,
+            ),
+            versions_headroom: registered(
+                registry,
+                "versions_headroom",
+                "How many versions can be written before Vault destroys the oldest; NaN on KV v1",
+                None,
+            ),
+        }
     }
 
     pub(super) fn set(&self, state: &State, token: Option<TokenExpiry>, now: SystemTime) {
@@ -118,9 +116,9 @@ impl Gauges {
             self.keys.get_or_create(&[("state", label)]).set(count(keys));
         }
         for (slot, messages) in ["active", "other"].into_iter().zip(state.messages) {
-            self.messages.get_or_create(&[("slot", slot)]).set(i64::try_from(messages).unwrap_or(i64::MAX));
+            self.messages.get_or_create(&[("slot", slot)]).set(count(messages));
         }
-        self.messages_budget.set(i64::try_from(state.messages_budget).unwrap_or(i64::MAX));
+        self.messages_budget.set(count(state.messages_budget));
         self.active_key_age.set(state.active_key_age.map_or(f64::NAN, |age| age.as_secs_f64()));
         let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs_f64();
         self.since_sync.set(state.last_sync.map_or(f64::NAN, since));
@@ -134,6 +132,21 @@ impl Gauges {
     }
 }
 
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
+fn count(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+/// A metric that is registered under this name.
+pub(super) fn registered<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+) -> M {
+    let metric = M::default();
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     cache_entry::{CacheEntry, Decision, Json, Outcome, is_absence},
-    fetch::{Fetch, SecretAddress},
+    engines::{Fetch, SecretAddress},
 };
 use crate::{settings::reference::Caching, vault::VaultError};
 
@@ -56,9 +56,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Cache {
     /// The secret, as fresh as `caching` requires, or stale if it cannot be read.
-    ///
-    /// # Errors
-    /// [`VaultError`] of the last read.
     pub(super) async fn get(
         &self,
         key: Key,

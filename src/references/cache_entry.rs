@@ -32,31 +32,9 @@ pub(super) struct CacheEntry {
     requested: Option<Caching>,
     requested_since_read: bool,
     /// The longest that any reference needs the value, and that an absence is cached.
-    retention: Retention,
+    retention: Duration,
     negative_ttl: Duration,
     last_used: Option<Instant>,
-}
-
-/// How long a value can be served at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Retention {
-    For(Duration),
-    Unlimited,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self::For(Duration::ZERO)
-    }
-}
-
-impl Retention {
-    fn from_caching(caching: Caching) -> Self {
-        match (ttl(caching), caching.resurrect_ttl) {
-            (Some(ttl), Some(resurrect_ttl)) => Self::For(ttl.saturating_add(resurrect_ttl)),
-            _ => Self::Unlimited,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -82,6 +60,14 @@ fn ttl(caching: Caching) -> Option<Duration> {
     caching.ttl.filter(|ttl| !ttl.is_zero())
 }
 
+/// How long a value can be served at all.
+fn retention(caching: Caching) -> Duration {
+    match (ttl(caching), caching.resurrect_ttl) {
+        (Some(ttl), Some(resurrect_ttl)) => ttl.saturating_add(resurrect_ttl),
+        _ => Duration::MAX,
+    }
+}
+
 impl Value {
     /// How long ago it expired; `None` while it is fresh.
     fn expired_for(&self, caching: Caching, now: Instant) -> Option<Duration> {
@@ -98,7 +84,7 @@ impl CacheEntry {
     /// Records a request for it and the times that the reference asks for.
     pub(super) fn record_request(&mut self, caching: Caching, now: Instant) {
         self.last_used = Some(now);
-        self.retention = self.retention.max(Retention::from_caching(caching));
+        self.retention = self.retention.max(retention(caching));
         self.negative_ttl = self.negative_ttl.max(caching.neg_ttl.unwrap_or_default());
         let shorter = |one: Option<Duration>, other| match (one, other) {
             (Some(one), Some(other)) => Some(std::cmp::min(one, other)),
@@ -197,7 +183,7 @@ impl CacheEntry {
     /// Drops a value that no reference can be served any more, which wipes it. Returns whether the entry is empty.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let since = |at: Instant| now.saturating_duration_since(at);
-        if self.value.as_ref().is_some_and(|value| self.retention <= Retention::For(since(value.read))) {
+        if self.value.as_ref().is_some_and(|value| self.retention <= since(value.read)) {
             self.value = None;
         }
         let is_failure_cached = match &self.last_read {

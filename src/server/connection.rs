@@ -1,8 +1,8 @@
 //! One connection: its protocol, its timeouts and its end.
 //!
 //! The file is longer than others: it keeps together what wraps the stream. [`detect`] reads h2's connection preface
-//! (RFC 9113, section 3.4), which hyper-util's detection does without a bound on time; [`Rewind`] replays these bytes.
-//! [`WriteTimeout`] bounds the time of writing: hyper bounds the time of reading only.
+//! (RFC 9113, section 3.4), which hyper-util's detection does without a bound on time; [`ClientStream`] replays these
+//! bytes and bounds the time of writing: hyper bounds the time of reading only.
 
 use std::{
     convert::Infallible,
@@ -119,10 +119,9 @@ pub(super) async fn serve<S>(
         let _ = timeout(FIRST_REQUEST_TIME, connection.first_request.notified()).await;
     };
     let mut stopping = pin!(stopping);
-    let stream = WriteTimeout::new(stream, limits.write_time);
     let detected = tokio::select! {
         () = stopping.as_mut() => return,
-        detected = timeout(limits.header_time, detect(stream)) => detected,
+        detected = timeout(limits.header_time, detect(stream, limits.write_time)) => detected,
     };
     let Ok(Ok((protocol, stream))) = detected else { return };
     let (io, shared) = (TokioIo::new(stream), Arc::clone(&connection));
@@ -236,17 +235,23 @@ enum Protocol {
     Http2,
 }
 
-/// A stream whose first bytes are read again.
-#[derive(Debug)]
-struct Rewind<S> {
+/// A client's stream: its first bytes are read again, and a write timeout prevents that a client holds a response's memory
+/// and a connection by reading slowly.
+struct ClientStream<S> {
+    stream: S,
     first: [u8; PREFACE.len()],
     /// The part of `first` that is still to be read again.
     again: Range<usize>,
-    stream: S,
+    write_time: Duration,
+    /// Set from the first blocked write until everything is written.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Reads until the bytes are h2's preface, or differ from it: then they are HTTP/1.1. The caller bounds the time.
-async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Rewind<S>)> {
+async fn detect<S: AsyncRead + Unpin>(
+    mut stream: S,
+    write_time: Duration,
+) -> io::Result<(Protocol, ClientStream<S>)> {
     let (mut first, mut len) = ([0; PREFACE.len()], 0);
     while len < PREFACE.len() && first[..len] == PREFACE[..len] {
         match stream.read(&mut first[len..]).await? {
@@ -255,10 +260,10 @@ async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Protocol, Re
         }
     }
     let protocol = if first == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((protocol, Rewind { first, again: 0..len, stream }))
+    Ok((protocol, ClientStream { stream, first, again: 0..len, write_time, deadline: None }))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -275,49 +280,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// A stream with a write timeout, so that no client holds a response's memory and a connection by reading slowly.
-struct WriteTimeout<S> {
-    stream: S,
-    time: Duration,
-    /// Set from the first blocked write until everything is written.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> WriteTimeout<S> {
-    const fn new(stream: S, time: Duration) -> Self {
-        Self { stream, time, deadline: None }
-    }
-
+impl<S> ClientStream<S> {
     /// The outcome of a write, or an error after the deadline.
     fn check<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_pending() && self.deadline.is_none() {
-            self.deadline = Some(Box::pin(sleep_until(Instant::now() + self.time)));
+            self.deadline = Some(Box::pin(sleep_until(Instant::now() + self.write_time)));
         }
         let expired = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if expired {
@@ -328,17 +295,7 @@ impl<S> WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.check(written, cx)
@@ -386,7 +343,7 @@ mod tests {
             drop(client);
         };
         let reading = async {
-            let (protocol, mut stream) = detect(server).await.unwrap();
+            let (protocol, mut stream) = detect(server, WRITE_TIME).await.unwrap();
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.unwrap();
             (protocol, all)

@@ -60,9 +60,7 @@ pub enum ListenError {
 }
 
 /// Creates the socket file at `path` and listens on it.
-///
-/// # Errors
-/// [`ListenError`]. A file at `path` is unchanged then.
+/// A file at `path` is unchanged on an error.
 pub async fn bind(
     path: &Path,
     mode: u32,
@@ -125,9 +123,6 @@ async fn lock(folder: &Path) -> Result<fs::File, ListenError> {
 }
 
 /// Whether a socket could be created in the folder of `path`: creates a private folder there and removes it.
-///
-/// # Errors
-/// [`ListenError`], as [`bind`].
 pub fn probe(path: &Path) -> Result<(), ListenError> {
     let folder = parent_folder(path);
     if !folder.is_dir() {
@@ -139,9 +134,6 @@ pub fn probe(path: &Path) -> Result<(), ListenError> {
 }
 
 /// Checks that `path` is free or a socket that no process serves on.
-///
-/// # Errors
-/// [`ListenError`] for every other file.
 pub async fn refuse_unless_free(path: &Path) -> Result<(), ListenError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),

@@ -3,18 +3,12 @@
 //! Names of users and groups are looked up once, when the list is parsed. The kernel identifies the peer: see
 //! `api::access`.
 
-use super::value;
+use super::{setting::digits, value};
 use crate::operation::{Permission, Permissions};
 
 /// The list. It has at least one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessList(Vec<AccessEntry>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct AccessEntry {
-    subject: Subject,
-    permissions: Permissions,
-}
+pub struct AccessList(Vec<(Subject, Permissions)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
@@ -30,18 +24,12 @@ pub trait Accounts {
     /// The ID of a group; `None` if there is no such group.
     fn group(&self, name: &str) -> Result<Option<u32>, String>;
 
-    fn id_maps(&self) -> IdMaps;
+    /// The map of a kind: `uid` or `gid`.
+    fn id_map(&self, kind: &str) -> IdMap;
 }
 
-/// Which user and group IDs exist in the user namespace of this process.
-#[derive(Clone, Debug)]
-pub struct IdMaps {
-    pub users: IdMap,
-    pub groups: IdMap,
-}
-
-/// One kind of ID (user_namespaces(7)).
-#[derive(Clone, Debug)]
+/// Which IDs of one kind exist in the user namespace of this process (user_namespaces(7)).
+#[derive(Debug)]
 pub struct IdMap {
     /// Lines of first ID inside, first ID outside, count; `None` where the kernel has no map.
     pub lines: Option<String>,
@@ -56,17 +44,16 @@ impl AccessList {
             Subject::User(id) => id == uid,
             Subject::Group(id) => groups.contains(&id),
         };
-        self.0.iter().filter(|entry| matches(entry.subject)).map(|entry| entry.permissions).collect()
+        self.0.iter().filter(|(subject, _)| matches(*subject)).map(|(_, permissions)| *permissions).collect()
     }
 }
 
 /// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt, uid:1001=encrypt`. The error numbers each wrong entry
 /// and quotes none.
 pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String> {
-    let maps = accounts.id_maps();
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
     for (at, item) in value::list(text).iter().enumerate() {
-        match entry(item, accounts, &maps) {
+        match entry(item, accounts) {
             Ok(entry) => entries.push(entry),
             Err(reason) => wrong.push(format!("entry {} {reason}", at + 1)),
         }
@@ -81,7 +68,8 @@ pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String
     Err(format!("{}; the permissions are {words}, all", wrong.join("; ")))
 }
 
-fn entry(text: &str, accounts: &impl Accounts, maps: &IdMaps) -> Result<AccessEntry, String> {
+fn entry(text: &str, accounts: &impl Accounts) -> Result<(Subject, Permissions), String> {
+    const NO_NUMBER: &str = "has no number after the colon";
     let known = |id: Result<Option<u32>, String>, kind: &str| match id {
         Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here")),
         Err(error) => Err(format!("names a {kind}, but the {kind} list cannot be read: {error}")),
@@ -91,14 +79,14 @@ fn entry(text: &str, accounts: &impl Accounts, maps: &IdMaps) -> Result<AccessEn
     let (kind, name) = (kind.trim(), name.trim());
     let subject = match kind {
         "user" => Subject::User(known(accounts.user(name), "user")?),
-        "uid" => Subject::User(number(name)?),
+        "uid" => Subject::User(digits(name).ok_or(NO_NUMBER)?),
         "group" => Subject::Group(name.parse().or_else(|_| known(accounts.group(name), "group"))?),
-        "gid" => Subject::Group(number(name)?),
+        "gid" => Subject::Group(digits(name).ok_or(NO_NUMBER)?),
         _ => return Err("names neither a user, uid, group nor gid".to_owned()),
     };
-    maps.check(subject)?;
+    check_mapped(subject, accounts)?;
     let permissions = words.split('+').map(|word| permissions(word.trim())).collect::<Result<Vec<_>, _>>()?;
-    Ok(AccessEntry { subject, permissions: permissions.into_iter().collect() })
+    Ok((subject, permissions.into_iter().collect()))
 }
 
 fn permissions(word: &str) -> Result<Permissions, String> {
@@ -109,28 +97,20 @@ fn permissions(word: &str) -> Result<Permissions, String> {
     found.map(Permissions::only).ok_or_else(|| "has an unknown permission".to_owned())
 }
 
-fn number(text: &str) -> Result<u32, String> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits).ok_or_else(|| "has no number after the colon".to_owned())
-}
-
-impl IdMaps {
-    /// Rejects an ID that the kernel never reports for one peer alone: its entry would match no peer, or every unmapped one.
-    fn check(&self, subject: Subject) -> Result<(), String> {
-        let (id, kind, map) = match subject {
-            Subject::User(id) => (id, "uid", &self.users),
-            Subject::Group(id) => (id, "gid", &self.groups),
-        };
-        if map.overflow == id {
-            return Err(format!("has the {kind} that the kernel reports for every unmapped one"));
-        }
-        if map.lines.as_deref().is_some_and(|lines| !is_mapped(lines, id)) {
-            return Err(format!(
-                "has a {kind} that is not mapped in the user namespace of this process: map it, or set PrivateUsers=off"
-            ));
-        }
-        Ok(())
+/// Rejects an ID that the kernel never reports for one peer alone: its entry would match no peer, or every unmapped one.
+fn check_mapped(subject: Subject, accounts: &impl Accounts) -> Result<(), String> {
+    let (Subject::User(id) | Subject::Group(id)) = subject;
+    let kind = if matches!(subject, Subject::User(_)) { "uid" } else { "gid" };
+    let map = accounts.id_map(kind);
+    if map.overflow == id {
+        return Err(format!("has the {kind} that the kernel reports for every unmapped one"));
     }
+    if map.lines.is_some_and(|lines| !is_mapped(&lines, id)) {
+        return Err(format!(
+            "has a {kind} that is not mapped in the user namespace of this process: map it, or set PrivateUsers=off"
+        ));
+    }
+    Ok(())
 }
 
 fn is_mapped(map: &str, id: u32) -> bool {
@@ -157,9 +137,8 @@ mod tests {
             Ok(None)
         }
 
-        fn id_maps(&self) -> IdMaps {
-            let map = IdMap { lines: Some(self.0.to_owned()), overflow: 65534 };
-            IdMaps { users: map.clone(), groups: map }
+        fn id_map(&self, _: &str) -> IdMap {
+            IdMap { lines: Some(self.0.to_owned()), overflow: 65534 }
         }
     }
 

@@ -35,7 +35,8 @@ impl Conf {
             conf.warnings.push((1, "the file begins with a byte-order mark: Kong ignores the first key"));
         }
         let lines = bare.unwrap_or(text).lines().enumerate().map(|(at, line)| (at + 1, line));
-        let mut lines = lines.filter(|(_, line)| !is_blank_or_comment(line));
+        let mut lines = lines
+            .filter(|(_, line)| !line.trim_start().starts_with(['#', ';']) && !line.trim_start().is_empty());
         while let Some((number, first)) = lines.next() {
             let Some(line) = join_continuations(first, &mut lines) else {
                 conf.mistakes.push((number, "the line ends with \\ but the file has no further line"));
@@ -71,11 +72,6 @@ impl Conf {
         let key = key.trim().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         self.lines.push(Line { key, value: Secret::new(value.trim().to_owned()), number });
     }
-}
-
-fn is_blank_or_comment(line: &str) -> bool {
-    let line = line.trim_start();
-    line.is_empty() || line.starts_with(['#', ';'])
 }
 
 /// The line with its continuation lines. Each final `\` is removed. `None` if the file ends first.

@@ -1,21 +1,27 @@
-//! The engines that references lead to: Kong's `hcv` backend, by its `vault_hcv_*` settings, and APISIX's objects by ID,
-//! which `objects` reads.
+//! The engines that references lead to: Kong's `hcv` backend, by its `vault_hcv_*` settings, and APISIX's objects by ID, as
+//! JSON in one setting.
 //!
-//! An engine without a server and login of its own uses the keyring's session. Reading and caching are in `references`.
+//! An engine without a server and login of its own uses the keyring's session. No message quotes the objects, which hold
+//! tokens. Reading and caching are in `references`.
 
-mod objects;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use std::collections::{BTreeMap, BTreeSet};
+use serde::Deserialize;
 
 use super::{
-    auth,
-    keys::{self, REFERENCES_LOGIN},
+    keys::{self, CACHE_TIME, REFERENCES_LOGIN, SECRET_OBJECTS},
     reader::Reader,
-    reference::Caching,
-    server::{self, Server, SettingNames},
-    setting::{Key, Row},
-    value::{BASE_URL, KvVersion, SecretPath},
+    reference::{Caching, apisix::Apisix, is_reference},
+    resolve::EnvReference,
+    server::{self, Auth, Server, SettingNames},
+    setting::{Key, Parser, Row},
+    source::credential::Credential,
+    value::{BASE_URL, KV_VERSION, KvVersion, NAMESPACE, SECRET_PATH, SecretPath, TOKEN},
 };
+use crate::secret::Secret;
 
 /// The settings of references to secrets.
 #[derive(Debug)]
@@ -44,23 +50,33 @@ pub struct EngineSettings {
     pub decode_base64: bool,
 }
 
+/// An object as APISIX stores it, with our fields from `mount` on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Object {
+    uri: Option<String>,
+    /// The mount, and the start of each path.
+    prefix: String,
+    token: Option<Secret<String>>,
+    namespace: Option<String>,
+    /// For a mount of more than one segment.
+    mount: Option<String>,
+    kv: Option<String>,
+    ttl: Option<u64>,
+    neg_ttl: Option<u64>,
+    resurrect_ttl: Option<u64>,
+}
+
 /// Kong's defaults for an engine with a server of its own.
 const DEFAULT_MOUNT: &str = "secret";
 const DEFAULT_KV: KvVersion = KvVersion::V1;
 
 pub(super) fn read(reader: &mut Reader) -> Option<ReferenceSettings> {
-    let hcv = hcv(reader);
-    let prefixes = reader.optional(&keys::HCV_PREFIXES);
-    let objects = if reader.is_given(&keys::SECRET_OBJECTS.key) {
-        objects::read(reader)
-    } else {
-        Some(BTreeMap::new())
-    };
-    Some(ReferenceSettings {
-        hcv: hcv?,
-        prefixes: prefixes.unwrap_or_default(),
-        objects: objects?,
-        own_variables: reader.referred.clone(),
+    gather!(ReferenceSettings {
+        hcv: hcv(reader),
+        prefixes: Some(reader.optional(&keys::HCV_PREFIXES).unwrap_or_default()),
+        objects: objects(reader),
+        own_variables: Some(reader.referred.clone()),
     })
 }
 
@@ -95,31 +111,113 @@ fn hcv_server(reader: &mut Reader) -> Option<Server> {
     let protocol = reader.required(&keys::HCV_PROTOCOL);
     let host = reader.required(&keys::HCV_HOST);
     let port = reader.required(&keys::HCV_PORT);
-    let namespace = reader.optional(&keys::HCV_NAMESPACE);
-    let auth = auth::read(reader, &REFERENCES_LOGIN);
-    let tls = server::read_tls(reader)?;
-    let (protocol, host, port) = (protocol?, host?, port?);
-    let names = SettingNames {
-        host: keys::HCV_HOST.key.name,
-        token: REFERENCES_LOGIN.token.key.name,
-        prefix: REFERENCES_LOGIN.prefix,
+    let url = protocol.zip(host).zip(port);
+    let url = url.and_then(|((protocol, host), port)| BASE_URL.parse(&format!("{protocol}://{host}:{port}")));
+    server::read(reader, url, keys::HCV_HOST.key.name, &keys::HCV_NAMESPACE, &REFERENCES_LOGIN)
+}
+
+fn objects(reader: &mut Reader) -> Option<BTreeMap<String, EngineSettings>> {
+    if !reader.is_given(&SECRET_OBJECTS.key) {
+        return Some(BTreeMap::new());
+    }
+    let text = reader.credential(&SECRET_OBJECTS)?.read().ok()?;
+    let objects: BTreeMap<String, Object> = match serde_json::from_str(text.expose()) {
+        Ok(objects) => objects,
+        Err(error) => {
+            let (accepts, line, column) = (SECRET_OBJECTS.parser.accepts(), error.line(), error.column());
+            let message = format!("expected {accepts}: invalid JSON at line {line} column {column}");
+            reader.mistake(&SECRET_OBJECTS.key, message);
+            return None;
+        }
     };
-    let host = BASE_URL.parse(&format!("{protocol}://{host}:{port}"))?;
-    Some(Server { host, namespace, auth: auth?, tls, names })
+    let engine = |(id, object): (String, Object)| match engine(reader, &id, object) {
+        Ok(engine) => Some((id, engine)),
+        Err(why) => {
+            reader.mistake(&SECRET_OBJECTS.key, format!("object {id:?}: {why}"));
+            None
+        }
+    };
+    Some(objects.into_iter().filter_map(engine).collect())
+}
+
+fn engine(reader: &mut Reader, id: &str, object: Object) -> Result<EngineSettings, String> {
+    if !(1..=64).contains(&id.len()) || id.contains(|c: char| c == '/' || c.is_control()) {
+        return Err("the ID must have 1 to 64 characters, without / and control characters".to_owned());
+    }
+    let prefix = field("prefix", &SECRET_PATH, &object.prefix)?;
+    let mount = match &object.mount {
+        Some(mount) => field("mount", &SECRET_PATH, mount)?,
+        None => SecretPath(prefix.0[..1].to_vec()),
+    };
+    let below = prefix.0.strip_prefix(mount.0.as_slice()).ok_or("`prefix` must begin with `mount`")?.to_vec();
+    let kv = object.kv.as_deref().map_or(Ok(KvVersion::V1), |kv| field("kv", &KV_VERSION, kv))?;
+    let caching = Caching {
+        ttl: time("ttl", object.ttl)?,
+        neg_ttl: time("neg_ttl", object.neg_ttl)?,
+        resurrect_ttl: time("resurrect_ttl", object.resurrect_ttl)?,
+    };
+    let server = object_server(reader, object)?;
+    Ok(EngineSettings { server, mount: Some(mount), kv: Some(kv), below, caching, decode_base64: false })
+}
+
+fn field<T: Clone>(name: &str, parser: &Parser<T>, text: &str) -> Result<T, String> {
+    parser.parse(text).ok_or_else(|| format!("`{name}` must be {}", parser.accepts()))
+}
+
+fn time(name: &str, seconds: Option<u64>) -> Result<Option<Duration>, String> {
+    let wrong = || format!("`{name}` must be {}", CACHE_TIME.accepts());
+    seconds.map(|seconds| CACHE_TIME.parse_number(seconds).ok_or_else(wrong)).transpose()
+}
+
+/// The server of an object; `None` for the keyring's session.
+fn object_server(reader: &mut Reader, object: Object) -> Result<Option<Server>, String> {
+    let namespace = object.namespace.as_deref();
+    let (uri, token) = match (object.uri, object.token) {
+        (Some(uri), Some(token)) => (uri, token),
+        (None, None) if namespace.is_none() => return Ok(None),
+        _ => {
+            return Err("set both `uri` and `token`, or none of `uri`, `token` and `namespace` for the keyring's session"
+                .to_owned());
+        }
+    };
+    let host = field("uri", &BASE_URL, &uri)?;
+    let namespace = namespace.filter(|name| !name.is_empty());
+    let namespace = namespace.map(|name| field("namespace", &NAMESPACE, name)).transpose()?;
+    let auth = Auth::Token(Credential::Inline(resolved_token(reader, token)?));
+    let tls = server::read_tls(reader).ok_or("the trust settings have mistakes")?;
+    let name = SECRET_OBJECTS.key.name;
+    let names = SettingNames { host: name, token: name, prefix: name };
+    Ok(Some(Server { host, namespace, auth, tls, names }))
+}
+
+/// The token, or the content of the variable that it refers to.
+fn resolved_token(reader: &mut Reader, token: Secret<String>) -> Result<Secret<String>, String> {
+    let reference = if is_reference(token.expose()) {
+        EnvReference::parse(token.expose()).map_err(|why| format!("`token` {why}"))?
+    } else {
+        match Apisix::parse(token.expose()) {
+            Ok(Apisix::Variable { name, field }) => EnvReference { variable: name, field },
+            Ok(Apisix::Secret { .. }) => {
+                return Err("`token` cannot be a reference to a secret: use $ENV://NAME".to_owned());
+            }
+            Err(_) => return checked(token),
+        }
+    };
+    let content = reader.variable(&reference.variable);
+    reference.value(content).map_err(|why| format!("`token` {why}")).and_then(checked)
+}
+
+fn checked(token: Secret<String>) -> Result<Secret<String>, String> {
+    if token.expose().is_empty() {
+        return Err("`token` must not be empty".to_owned());
+    }
+    field("token", &TOKEN, token.expose()).map(|()| token)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::{
-        secret::Secret,
-        settings::{
-            auth::Auth,
-            source::{Entry, Found, Origin, Source, Value},
-        },
-    };
+    use crate::settings::source::{Entry, Found, Origin, Source, Value};
 
     /// A source with `key = value` pairs and two variables.
     struct Map(Vec<(&'static str, &'static str)>);

@@ -1,9 +1,7 @@
 //! The one table of settings: names, defaults, parsers with their ranges, and help.
 //!
-//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all use it. The settings of the
-//! login are in `login`; what the values add up to is in `build`. The file is longer than most: it is one table.
-
-mod login;
+//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all use it. The file is
+//! longer than most: it is one table.
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -15,125 +13,225 @@ use super::{
     value::{self, Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath},
 };
 use crate::keyring::KeyDerivation;
-pub use login::{KEYRING_LOGIN, LoginSettings, Method, REFERENCES_LOGIN};
 
-/// Defines a static for each setting, and the list of them in the order in which people read it.
+/// How to log in.
+#[derive(Clone, Copy, Debug)]
+pub enum Method {
+    Token,
+    Kubernetes,
+    AppRole,
+    Cert,
+    Jwt,
+}
+
+const METHOD: Parser<Method> = Parser::Words(&[
+    ("token", Method::Token),
+    ("kubernetes", Method::Kubernetes),
+    ("approle", Method::AppRole),
+    ("cert", Method::Cert),
+    ("jwt", Method::Jwt),
+    ("oauth2", Method::Jwt),
+]);
+
+/// Defines a static for each setting, and the list of them in the order in which people read it. A row is
+/// `name: type [flags] = key, about, parser`.
 macro_rules! settings {
-    ($list:ident: $($name:ident: $type:ty = $row:expr;)*) => {
-        $(pub static $name: Setting<$type> = $row;)*
+    ($list:ident: $($name:ident: $type:ty $([$($flag:ident: $value:expr),*])? =
+        $key:literal, $about:literal, $parser:expr;)*) => {
+        $(pub static $name: Setting<$type> = Setting {
+            key: Key { $($($flag: $value,)*)? ..Key::new($key, $about) },
+            parser: $parser,
+        };)*
         static $list: &[&dyn Row] = &[$(&$name),*];
     };
 }
 
 settings! { VAULT_ROWS:
-    ENABLED: bool = Setting::new("keyring_enabled", "Must be `on`.", value::BOOLEAN).default("off").kong();
-    STRATEGY: bool = Setting::new("keyring_strategy",
+    ENABLED: bool [default: Some("off"), kongs: true] = "keyring_enabled", "Must be `on`.", value::BOOLEAN;
+    STRATEGY: bool [default: Some("cluster"), kongs: true, rejects_empty: true] = "keyring_strategy",
         "Must be `vault`. Kong's default, cluster, keeps the keys in Kong's database, which keyringd cannot read.",
-        Parser::Text { accepts: "vault", convert: |text| Some(text == "vault") })
-        .default("cluster").kong().reject_empty();
-    VAULT_HOST: Url = Setting::new("keyring_vault_host", "The Vault or OpenBao server.", value::BASE_URL).kong();
-    VAULT_MOUNT: SecretPath = Setting::new("keyring_vault_mount", "The mount of the KV secrets engine.",
-        value::SECRET_PATH).kong();
-    VAULT_PATH: SecretPath = Setting::new("keyring_vault_path",
-        "The path of the secret under the mount that holds the keyring's records.", value::SECRET_PATH).kong();
-    VAULT_KV: KvVersion = Setting::new("keyring_vault_kv", "The version of the KV secrets engine.",
-        value::KV_VERSION).default("v2").reject_empty();
-    VAULT_NAMESPACE: String = Setting::new("keyring_vault_namespace", "The namespace of all requests to Vault.",
-        value::NAMESPACE);
+        Parser::Text { accepts: "vault", convert: |text| Some(text == "vault") };
+    VAULT_HOST: Url [kongs: true] = "keyring_vault_host", "The Vault or OpenBao server.", value::BASE_URL;
+    VAULT_MOUNT: SecretPath [kongs: true] = "keyring_vault_mount", "The mount of the KV secrets engine.",
+        value::SECRET_PATH;
+    VAULT_PATH: SecretPath [kongs: true] = "keyring_vault_path",
+        "The path of the secret under the mount that holds the keyring's records.", value::SECRET_PATH;
+    VAULT_KV: KvVersion [default: Some("v2"), rejects_empty: true] = "keyring_vault_kv",
+        "The version of the KV secrets engine.", value::KV_VERSION;
+    VAULT_NAMESPACE: String = "keyring_vault_namespace", "The namespace of all requests to Vault.", value::NAMESPACE;
 }
 
 settings! { KEYRING_ROWS:
-    SSL_TRUSTED_CERTIFICATE: Vec<TrustItem> = Setting::new("lua_ssl_trusted_certificate",
-        "The certificate authorities that may sign the server's certificate.", pem::TRUSTED)
-        .default("system").kong();
-    SSL_VERIFY_DEPTH: usize = Setting::new("lua_ssl_verify_depth",
-        "The most intermediate authorities between the server's certificate and a trusted one.",
-        Parser::count(0, 100)).default("1").kong();
-    SYNC_INTERVAL: Duration = Setting::new("keyring_sync_interval",
-        "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400))
-        .default("60");
-    MAX_STALE: Duration = Setting::new("keyring_max_stale",
-        "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000))
-        .default("0");
-    KEY_DERIVATION: KeyDerivation = Setting::new("keyring_key_derivation",
+    SSL_TRUSTED_CERTIFICATE: Vec<TrustItem> [default: Some("system"), kongs: true] = "lua_ssl_trusted_certificate",
+        "The certificate authorities that may sign the server's certificate.", pem::TRUSTED;
+    SSL_VERIFY_DEPTH: usize [default: Some("1"), kongs: true] = "lua_ssl_verify_depth",
+        "The most intermediate authorities between the server's certificate and a trusted one.", Parser::count(0, 100);
+    SYNC_INTERVAL: Duration [default: Some("60")] = "keyring_sync_interval",
+        "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400);
+    MAX_STALE: Duration [default: Some("0")] = "keyring_max_stale",
+        "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000);
+    KEY_DERIVATION: KeyDerivation [default: Some("sha256"), rejects_empty: true] = "keyring_key_derivation",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes of which it is the base64.",
-        value::KEY_DERIVATION).default("sha256").reject_empty();
-    CIPHERTEXT_FORMAT: CiphertextFormat = Setting::new("keyring_ciphertext_format",
+        Parser::Words(&[("sha256", KeyDerivation::Sha256), ("raw", KeyDerivation::Raw)]);
+    CIPHERTEXT_FORMAT: CiphertextFormat [default: Some("native"), rejects_empty: true] = "keyring_ciphertext_format",
         "What encrypt writes. Use transit with a single writer per key: its nonces allow 2^32 messages by all writers together.",
-        value::CIPHERTEXT_FORMAT).default("native").reject_empty();
-    KONG_FIELDS: bool = Setting::new("keyring_kong_fields",
-        "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.",
-        value::BOOLEAN).default("off");
-    NAME: String = Setting::new("keyring_name",
-        "The key name in /v1/transit/…/{name}; the last segment of the path unless set.", value::KEY_NAME);
+        Parser::Words(&[("native", CiphertextFormat::Native), ("transit", CiphertextFormat::Transit)]);
+    KONG_FIELDS: bool [default: Some("off")] = "keyring_kong_fields",
+        "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.", value::BOOLEAN;
+    NAME: String = "keyring_name", "The key name in /v1/transit/…/{name}; the last segment of the path unless set.",
+        value::KEY_NAME;
 }
 
 settings! { REFERENCES_ROWS:
-    HCV_PROTOCOL: &'static str = Setting::new("vault_hcv_protocol",
+    HCV_PROTOCOL: &'static str [default: Some("http"), kongs: true, rejects_empty: true] = "vault_hcv_protocol",
         "For references: the protocol of the server. Without server and login of their own, references use the keyring's session.",
-        Parser::Words(&[("http", "http"), ("https", "https")])).default("http").kong().reject_empty();
-    HCV_HOST: String = Setting::new("vault_hcv_host", "For references: the server.", value::HOST)
-        .default("127.0.0.1").kong();
-    HCV_PORT: usize = Setting::new("vault_hcv_port", "For references: the port of the server.", Parser::count(1, 65535))
-        .default("8200").kong();
-    HCV_MOUNT: SecretPath = Setting::new("vault_hcv_mount",
+        Parser::Words(&[("http", "http"), ("https", "https")]);
+    HCV_HOST: String [default: Some("127.0.0.1"), kongs: true] = "vault_hcv_host", "For references: the server.",
+        value::HOST;
+    HCV_PORT: usize [default: Some("8200"), kongs: true] = "vault_hcv_port", "For references: the port of the server.",
+        Parser::count(1, 65535);
+    HCV_MOUNT: SecretPath [kongs: true] = "vault_hcv_mount",
         "For references: the mount of the KV secrets engine; secret unless set, or keyring_vault_mount with the keyring's session.",
-        value::SECRET_PATH).kong();
-    HCV_KV: KvVersion = Setting::new("vault_hcv_kv",
+        value::SECRET_PATH;
+    HCV_KV: KvVersion [kongs: true, rejects_empty: true] = "vault_hcv_kv",
         "For references: the version of the engine; v1 unless set, or keyring_vault_kv with the keyring's session.",
-        value::KV_VERSION).kong().reject_empty();
-    HCV_NAMESPACE: String = Setting::new("vault_hcv_namespace", "For references: the namespace of all requests.",
-        value::NAMESPACE).kong();
+        value::KV_VERSION;
+    HCV_NAMESPACE: String [kongs: true] = "vault_hcv_namespace", "For references: the namespace of all requests.",
+        value::NAMESPACE;
 }
 
 settings! { SOCKET_ROWS:
-    HCV_TTL: Duration = Setting::new("vault_hcv_ttl", "For references: cache TTL; 0 = never expires.",
-        CACHE_TIME).default("0").kong();
-    HCV_NEG_TTL: Duration = Setting::new("vault_hcv_neg_ttl",
-        "For references: cache TTL of secrets that do not exist; not cached unless set.", CACHE_TIME).kong();
-    HCV_RESURRECT_TTL: Duration = Setting::new("vault_hcv_resurrect_ttl",
-        "For references: stale-if-error window after the TTL; unlimited if unset.", CACHE_TIME).kong();
-    HCV_DECODE_BASE64: bool = Setting::new("vault_hcv_decode_base64",
-        "For references: decode the fields of secrets from base64.", value::BOOLEAN).default("off").kong();
-    HCV_PREFIXES: Vec<String> = Setting::new("keyring_hcv_prefixes",
+    HCV_TTL: Duration [default: Some("0"), kongs: true] = "vault_hcv_ttl",
+        "For references: cache TTL; 0 = never expires.", CACHE_TIME;
+    HCV_NEG_TTL: Duration [kongs: true] = "vault_hcv_neg_ttl",
+        "For references: cache TTL of secrets that do not exist; not cached unless set.", CACHE_TIME;
+    HCV_RESURRECT_TTL: Duration [kongs: true] = "vault_hcv_resurrect_ttl",
+        "For references: stale-if-error window after the TTL; unlimited if unset.", CACHE_TIME;
+    HCV_DECODE_BASE64: bool [default: Some("off"), kongs: true] = "vault_hcv_decode_base64",
+        "For references: decode the fields of secrets from base64.", value::BOOLEAN;
+    HCV_PREFIXES: Vec<String> = "keyring_hcv_prefixes",
         "For references: other names of the backend hcv, such as the prefix of a Vault entity in Kong.",
-        value::PREFIXES);
-    SECRET_OBJECTS: () = Setting::new("keyring_secret_objects",
+        value::PREFIXES;
+    SECRET_OBJECTS: () [content: Content::Secret] = "keyring_secret_objects",
         "For APISIX references: the object of each ID. namespace, mount, kv, ttl, neg_ttl and resurrect_ttl are further fields.",
         Parser::Text {
             accepts: r#"JSON such as {"1": {"uri": "https://vault.example.com:8200", "prefix": "kv/apisix", "token": "$ENV://NAME"}}"#,
             convert: |_| Some(()),
-        }).content(Content::Secret);
-    SOCKET_PATH: PathBuf = Setting::new("keyring_socket_path", "The Unix socket that applications connect to.",
-        value::PATH).default("/run/keyringd/keyringd.sock");
-    SOCKET_MODE: u32 = Setting::new("keyring_socket_mode",
-        "The mode of the socket. Write permission allows a user to connect.", value::MODE).default("0660");
-    SOCKET_GROUP: String = Setting::new("keyring_socket_group", "The group of the socket; the daemon's own unless set.",
-        Parser::text("a group that exists on this machine, by name or number"));
-    ACCESS: String = Setting::new("keyring_access",
+        };
+    SOCKET_PATH: PathBuf [default: Some("/run/keyringd/keyringd.sock")] = "keyring_socket_path",
+        "The Unix socket that applications connect to.", value::PATH;
+    SOCKET_MODE: u32 [default: Some("0660")] = "keyring_socket_mode",
+        "The mode of the socket. Write permission allows a user to connect.", value::MODE;
+    SOCKET_GROUP: String = "keyring_socket_group", "The group of the socket; the daemon's own unless set.",
+        Parser::text("a group that exists on this machine, by name or number");
+    ACCESS: String [rejects_empty: true] = "keyring_access",
         "Permissions per peer, which the kernel identifies. Unless set, every peer may do all but resolve references.",
         Parser::text("a list of user:, uid:, group: or gid: entries, each with = and operations or all, \
-            such as user:kong=all, group:apps=encrypt+decrypt")).reject_empty();
-    METRICS_LISTEN: SocketAddr = Setting::new("keyring_metrics_listen",
-        "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LOOPBACK_ADDRESS);
-    REQUIRE_MEMORY_LOCK: bool = Setting::new("keyring_require_memory_lock",
-        "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN).default("off");
-    MAX_REQUEST_SIZE: usize = Setting::new("keyring_max_request_size", "The largest body of one request.",
-        SIZE).default("32m");
-    MAX_INFLIGHT_SIZE: usize = Setting::new("keyring_max_inflight_size",
-        "The most bytes of all requests in progress; more are answered with 429 and Retry-After.", SIZE).default("256m");
-    MAX_CONNECTIONS: usize = Setting::new("keyring_max_connections",
-        "The most connections at the same time; further clients wait.", Parser::count(1, 1_000_000)).default("1024");
-    MAX_BATCH: usize = Setting::new("keyring_max_batch", "The most items in one batch.",
-        Parser::count(1, 1_000_000)).default("10000");
-    LOG_LEVEL: LogLevel = Setting::new("log_level",
-        "The least severe messages in the log. Kong does not accept trace.", value::LOG_LEVEL)
-        .default("notice").kong().reject_empty();
-    LOG_FORMAT: LogFormat = Setting::new("keyring_log_format", "The format of the log on standard error.",
-        value::LOG_FORMAT).default("text").reject_empty();
-    AUDIT: Audit = Setting::new("keyring_audit",
-        "Which requests are logged, with peer, operation and outcome.", value::AUDIT)
-        .default("failures").reject_empty();
+            such as user:kong=all, group:apps=encrypt+decrypt");
+    METRICS_LISTEN: SocketAddr = "keyring_metrics_listen",
+        "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LOOPBACK_ADDRESS;
+    REQUIRE_MEMORY_LOCK: bool [default: Some("off")] = "keyring_require_memory_lock",
+        "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN;
+    MAX_REQUEST_SIZE: usize [default: Some("32m")] = "keyring_max_request_size", "The largest body of one request.",
+        SIZE;
+    MAX_INFLIGHT_SIZE: usize [default: Some("256m")] = "keyring_max_inflight_size",
+        "The most bytes of all requests in progress; more are answered with 429 and Retry-After.", SIZE;
+    MAX_CONNECTIONS: usize [default: Some("1024")] = "keyring_max_connections",
+        "The most connections at the same time; further clients wait.", Parser::count(1, 1_000_000);
+    MAX_BATCH: usize [default: Some("10000")] = "keyring_max_batch", "The most items in one batch.",
+        Parser::count(1, 1_000_000);
+    LOG_LEVEL: LogLevel [default: Some("notice"), kongs: true, rejects_empty: true] = "log_level",
+        "The least severe messages in the log. Kong does not accept trace.", value::LOG_LEVEL;
+    LOG_FORMAT: LogFormat [default: Some("text"), rejects_empty: true] = "keyring_log_format",
+        "The format of the log on standard error.",
+        Parser::Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    AUDIT: Audit [default: Some("failures"), rejects_empty: true] = "keyring_audit",
+        "Which requests are logged, with peer, operation and outcome.",
+        Parser::Words(&[("off", Audit::Off), ("failures", Audit::Failures), ("all", Audit::All)]);
+}
+
+/// Defines [`LoginSettings`] and its two values. A row is `field | alias: type [flags] = about, parser`; a setting is
+/// called like its field, behind the prefix.
+macro_rules! login_settings {
+    ($($field:ident $(| $alias:ident)?: $type:ty $([$($flag:ident: $value:expr),*])? =
+        $about:literal, $parser:expr;)*) => {
+        /// The settings of one login.
+        #[derive(Debug)]
+        pub struct LoginSettings {
+            /// The start of each name.
+            pub prefix: &'static str,
+            $(pub $field: Setting<$type>,)*
+        }
+
+        impl LoginSettings {
+            pub fn rows(&'static self) -> impl Iterator<Item = &'static dyn Row> {
+                [$(&self.$field as &dyn Row),*].into_iter()
+            }
+        }
+
+        pub static KEYRING_LOGIN: LoginSettings = LoginSettings {
+            prefix: "keyring_vault_",
+            $($field: Setting {
+                key: Key {
+                    $(alias: Some(concat!("keyring_vault_", stringify!($alias))),)?
+                    $($($flag: $value,)*)?
+                    ..Key::new(concat!("keyring_vault_", stringify!($field)), $about)
+                },
+                parser: $parser,
+            },)*
+        };
+
+        pub static REFERENCES_LOGIN: LoginSettings = LoginSettings {
+            prefix: "vault_hcv_",
+            $($field: Setting {
+                key: Key {
+                    name: concat!("vault_hcv_", stringify!($field)),
+                    $(alias: Some(concat!("vault_hcv_", stringify!($alias))),)?
+                    about: concat!("For references: as keyring_vault_", stringify!($field), "."),
+                    kongs: true,
+                    ..KEYRING_LOGIN.$field.key
+                },
+                parser: $parser,
+            },)*
+        };
+    };
+}
+
+login_settings! {
+    auth_method: Method [default: Some("token"), kongs: true, rejects_empty: true] =
+        "The method to log in with; oauth2 is another name for jwt.", METHOD;
+    token: () [content: Content::Secret, kongs: true] = "For token: the token.", value::TOKEN;
+    kube_role: String [default: Some("default"), kongs: true] = "For kubernetes: the role to log in to.",
+        Parser::text("a role in Vault");
+    kube_api_token_file: PathBuf [default: Some("/run/secrets/kubernetes.io/serviceaccount/token"), kongs: true] =
+        "For kubernetes: the file with the service account's token, read at each login.", value::PATH;
+    kube_auth_path: SecretPath [default: Some("kubernetes")] = "For kubernetes: the mount of the auth method.",
+        value::SECRET_PATH;
+    approle_auth_path: SecretPath [default: Some("approle")] = "For approle: the mount of the auth method.",
+        value::SECRET_PATH;
+    approle_role_id: String = "For approle: the role ID.", Parser::text("a role ID");
+    approle_secret_id: () [content: Content::Secret] = "For approle: the secret ID, or the token that wraps it.",
+        value::SECRET_ID;
+    approle_secret_id_file: PathBuf = "For approle: a file with the secret ID instead, read at each login.",
+        value::PATH;
+    approle_response_wrapping: bool [default: Some("off")] =
+        "For approle: the secret ID is response-wrapped and is unwrapped once.", value::BOOLEAN;
+    cert_auth_path: SecretPath [default: Some("cert")] = "For cert: the mount of the auth method.", value::SECRET_PATH;
+    cert_auth_cert: () [content: Content::Pem] =
+        "For cert: the client certificate with its intermediates; a file is read at each login.", pem::CERTIFICATES;
+    cert_auth_cert_key: () [content: Content::Pem] = "For cert: the private key of the certificate.", pem::PRIVATE_KEY;
+    cert_auth_role_name: String = "For cert: the role to log in to; any role that matches unless set.",
+        Parser::text("a role in Vault");
+    jwt_auth_path: SecretPath [default: Some("jwt")] = "For jwt: the mount of the auth method.", value::SECRET_PATH;
+    jwt_role | oauth2_role_name: String = "For jwt: the role to log in to; the default role of the mount unless set.",
+        Parser::text("a role in Vault");
+    jwt_file: PathBuf = "For jwt: a file with the JWT, read at each login.", value::PATH;
+    oauth2_token_endpoint: Url = "For jwt: the OAuth 2.0 token endpoint that issues the JWT instead.",
+        value::ENDPOINT_URL;
+    oauth2_client_id: String = "For jwt: the client ID at that endpoint.", Parser::text("a client ID");
+    oauth2_client_secret: () [content: Content::Secret] = "For jwt: the client secret at that endpoint.",
+        Parser::Text { accepts: "a client secret", convert: |_| Some(()) };
+    oauth2_audiences: Vec<String> = "For jwt: the audiences to request.", value::LIST;
 }
 
 /// Up to about three years.

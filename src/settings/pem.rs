@@ -51,10 +51,7 @@ pub(super) fn is_path(text: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| text.starts_with(start)) && !text.contains("-----BEGIN")
 }
 
-/// One certificate or several, as PEM or as base64 of PEM.
-///
-/// # Errors
-/// What is expected instead.
+/// One certificate or several, as PEM or as base64 of PEM. The error is what is expected instead.
 pub(crate) fn certificate_chain(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let decoded = base64_pem(text);
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);
@@ -64,10 +61,7 @@ pub(crate) fn certificate_chain(text: &str) -> Result<Vec<CertificateDer<'static
     }
 }
 
-/// A private key, as PEM or as base64 of PEM.
-///
-/// # Errors
-/// What is expected instead.
+/// A private key, as PEM or as base64 of PEM. The error is what is expected instead.
 pub(crate) fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
     let decoded = base64_pem(text);
     let pem = decoded.as_deref().map_or(text.as_bytes(), Vec::as_slice);

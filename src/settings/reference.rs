@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use super::setting::digits;
+
 const OPENING: &str = "{vault://";
 
 /// The parts of a reference, with `%XX` decoded and without empty segments.
@@ -79,7 +81,7 @@ impl Reference {
         let (text, version) = split_off(text, '#');
         let (text, query) = split_off(text, '?');
         let (backend, path) = split_off(text, '/');
-        if backend.is_empty() || !backend.bytes().all(is_of_a_name) {
+        if backend.is_empty() || !is_name(backend) {
             return Err(Malformed::Backend);
         }
         let (path, key) = path_and_key(path.unwrap_or_default())?;
@@ -88,7 +90,7 @@ impl Reference {
             path,
             key,
             caching: Caching::parse(query.unwrap_or_default())?,
-            version: version.map(number).transpose().map_err(|()| Malformed::Version)?,
+            version: version.map(|text| digits(text).ok_or(Malformed::Version)).transpose()?,
         })
     }
 }
@@ -98,8 +100,9 @@ fn split_off(text: &str, at: char) -> (&str, Option<&str>) {
     text.split_once(at).map_or((text, None), |(before, behind)| (before, Some(behind)))
 }
 
-const fn is_of_a_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+/// Whether a text has letters, digits, `-` and `_` only.
+pub(super) fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// The last segment is the key, unless it is the only one or a `/` follows it.
@@ -137,16 +140,11 @@ impl Caching {
                 "resurrect_ttl" => &mut caching.resurrect_ttl,
                 _ => return Err(Malformed::Parameter),
             };
-            let seconds = number(seconds.unwrap_or_default()).map_err(|()| Malformed::Seconds)?;
+            let seconds = digits(seconds.unwrap_or_default()).ok_or(Malformed::Seconds)?;
             *place = Some(Duration::from_secs(seconds));
         }
         Ok(caching)
     }
-}
-
-fn number(text: &str) -> Result<u64, ()> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| digits).ok_or(())
 }
 
 #[cfg(test)]

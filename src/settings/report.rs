@@ -23,6 +23,13 @@ pub struct Effective {
     pub origin: Origin,
 }
 
+impl Note {
+    /// A note about one setting.
+    pub(super) fn at(origin: Origin, key: &str, message: impl Into<String>) -> Self {
+        Self { origin, key: Some(key.to_owned()), message: message.into() }
+    }
+}
+
 impl std::fmt::Display for Note {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.origin, &self.key) {

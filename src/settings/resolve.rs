@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::reference::{
     Malformed, Reference,
     apisix::{self, Apisix},
-    is_any_reference,
+    is_any_reference, is_name,
 };
 use crate::secret::Secret;
 
@@ -44,7 +44,7 @@ const FORM: &str = "{vault://env/NAME} or {vault://env/NAME/FIELD}";
 #[derive(Debug)]
 pub struct EnvReference {
     pub variable: String,
-    field: Option<String>,
+    pub(super) field: Option<String>,
 }
 
 impl EnvReference {
@@ -64,7 +64,7 @@ impl EnvReference {
         let [name] = reference.path.as_slice() else {
             return Err(Unresolved::Unsupported("with more than a variable and a field"));
         };
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+        if !is_name(name) {
             return Err(Unresolved::Unsupported(NO_VARIABLE));
         }
         Ok(Self { variable: name.to_ascii_uppercase().replace('-', "_"), field: reference.key })
@@ -77,15 +77,10 @@ impl EnvReference {
             return is_env.then(|| Self::parse(text));
         }
         match Apisix::parse(text) {
-            Ok(Apisix::Variable { name, field }) => Some(Ok(Self::new(name, field))),
+            Ok(Apisix::Variable { name, field }) => Some(Ok(Self { variable: name, field })),
             Err(malformed @ apisix::Malformed::NoVariable) => Some(Err(malformed.into())),
             _ => None,
         }
-    }
-
-    /// A variable by its exact name, as in APISIX.
-    pub(crate) const fn new(variable: String, field: Option<String>) -> Self {
-        Self { variable, field }
     }
 
     /// The value, from the content of its variable.

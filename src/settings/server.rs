@@ -1,15 +1,17 @@
-//! A Vault server: its address, how to trust it, and how to log in.
+//! A Vault server: its address, how to trust it, and the auth method with all that it requires.
+//!
+//! The settings are in `keys`. How each method logs in is in `vault::login`.
 
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::{
-    auth::{self, Auth},
-    keys,
+    keys::{self, LoginSettings, Method},
     pem::{self, TrustItem},
     reader::Reader,
-    setting::Key,
-    source,
+    setting::{Key, Setting},
+    source::{self, credential::Credential},
+    value::{SecretPath, TOKEN},
 };
 
 /// A Vault server and the login. Two equal values can share one session.
@@ -47,6 +49,66 @@ pub struct SettingNames {
     pub prefix: &'static str,
 }
 
+/// How to log in: each method with all that it requires.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// A token that was created outside.
+    Token(Credential),
+    Kubernetes(Kubernetes),
+    AppRole(AppRole),
+    Cert(Cert),
+    Jwt(Jwt),
+}
+
+/// The token of a service account, from a file that Kubernetes rotates.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    pub mount: SecretPath,
+    pub role: String,
+    pub jwt: Credential,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct AppRole {
+    pub mount: SecretPath,
+    pub role_id: String,
+    pub secret_id: Credential,
+    /// The secret ID is a wrapping token, which can be used once.
+    pub wrapped: bool,
+}
+
+/// A TLS client certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Cert {
+    pub mount: SecretPath,
+    pub certificate: Credential,
+    pub key: Credential,
+    pub role: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Jwt {
+    pub mount: SecretPath,
+    pub role: Option<String>,
+    pub source: JwtSource,
+}
+
+/// Where the JWT comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub enum JwtSource {
+    File(Credential),
+    /// An OAuth 2.0 token endpoint, by the client-credentials grant (RFC 6749, 4.4).
+    Endpoint(ClientCredentials),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientCredentials {
+    pub endpoint: Url,
+    pub client_id: String,
+    pub client_secret: Credential,
+    pub audiences: Vec<String>,
+}
+
 impl SettingNames {
     /// The session's setting with this ending, such as `kube_role`. An object of APISIX's has one setting for all.
     pub fn setting(&self, ending: &str) -> String {
@@ -67,16 +129,106 @@ impl Server {
     }
 }
 
+impl Auth {
+    /// The method, as `keyring_vault_auth_method` names it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Kubernetes(_) => "kubernetes",
+            Self::AppRole(_) => "approle",
+            Self::Cert(_) => "cert",
+            Self::Jwt(_) => "jwt",
+        }
+    }
+}
+
 /// The server of the keyring.
-pub(super) fn read(reader: &mut Reader) -> Option<Server> {
-    let login = &keys::KEYRING_LOGIN;
+pub(super) fn read_keyrings(reader: &mut Reader) -> Option<Server> {
     let host = reader.required(&keys::VAULT_HOST);
-    let namespace = reader.optional(&keys::VAULT_NAMESPACE);
-    let auth = auth::read(reader, login);
-    let tls = read_tls(reader);
-    let names =
-        SettingNames { host: keys::VAULT_HOST.key.name, token: login.token.key.name, prefix: login.prefix };
-    Some(Server { host: host?, namespace, auth: auth?, tls: tls?, names })
+    read(reader, host, keys::VAULT_HOST.key.name, &keys::VAULT_NAMESPACE, &keys::KEYRING_LOGIN)
+}
+
+/// The server at `url`. `host_name` is the setting of its host.
+pub(super) fn read(
+    reader: &mut Reader,
+    url: Option<Url>,
+    host_name: &'static str,
+    namespace: &'static Setting<String>,
+    login: &'static LoginSettings,
+) -> Option<Server> {
+    gather!(Server {
+        host: url,
+        namespace: Some(reader.optional(namespace)),
+        auth: read_auth(reader, login),
+        tls: read_tls(reader),
+        names: Some(SettingNames { host: host_name, token: login.token.key.name, prefix: login.prefix }),
+    })
+}
+
+fn read_auth(reader: &mut Reader, login: &'static LoginSettings) -> Option<Auth> {
+    match reader.required(&login.auth_method)? {
+        Method::Token => reader.credential(&login.token).map(Auth::Token),
+        Method::Kubernetes => gather!(Kubernetes {
+            mount: reader.required(&login.kube_auth_path),
+            role: reader.required(&login.kube_role),
+            jwt: reader.credential_file(&login.kube_api_token_file, &TOKEN),
+        })
+        .map(Auth::Kubernetes),
+        Method::AppRole => gather!(AppRole {
+            mount: reader.required(&login.approle_auth_path),
+            role_id: reader.required(&login.approle_role_id),
+            secret_id: secret_id(reader, login),
+            wrapped: reader.required(&login.approle_response_wrapping),
+        })
+        .map(Auth::AppRole),
+        Method::Cert => gather!(Cert {
+            mount: reader.required(&login.cert_auth_path),
+            certificate: reader.credential(&login.cert_auth_cert),
+            key: reader.credential(&login.cert_auth_cert_key),
+            role: Some(reader.optional(&login.cert_auth_role_name)),
+        })
+        .map(Auth::Cert),
+        Method::Jwt => gather!(Jwt {
+            mount: reader.required(&login.jwt_auth_path),
+            role: Some(reader.optional(&login.jwt_role)),
+            source: jwt_source(reader, login),
+        })
+        .map(Auth::Jwt),
+    }
+}
+
+fn secret_id(reader: &mut Reader, login: &'static LoginSettings) -> Option<Credential> {
+    let LoginSettings { approle_secret_id: inline, approle_secret_id_file: file, .. } = login;
+    match (reader.is_set(&inline.key), reader.is_set(&file.key)) {
+        (true, true) => {
+            reader.mistake(&file.key, format!("set only one of {} and {}", inline.key.name, file.key.name));
+            None
+        }
+        (false, true) => reader.credential_file(file, &inline.parser),
+        _ => reader.credential(inline),
+    }
+}
+
+fn jwt_source(reader: &mut Reader, login: &'static LoginSettings) -> Option<JwtSource> {
+    let LoginSettings { jwt_file: file, oauth2_token_endpoint: endpoint, .. } = login;
+    match (reader.is_set(&file.key), reader.is_set(&endpoint.key)) {
+        (true, false) => reader.credential_file(file, &TOKEN).map(JwtSource::File),
+        (false, true) => gather!(ClientCredentials {
+            endpoint: reader.required(endpoint),
+            client_id: reader.required(&login.oauth2_client_id),
+            client_secret: reader.credential(&login.oauth2_client_secret),
+            audiences: Some(reader.optional(&login.oauth2_audiences).unwrap_or_default()),
+        })
+        .map(JwtSource::Endpoint),
+        (both, _) => {
+            let amount = if both { "only one" } else { "one" };
+            let (file_name, endpoint_name) = (file.key.name, endpoint.key.name);
+            let message =
+                format!("the auth method jwt needs the JWT: set {amount} of {file_name} and {endpoint_name}");
+            reader.mistake(&file.key, message);
+            None
+        }
+    }
 }
 
 /// The trust settings, which are the same for every server.

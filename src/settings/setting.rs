@@ -34,6 +34,12 @@ pub enum Content {
 }
 
 impl Key {
+    /// A public setting without a default, which only keyringd reads.
+    pub(super) const fn new(name: &'static str, about: &'static str) -> Self {
+        let (alias, default) = (None, None);
+        Self { name, alias, default, about, content: Content::Public, kongs: false, rejects_empty: false }
+    }
+
     pub(crate) fn is_secret(&self) -> bool {
         self.content != Content::Public
     }
@@ -49,46 +55,6 @@ impl Key {
 pub struct Setting<T: 'static> {
     pub key: Key,
     pub parser: Parser<T>,
-}
-
-impl<T> Setting<T> {
-    pub(super) const fn new(name: &'static str, about: &'static str, parser: Parser<T>) -> Self {
-        let key = Key {
-            name,
-            alias: None,
-            default: None,
-            about,
-            content: Content::Public,
-            kongs: false,
-            rejects_empty: false,
-        };
-        Self { key, parser }
-    }
-
-    pub(super) const fn default(mut self, text: &'static str) -> Self {
-        self.key.default = Some(text);
-        self
-    }
-
-    pub(super) const fn alias(mut self, alias: &'static str) -> Self {
-        self.key.alias = Some(alias);
-        self
-    }
-
-    pub(super) const fn content(mut self, content: Content) -> Self {
-        self.key.content = content;
-        self
-    }
-
-    pub(super) const fn kong(mut self) -> Self {
-        self.key.kongs = true;
-        self
-    }
-
-    pub(super) const fn reject_empty(mut self) -> Self {
-        self.key.rejects_empty = true;
-        self
-    }
 }
 
 impl<T: Clone> Setting<T> {
@@ -221,7 +187,7 @@ fn bytes(text: &str) -> Option<u64> {
     let suffix =
         SIZE_SUFFIXES.iter().find(|(suffix, _)| text.ends_with([*suffix, suffix.to_ascii_uppercase()]));
     match suffix {
-        Some((_, shift)) => digits(&text[..text.len() - 1])?.checked_mul(1 << shift),
+        Some((_, shift)) => digits::<u64>(&text[..text.len() - 1])?.checked_mul(1 << shift),
         None => digits(text),
     }
 }
@@ -231,7 +197,8 @@ fn nginx_size(bytes: u64) -> String {
     whole.map_or_else(|| bytes.to_string(), |(suffix, shift)| format!("{}{suffix}", bytes >> shift))
 }
 
-fn digits(text: &str) -> Option<u64> {
+/// A number of digits alone, without a sign.
+pub(super) fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| all)
 }

@@ -1,28 +1,88 @@
-//! The sources of settings: a kong.conf, systemd credentials, the environment. All file and system access of `settings` is
-//! here and below.
+//! The sources of settings: a kong.conf, systemd credentials, the environment; and the accounts of this machine. All file
+//! and system access of `settings` is here and below.
 //!
-//! A source lists its content with the origin of each value. `merge` decides which value wins. Only [`environment`]
-//! reads `std::env`.
+//! A source lists its content with the origin of each value. `reader` decides which value wins.
 
-pub(crate) mod accounts;
 pub(crate) mod credential;
 pub(crate) mod environment;
-mod found;
 
 use std::{
-    io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{conf::Conf, keys, setting::Row};
+use nix::unistd::{Group, User};
+
+use super::{
+    access::{Accounts, IdMap},
+    conf::Conf,
+    keys,
+    resolve::Variable,
+    setting::Row,
+};
+use crate::secret::Secret;
 pub(crate) use environment::Environment;
-pub use found::{Entry, Found, Origin, Source, Value};
+
+/// One place that settings are read from.
+pub trait Source {
+    fn read(&self) -> Found;
+
+    /// The content of an environment variable that a setting refers to. Only the environment has variables.
+    fn variable(&self, _name: &str) -> Variable {
+        Ok(None)
+    }
+}
+
+/// The content of a source. Later entries override earlier ones.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub entries: Vec<Entry>,
+    pub mistakes: Vec<(Origin, String)>,
+    pub warnings: Vec<(Origin, String)>,
+}
+
+#[derive(Debug)]
+pub struct Entry {
+    pub key: String,
+    pub value: Value,
+    pub origin: Origin,
+}
+
+/// A value, or the file that holds it.
+#[derive(Debug)]
+pub enum Value {
+    Text(Secret<String>),
+    File(PathBuf),
+    /// A reference that could not be resolved. A mistake says why.
+    Unresolved,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    File {
+        path: PathBuf,
+        line: usize,
+    },
+    WholeFile(PathBuf),
+    Variable(String),
+    Credential(String),
+    /// A reference at `at` to the environment variable that holds the value.
+    Reference {
+        at: Box<Self>,
+        variable: String,
+    },
+    Default,
+}
 
 /// A kong.conf.
 pub struct File(pub PathBuf);
 
 /// Files named like the secret settings in `$CREDENTIALS_DIRECTORY` (systemd.exec(5), `LoadCredential=`).
 struct Credentials;
+
+/// The user and group databases, and `/proc`.
+pub(crate) struct SystemAccounts;
 
 /// The files that are read when none is named: the first that exists.
 pub(crate) const DEFAULT_FILES: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.conf"];
@@ -36,12 +96,12 @@ pub(crate) fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
 
 /// The text of a file that is not secret, such as one with certificates.
 pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    std::fs::read_to_string(path)
+    fs::read_to_string(path)
 }
 
 impl Source for File {
     fn read(&self) -> Found {
-        let text = match std::fs::read(&self.0) {
+        let text = match fs::read(&self.0) {
             Ok(bytes) => zeroize::Zeroizing::new(bytes),
             Err(error) => return self.unreadable(format!("cannot be read: {error}")),
         };
@@ -87,6 +147,39 @@ fn credentials(folder: &Path) -> Found {
     Found { entries: files.map(entry).collect(), ..Found::default() }
 }
 
+impl Accounts for SystemAccounts {
+    fn user(&self, name: &str) -> Result<Option<u32>, String> {
+        let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
+        Ok(user.map(|user| user.uid.as_raw()))
+    }
+
+    fn group(&self, name: &str) -> Result<Option<u32>, String> {
+        let group = Group::from_name(name).map_err(|error| error.desc().to_owned())?;
+        Ok(group.map(|group| group.gid.as_raw()))
+    }
+
+    fn id_map(&self, kind: &str) -> IdMap {
+        let overflow = fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}"));
+        IdMap {
+            lines: fs::read_to_string(format!("/proc/self/{kind}_map")).ok(),
+            overflow: overflow.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::WholeFile(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Credential(name) => write!(f, "credential {name}"),
+            Self::Reference { at, variable } => write!(f, "{at} via variable {variable}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,7 +188,7 @@ mod tests {
     fn credentials_are_files_named_like_secret_settings() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["keyring_vault_token", "keyring_name", "something_else"] {
-            std::fs::write(folder.path().join(name), "x").unwrap();
+            fs::write(folder.path().join(name), "x").unwrap();
         }
         let found = credentials(folder.path());
         let [entry] = found.entries.as_slice() else { panic!("{found:?}") };

@@ -6,8 +6,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use url::Url;
 
-use super::setting::Parser;
-use crate::keyring::KeyDerivation;
+use super::{reference::is_name, setting::Parser};
 
 /// A version of the KV secrets engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,9 +55,6 @@ pub(super) const BOOLEAN: Parser<bool> =
 pub(super) const KV_VERSION: Parser<KvVersion> =
     Parser::Words(&[("v1", KvVersion::V1), ("v2", KvVersion::V2)]);
 
-pub(super) const KEY_DERIVATION: Parser<KeyDerivation> =
-    Parser::Words(&[("sha256", KeyDerivation::Sha256), ("raw", KeyDerivation::Raw)]);
-
 pub(super) const LOG_LEVEL: Parser<LogLevel> = Parser::Words(&[
     ("debug", LogLevel::Debug),
     ("info", LogLevel::Info),
@@ -70,15 +66,6 @@ pub(super) const LOG_LEVEL: Parser<LogLevel> = Parser::Words(&[
     ("emerg", LogLevel::Error),
     ("trace", LogLevel::Trace),
 ]);
-
-pub(super) const LOG_FORMAT: Parser<LogFormat> =
-    Parser::Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-
-pub(super) const AUDIT: Parser<Audit> =
-    Parser::Words(&[("off", Audit::Off), ("failures", Audit::Failures), ("all", Audit::All)]);
-
-pub(super) const CIPHERTEXT_FORMAT: Parser<CiphertextFormat> =
-    Parser::Words(&[("native", CiphertextFormat::Native), ("transit", CiphertextFormat::Transit)]);
 
 /// An address of the loopback interface, where no peer can be identified.
 pub(super) const LOOPBACK_ADDRESS: Parser<SocketAddr> = Parser::Text {
@@ -179,13 +166,7 @@ pub(super) const LIST: Parser<Vec<String>> =
 /// Names of backends in references.
 pub(super) const PREFIXES: Parser<Vec<String>> = Parser::Text {
     accepts: "a list of names of letters, digits, - and _, except env",
-    convert: |text| {
-        let is_name = |name: &String| {
-            name != "env"
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        };
-        Some(list(text)).filter(|names| names.iter().all(is_name))
-    },
+    convert: |text| Some(list(text)).filter(|names| names.iter().all(|name| name != "env" && is_name(name))),
 };
 
 /// Items between commas, trimmed, without empty ones.
@@ -207,10 +188,7 @@ impl fmt::Display for SecretPath {
 
 impl fmt::Display for KvVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        })
+        f.write_str(if *self == Self::V1 { "v1" } else { "v2" })
     }
 }
 

@@ -62,9 +62,6 @@ pub(super) fn new() -> (SyncHandle, Queue) {
 
 impl SyncHandle {
     /// Syncs now, with this token if there is one.
-    ///
-    /// # Errors
-    /// The reason, as a message.
     pub async fn sync(&self, token: Option<Secret<String>>) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
         let request = match token {

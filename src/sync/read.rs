@@ -33,9 +33,6 @@ pub struct Read {
 
 /// Reads what `history` does not hold yet. `observe` gets the contents of each version that was fetched, oldest first; on
 /// KV version 1 there is no version number.
-///
-/// # Errors
-/// [`VaultError`].
 pub async fn read(
     kv: &Kv<'_>,
     derivation: KeyDerivation,

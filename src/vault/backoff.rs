@@ -61,7 +61,6 @@ impl Backoff {
         self.not_before().saturating_duration_since(Instant::now())
     }
 
-    /// # Errors
     /// [`VaultError::LoginWaits`] until the next attempt is allowed.
     pub(super) fn check(&self) -> Result<(), VaultError> {
         match (&self.0, self.cooldown()) {

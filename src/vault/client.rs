@@ -89,9 +89,6 @@ impl Client {
     }
 
     /// Logs in unless that is done.
-    ///
-    /// # Errors
-    /// [`VaultError`] of the login.
     pub async fn log_in(&self) -> Result<(), VaultError> {
         self.grant().await.map(drop)
     }
@@ -108,16 +105,23 @@ impl Client {
         }
     }
 
-    /// `GET /v1/<segments>?version=<version>`. The caller interprets statuses 200 and 404.
-    ///
-    /// # Errors
-    /// [`VaultError`] for any other status.
+    /// `GET /v1/<segments>?version=<version>`. The caller interprets statuses 200 and 404. The outcome of a `token` from
+    /// elsewhere changes nothing in the session.
     pub(super) async fn get(
         &self,
         segments: impl IntoIterator<Item = &str>,
         version: Option<u64>,
+        token: Option<&Secret<String>>,
     ) -> Result<Response, VaultError> {
-        let url = self.url(segments, version);
+        let mut url = self.state.transport.url(segments);
+        if let Some(version) = version {
+            url.query_pairs_mut().append_pair("version", &version.to_string());
+        }
+        if let Some(token) = token {
+            let grant = self.state.current();
+            let transport = grant.as_ref().map_or(&self.state.transport, |grant| &grant.transport);
+            return read(transport, &url, token).await;
+        }
         let grant = self.grant().await?;
         let path = match read(&grant.transport, &url, &grant.token).await {
             Err(VaultError::Denied { path }) => path,
@@ -129,25 +133,7 @@ impl Client {
         Ok(response)
     }
 
-    /// The same with a token from elsewhere. Its outcome changes nothing in the session.
-    ///
-    /// # Errors
-    /// As [`Client::get`].
-    pub(super) async fn get_with_token(
-        &self,
-        token: &Secret<String>,
-        segments: impl IntoIterator<Item = &str>,
-        version: Option<u64>,
-    ) -> Result<Response, VaultError> {
-        let grant = self.state.current();
-        let transport = grant.as_ref().map_or(&self.state.transport, |grant| &grant.transport);
-        read(transport, &self.url(segments, version), token).await
-    }
-
     /// What the token may do at `paths` (`POST sys/capabilities-self`).
-    ///
-    /// # Errors
-    /// [`VaultError`].
     pub async fn capabilities(&self, paths: &[String]) -> Result<Vec<Capabilities>, VaultError> {
         let grant = self.grant().await?;
         let url = grant.transport.url(["sys", "capabilities-self"]);
@@ -158,7 +144,7 @@ impl Client {
             return Err(VaultError::Denied { path: response.path });
         };
         let capabilities = |path: &String| {
-            let given = data.pointer("/data").and_then(|data| data.get(path)?.as_array());
+            let given = data["data"][path].as_array();
             given.into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned)).collect()
         };
         Ok(paths.iter().map(|path| (path.clone(), capabilities(path))).collect())
@@ -172,14 +158,6 @@ impl Client {
             }
             _ => None,
         }
-    }
-
-    fn url(&self, segments: impl IntoIterator<Item = impl AsRef<str>>, version: Option<u64>) -> Url {
-        let mut url = self.state.transport.url(segments);
-        if let Some(version) = version {
-            url.query_pairs_mut().append_pair("version", &version.to_string());
-        }
-        url
     }
 
     /// The current token, after a login if there is none. A changed credential starts a login, and the request goes on

@@ -4,7 +4,7 @@
 //! `GET /v1/{mount}/data/{path}?version=N`; on version 1, `GET /v1/{mount}/{path}`. `keyring::record` parses the fields of
 //! the keyring's secret, `keyring::history` combines its versions.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
 
 use reqwest::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
@@ -14,7 +14,7 @@ use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
     keyring::{Listing, history::VersionState, key::VersionId},
     secret::Secret,
-    settings::{KvSecret, KvVersion},
+    settings::{KvSecret, KvVersion, SecretPath},
 };
 
 /// The engine's default, which `max_versions` 0 selects.
@@ -40,11 +40,6 @@ pub enum Purpose {
 enum Fetched {
     Fields(Secret<String>),
     Removed(String),
-}
-
-#[derive(Deserialize)]
-struct Envelope<T> {
-    data: Option<T>,
 }
 
 #[derive(Deserialize)]
@@ -91,24 +86,18 @@ impl<'a> Kv<'a> {
     }
 
     /// Version 2: the versions, and which of them can be read at `now`. One request.
-    ///
-    /// # Errors
-    /// [`VaultError`]; also when the secret does not exist.
     pub async fn list(&self, now: SystemTime) -> Result<Listing, VaultError> {
         let response = self.get("metadata", None).await?;
         if response.status == StatusCode::NOT_FOUND {
             return Err(self.not_found(response.path));
         }
-        let Some(Envelope { data: Some(metadata) }) = response.json::<Envelope<Metadata>>() else {
+        let Some(metadata) = response.data() else {
             return Err(malformed(response, "it holds no version metadata; is the engine of version 2?"));
         };
         listing(metadata, now).ok_or_else(|| malformed(response, "a time in it is invalid"))
     }
 
-    /// The fields of one version, or of the current one. One request.
-    ///
-    /// # Errors
-    /// [`VaultError`]; [`VaultError::NotFound`] also for a version that was deleted or destroyed.
+    /// The fields of one version, or of the current one. [`VaultError::NotFound`] also for a removed version.
     pub async fn read(&self, version: Option<u64>) -> Result<Secret<String>, VaultError> {
         match self.fetch(version).await? {
             Fetched::Fields(fields) => Ok(fields),
@@ -117,9 +106,6 @@ impl<'a> Kv<'a> {
     }
 
     /// Version 2: the fields of one version; `None` when it was deleted or destroyed. One request.
-    ///
-    /// # Errors
-    /// [`VaultError`]; also when there is no such version.
     pub async fn read_version(&self, version: u64) -> Result<Option<Secret<String>>, VaultError> {
         match self.fetch(Some(version)).await? {
             Fetched::Fields(fields) => Ok(Some(fields)),
@@ -132,17 +118,13 @@ impl<'a> Kv<'a> {
         let is_v2 = self.secret.kv == KvVersion::V2;
         if response.status == StatusCode::NOT_FOUND {
             // The response for a removed version has its metadata. Without it, nothing is known of the version.
-            return match response.json::<Envelope<RemovedVersion>>() {
-                Some(Envelope { data: Some(_) }) if is_v2 => Ok(Fetched::Removed(response.path)),
+            return match response.data::<RemovedVersion>() {
+                Some(_) if is_v2 => Ok(Fetched::Removed(response.path)),
                 _ => Err(self.not_found(response.path)),
             };
         }
-        let fields = if is_v2 {
-            let envelope = response.json::<Envelope<VersionData<'_>>>();
-            envelope.and_then(|envelope| envelope.data).map(|version| version.data)
-        } else {
-            response.json::<Envelope<&RawValue>>().and_then(|envelope| envelope.data)
-        };
+        let fields: Option<&RawValue> =
+            if is_v2 { response.data().map(|VersionData { data }| data) } else { response.data() };
         // A record of the keyring that is `null` is rejected by itself; a reference has no use for it.
         let fields = fields.filter(|fields| self.purpose == Purpose::Keyring || fields.get() != "null");
         match fields.map(|fields| Secret::new(fields.get().to_owned())) {
@@ -156,10 +138,7 @@ impl<'a> Kv<'a> {
     async fn get(&self, endpoint: &str, version: Option<u64>) -> Result<Response, VaultError> {
         let endpoint = (self.secret.kv == KvVersion::V2).then_some(endpoint);
         let segments = self.secret.mount.segments().chain(endpoint).chain(self.secret.path.segments());
-        match self.token {
-            Some(token) => self.client.get_with_token(token, segments, version).await,
-            None => self.client.get(segments, version).await,
-        }
+        self.client.get(segments, version, self.token).await
     }
 
     const fn not_found(&self, path: String) -> VaultError {
@@ -201,6 +180,36 @@ fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
 
 fn malformed(response: Response, what: &'static str) -> VaultError {
     VaultError::Malformed { path: response.path, what }
+}
+
+/// The paths of the secret that the daemon reads.
+pub fn read_paths(secret: &KvSecret) -> Vec<String> {
+    let join = |endpoint: Option<&str>| {
+        let segments = secret.mount.segments().chain(endpoint).chain(secret.path.segments());
+        SecretPath(segments.map(str::to_owned).collect()).to_string()
+    };
+    match secret.kv {
+        KvVersion::V1 => vec![join(None)],
+        KvVersion::V2 => vec![join(Some("metadata")), join(Some("data"))],
+    }
+}
+
+/// The policy, in HCL. Vault's `default` policy also has the paths of the token itself; a token without that policy needs
+/// them here.
+pub fn least_privilege(secret: &KvSecret) -> String {
+    let mut text = String::new();
+    let mut allow = |path: &str, capability: &str| {
+        let path = path.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(text, "path \"{path}\" {{ capabilities = [\"{capability}\"] }}");
+    };
+    for path in read_paths(secret) {
+        allow(&path, "read");
+    }
+    allow("auth/token/lookup-self", "read");
+    allow("auth/token/renew-self", "update");
+    allow("auth/token/revoke-self", "update");
+    allow("sys/capabilities-self", "update");
+    text
 }
 
 #[cfg(test)]

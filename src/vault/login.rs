@@ -1,6 +1,6 @@
-//! Logging in: settings in, a token and its lease out. One file per auth method, all of the same form.
+//! Logging in: settings in, a token and its lease out. One file per auth method.
 //!
-//! What the methods share is in `method`. When to log in is up to `session`.
+//! What they share is in `method`. When to log in is up to `session`.
 
 mod approle;
 mod cert;
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     metrics::Metrics,
     secret::Secret,
-    settings::{Auth, Server, auth::AppRole},
+    settings::{Auth, Server, server::AppRole},
 };
 pub(super) use approle::Memory;
 pub(super) use method::Granted;

@@ -17,7 +17,7 @@ use super::{
     lease::{Lease, Step, TokenOrigin},
     login::{self, Granted, Login, Memory},
     state::{Command, Grant, State},
-    transport::{Request, Response},
+    transport::Request,
 };
 use crate::{
     metrics::{Metrics, Outcome},
@@ -190,7 +190,7 @@ impl Session {
         let Grant { transport, token, .. } = &*held.grant;
         let url = transport.url(["auth", "token", "renew-self"]);
         let response = transport.send(Request::post(url, &serde_json::json!({})).token(token)).await;
-        let granted = response.as_ref().ok().and_then(granted);
+        let granted = response.as_ref().ok().and_then(Granted::from_response);
         self.metrics.renewed(if granted.is_some() { Outcome::Success } else { Outcome::Failure });
         match (response, granted) {
             (_, Some(granted)) => {
@@ -265,12 +265,4 @@ impl Session {
             tracing::info!(session = %self.state.name, "an unused token could not be revoked; it expires by itself");
         }
     }
-}
-
-fn granted(response: &Response) -> Option<Granted> {
-    #[derive(serde::Deserialize)]
-    struct Renewed {
-        auth: Granted,
-    }
-    if response.status.is_success() { response.json::<Renewed>().map(|renewed| renewed.auth) } else { None }
 }

@@ -101,7 +101,6 @@ impl State {
 }
 
 impl Backoffs {
-    /// # Errors
     /// [`VaultError::LoginWaits`] while no login is allowed after a denial of `path`.
     pub(super) fn check_denial(&self, path: &str) -> Result<(), VaultError> {
         self.denials.get(path).map_or(Ok(()), Backoff::check)

@@ -4,7 +4,7 @@
 //! rustls. It also enforces `lua_ssl_verify_depth`, and it accepts a self-signed authority that the settings name as the
 //! server's own certificate. Reading the settings is in `settings`.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
@@ -50,8 +50,6 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// # Errors
-/// [`TlsError`], naming the setting.
 pub(super) fn client_config(settings: &Tls, identity: Option<Identity>) -> Result<ClientConfig, TlsError> {
     let Tls { trusted, verify_depth: depth } = settings;
     let provider = Arc::new(ring::default_provider());
@@ -73,9 +71,6 @@ pub(super) fn client_config(settings: &Tls, identity: Option<Identity>) -> Resul
 }
 
 /// For plain HTTP: it trusts no server, should TLS be used after all.
-///
-/// # Errors
-/// [`TlsError::Setup`].
 pub(super) fn unused() -> Result<ClientConfig, TlsError> {
     let config = with_provider(Arc::new(ring::default_provider()))?;
     Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
@@ -111,7 +106,11 @@ struct AtMostDepth {
 }
 
 /// The chain is valid except for its length.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its certificate chain has more intermediate authorities than lua_ssl_verify_depth = {0} allows; raise it, or add the \
+     lower authority to lua_ssl_trusted_certificate"
+)]
 struct TooDeep(usize);
 
 impl ServerCertVerifier for AtMostDepth {
@@ -185,19 +184,6 @@ fn combinations<T: Clone>(items: &[T], count: usize) -> impl Iterator<Item = Vec
         items.iter().enumerate().filter(is_chosen).map(|(_, item)| item.clone()).collect()
     })
 }
-
-impl fmt::Display for TooDeep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "its certificate chain has more intermediate authorities than lua_ssl_verify_depth = {} allows; raise it, \
-             or add the lower authority to lua_ssl_trusted_certificate",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for TooDeep {}
 
 /// What to do about a TLS error of the server that `setting` names, and which may get the certificate in another setting.
 pub(super) fn cure(error: &rustls::Error, setting: &str, certificate_setting: Option<&str>) -> String {

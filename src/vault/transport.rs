@@ -1,10 +1,9 @@
 //! One request, one response: bounded in time and size, never redirected, never through a proxy of the environment.
 //!
 //! Here is what a status means to every caller: a redirect, a sealed server, a failing server. The rest is up to the
-//! caller. `request` holds what is sent, `error_text` what may be quoted of the outcome.
+//! caller. `message` holds what is sent and what may be quoted of the outcome.
 
-mod error_text;
-mod request;
+mod message;
 
 use std::{
     sync::Arc,
@@ -24,8 +23,8 @@ use super::{
     tls::{self, Identity, TlsError},
 };
 use crate::{secret::Secret, settings};
-use error_text::{causes, message, repeats, source_of};
-pub use request::Request;
+pub use message::Request;
+use message::{causes, quotable, repeats, source_of};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -74,11 +73,18 @@ impl Response {
     pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
     }
+
+    /// The JSON in `data`, where Vault's responses hold the outcome.
+    pub(super) fn data<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+        #[derive(Deserialize)]
+        struct Envelope<T> {
+            data: Option<T>,
+        }
+        self.json::<Envelope<T>>()?.data
+    }
 }
 
 impl Transport {
-    /// # Errors
-    /// [`TransportError`] when the settings' certificates cannot be used. No request is sent yet.
     pub(super) fn new(
         settings: &settings::Server,
         identity: Option<Identity>,
@@ -94,9 +100,6 @@ impl Transport {
     }
 
     /// For a server that is not Vault, which `setting` names: the same trust, no namespace.
-    ///
-    /// # Errors
-    /// As [`Transport::new`].
     pub(super) fn for_other_server(
         url: &Url,
         tls: &settings::Tls,
@@ -131,9 +134,6 @@ impl Transport {
     }
 
     /// Sends a request. One that a standby cannot answer yet (412) is retried for a moment.
-    ///
-    /// # Errors
-    /// [`VaultError`] for anything that gives no [`Response`].
     pub(crate) async fn send(&self, request: Request<'_>) -> Result<Response, VaultError> {
         for _ in 1..REPLICATION_ATTEMPTS {
             match self.send_once(&request).await {
@@ -145,9 +145,6 @@ impl Transport {
     }
 
     /// Sends a request that must not be sent twice.
-    ///
-    /// # Errors
-    /// As [`Transport::send`].
     pub(crate) async fn send_once(&self, request: &Request<'_>) -> Result<Response, VaultError> {
         let path = request.url.path().to_owned();
         let mut builder = self.http.request(request.method.clone(), request.url.clone());
@@ -173,7 +170,7 @@ impl Transport {
         let message = if status.is_success() {
             String::new()
         } else {
-            message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
+            quotable(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
         };
         if status == StatusCode::BAD_REQUEST && body.starts_with(HTTP_TO_HTTPS) {
             let cause = format!("the server speaks TLS: use https in {}", self.setting);

@@ -1,6 +1,5 @@
 //! Kubernetes KMS v2 as an API server uses it: each of its rules, over rotations, restarts and outages of Vault.
 
-mod generated;
 mod grpcio;
 mod load;
 
@@ -10,7 +9,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use keyringd::api::kms::v2::{DecryptResponse, EncryptResponse, StatusResponse};
+use keyringd::api::kms::messages::{DecryptResponse, EncryptResponse, StatusResponse};
 
 use crate::support::{
     Daemon, OpenBao,
@@ -86,7 +85,7 @@ fn each_field_beyond_its_limit_is_refused_by_name() {
         kms.raw::<EncryptResponse>(&format!("/v2.KeyManagementService/{call}"), framed(message)).unwrap_err()
     };
     let decrypt = |ciphertext: &[u8], key_id: &str| decrypt_request(ciphertext, key_id);
-    let without_uid = |mut message: keyringd::api::kms::v2::DecryptRequest| {
+    let without_uid = |mut message: keyringd::api::kms::messages::DecryptRequest| {
         message.uid.clear();
         message
     };

@@ -23,20 +23,12 @@ use crate::{
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(in crate::api) enum Form {
     Plaintext,
     Wrapped,
 }
 
-pub(in crate::api) async fn plaintext(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    data_key(call, Form::Plaintext).await
-}
-
-pub(in crate::api) async fn wrapped(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    data_key(call, Form::Wrapped).await
-}
-
-async fn data_key(call: &mut Call<'_>, form: Form) -> Result<Response, ApiError> {
+pub(in crate::api) async fn data_key(call: &mut Call<'_>, form: Form) -> Result<Response, ApiError> {
     let keyring = call.context.snapshot(call.keyring).await?;
     let held = keyring.active();
     let json = generate(form, held, call.keyring.formats.write, call.body.as_bytes())?;

@@ -11,7 +11,7 @@ use hyper::{
 
 use super::{
     attempt::{Action, Attempt, needs_rewrap},
-    fields::decode_associated_data,
+    request::decode_associated_data,
 };
 use crate::{
     api::{

@@ -14,8 +14,8 @@ use std::{
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
-use super::super::process::{Failure, io_failure, refuse_closed};
-use crate::{path::parent_folder, signals};
+use super::super::command::{Failure, io_failure, refuse_closed};
+use crate::{server::listen::parent_folder, signals};
 
 /// More than the maximum of `keyring_max_request_size`.
 const MAX_TEXT: u64 = 1 << 30;

@@ -33,22 +33,15 @@ pub enum PathOrigin {
 
 /// Why the secret in a file cannot be used. The content is not quoted.
 #[derive(Debug, thiserror::Error)]
-#[error("{file} {fault}")]
-pub struct CredentialError {
-    file: SecretFile,
-    fault: Fault,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("cannot be read: {0}")]
-    Unreadable(std::io::Error),
-    #[error("is empty")]
-    Empty,
-    #[error("is not UTF-8 text, or is larger than 1 MiB")]
-    NotText,
-    #[error("holds a reference: references are only resolved in settings, when they are loaded")]
-    Reference,
+pub enum CredentialError {
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(SecretFile, std::io::Error),
+    #[error("{0} is empty")]
+    Empty(SecretFile),
+    #[error("{0} is not UTF-8 text, or is larger than 1 MiB")]
+    NotText(SecretFile),
+    #[error("{0} holds a reference: references are only resolved in settings, when they are loaded")]
+    Reference(SecretFile),
 }
 
 impl Credential {
@@ -60,7 +53,7 @@ impl Credential {
     pub(crate) fn read(&self) -> Result<Secret<String>, CredentialError> {
         let text = self.read_with_references()?;
         match self {
-            Self::File(file) if is_reference(text.expose()) => Err(file.with(Fault::Reference)),
+            Self::File(file) if is_reference(text.expose()) => Err(CredentialError::Reference(file.clone())),
             _ => Ok(text),
         }
     }
@@ -69,7 +62,7 @@ impl Credential {
     pub(crate) fn read_with_references(&self) -> Result<Secret<String>, CredentialError> {
         match self {
             Self::Inline(text) => Ok(Secret::new(text.expose().clone())),
-            Self::File(file) => file.read().map_err(|fault| file.with(fault)),
+            Self::File(file) => file.read(),
         }
     }
 
@@ -85,18 +78,19 @@ impl Credential {
 }
 
 impl SecretFile {
-    fn read(&self) -> Result<Secret<String>, Fault> {
+    fn read(&self) -> Result<Secret<String>, CredentialError> {
         // A buffer that grows leaves copies behind, so reserve enough for common files.
         let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
-        let file = File::open(&self.path).map_err(Fault::Unreadable)?;
-        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(Fault::Unreadable)?;
+        let read =
+            File::open(&self.path).and_then(|file| file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes));
+        read.map_err(|error| CredentialError::Unreadable(self.clone(), error))?;
         let text = str::from_utf8(&bytes).ok().filter(|text| text.len() <= MAX_LEN);
-        let text = text.ok_or(Fault::NotText)?.trim_end_matches(['\n', '\r']);
-        if text.is_empty() { Err(Fault::Empty) } else { Ok(Secret::new(text.to_owned())) }
-    }
-
-    fn with(&self, fault: Fault) -> CredentialError {
-        CredentialError { file: self.clone(), fault }
+        let text = text.ok_or_else(|| CredentialError::NotText(self.clone()))?.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            Err(CredentialError::Empty(self.clone()))
+        } else {
+            Ok(Secret::new(text.to_owned()))
+        }
     }
 }
 

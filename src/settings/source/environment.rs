@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
+    Entry, Found, Origin, Source, Value,
     credential::{Credential, PathOrigin},
-    found::{Entry, Found, Origin, Source, Value},
 };
 use crate::{
     secret::Secret,
@@ -30,7 +30,7 @@ pub(crate) struct Environment;
 /// The prefix of variables that name the place of a moved variable. Kong uses no such prefix.
 const MOVED: &str = "KEYRINGD_ENV_";
 
-/// The start of every such place. Other values are not set by keyringd.
+/// The start of every such place.
 const PLACE: &str = "/proc/self/fd/";
 
 /// A variable of this process that holds a secret.

@@ -15,7 +15,7 @@ use super::method::Method;
 use crate::{
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{SecretPath, SettingNames, auth::AppRole},
+    settings::{SecretPath, SettingNames, server::AppRole},
     vault::{
         error::VaultError,
         lease::Lease,
@@ -77,17 +77,7 @@ struct LookUp<'a> {
 
 #[derive(Deserialize)]
 struct WrappingInfo {
-    data: Wrapped,
-}
-
-#[derive(Deserialize)]
-struct Wrapped {
     creation_path: String,
-}
-
-#[derive(Deserialize)]
-struct Unwrapped {
-    data: SecretId,
 }
 
 #[derive(Deserialize)]
@@ -106,7 +96,7 @@ pub(super) async fn log_in(
         Ok(secret_id) if !settings.wrapped => Arc::new(secret_id),
         Ok(token) => unwrap_once(transport, &settings.mount, &token, memory, alarm).await?,
         Err(error) => {
-            let unwrapped = if settings.wrapped { memory.latest().await } else { None };
+            let unwrapped = if settings.wrapped { latest(&*memory.0.lock().await) } else { None };
             unwrapped.ok_or_else(|| METHOD.no_credential(error.to_string()))?
         }
     };
@@ -114,13 +104,7 @@ pub(super) async fn log_in(
     METHOD.log_in(transport, names, &settings.mount, &body, Some(&secret_id)).await
 }
 
-impl Memory {
-    /// What the newest wrapping token that could be unwrapped held.
-    async fn latest(&self) -> Option<Arc<Secret<String>>> {
-        latest(&*self.0.lock().await)
-    }
-}
-
+/// What the newest wrapping token that could be unwrapped held.
 fn latest(tried: &VecDeque<Tried>) -> Option<Arc<Secret<String>>> {
     tried.iter().rev().find_map(|one| one.secret_id.clone())
 }
@@ -186,10 +170,10 @@ async fn look_up(
     if !response.status.is_success() {
         return Err(alarm.raise(&format!("Vault does not know it any more{}", response.message)));
     }
-    let Some(WrappingInfo { data }) = response.json() else {
+    let Some(WrappingInfo { creation_path }) = response.data() else {
         return Err(VaultError::Malformed { path: response.path, what: "data.creation_path is missing" });
     };
-    if is_secret_id_of(mount, &data.creation_path) {
+    if is_secret_id_of(mount, &creation_path) {
         return Ok(());
     }
     Err(alarm
@@ -211,8 +195,8 @@ async fn unwrap(transport: &Transport, token: &Secret<String>) -> Result<Secret<
     if !response.status.is_success() {
         return Err(format!("Vault does not unwrap it{}", response.message));
     }
-    let unwrapped: Option<Unwrapped> = response.json();
-    unwrapped.map(|unwrapped| unwrapped.data.secret_id).ok_or_else(|| "it holds no secret_id".to_owned())
+    let unwrapped: Option<SecretId> = response.data();
+    unwrapped.map(|unwrapped| unwrapped.secret_id).ok_or_else(|| "it holds no secret_id".to_owned())
 }
 
 impl Alarm<'_> {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::method::Method;
 use crate::{
     secret::Secret,
-    settings::{Server, SettingNames, auth::Cert, pem},
+    settings::{Server, SettingNames, pem, server::Cert},
     vault::{
         error::VaultError,
         lease::Lease,

@@ -1,18 +1,18 @@
-//! `jwt`, also spelt `oauth2`: a JWT from a file or from a token endpoint.
+//! `jwt`, also spelt `oauth2`: a JWT from a file, or from a token endpoint.
 //!
 //! <https://openbao.org/api-docs/auth/jwt/>: `{"role", "jwt"}`. The grant is RFC 6749's client credentials (4.4), with
 //! `audience` as the usual extension.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
-use super::method::{Method, with_names};
+use super::method::{JwtLogin, Method, with_names};
 use crate::{
     secret::Secret,
     settings::{
         Server,
-        auth::{ClientCredentials, Jwt, JwtSource},
+        server::{ClientCredentials, Jwt, JwtSource},
     },
     vault::{
         error::VaultError,
@@ -53,14 +53,6 @@ struct Grant {
     access_token: Secret<String>,
 }
 
-/// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
-#[derive(Serialize)]
-struct Login<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'a str>,
-    jwt: &'a str,
-}
-
 pub(super) async fn log_in(
     transport: &Transport,
     server: &Server,
@@ -72,7 +64,7 @@ pub(super) async fn log_in(
         })?,
         JwtSource::Endpoint(client) => request_jwt(server, client).await?,
     };
-    let body = Login { role: settings.role.as_deref(), jwt: jwt.expose() };
+    let body = JwtLogin { role: settings.role.as_deref(), jwt: jwt.expose() };
     METHOD.log_in(transport, server.names, &settings.mount, &body, Some(&jwt)).await
 }
 

@@ -2,12 +2,10 @@
 //!
 //! <https://openbao.org/api-docs/auth/kubernetes/>: `{"role", "jwt"}`.
 
-use serde::Serialize;
-
-use super::method::Method;
+use super::method::{JwtLogin, Method};
 use crate::{
     secret::Secret,
-    settings::{SettingNames, auth::Kubernetes},
+    settings::{SettingNames, server::Kubernetes},
     vault::{error::VaultError, lease::Lease, transport::Transport},
 };
 
@@ -28,13 +26,6 @@ const METHOD: Method = Method {
     auth_path: "kube_auth_path",
 };
 
-/// Borrowed, so that the one copy of the secret is the one that is sent and wiped.
-#[derive(Serialize)]
-struct Login<'a> {
-    role: &'a str,
-    jwt: &'a str,
-}
-
 pub(super) async fn log_in(
     transport: &Transport,
     names: SettingNames,
@@ -42,6 +33,6 @@ pub(super) async fn log_in(
 ) -> Result<(Secret<String>, Lease), VaultError> {
     let failed = |error| METHOD.no_credential(format!("{}: {error}", names.setting("kube_api_token_file")));
     let jwt = settings.jwt.read().map_err(failed)?;
-    let body = Login { role: &settings.role, jwt: jwt.expose() };
+    let body = JwtLogin { role: Some(&settings.role), jwt: jwt.expose() };
     METHOD.log_in(transport, names, &settings.mount, &body, Some(&jwt)).await
 }

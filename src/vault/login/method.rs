@@ -25,6 +25,14 @@ pub(super) struct Method {
     pub(super) auth_path: &'static str,
 }
 
+/// The body of a login with a JWT. Borrowed, so that the one copy of the secret is the one that is sent and wiped.
+#[derive(Serialize)]
+pub(super) struct JwtLogin<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<&'a str>,
+    pub(super) jwt: &'a str,
+}
+
 const NOT_MOUNTED: &str = "the auth method is not mounted there: correct {auth_path}, or enable the method";
 
 /// The same for every method.
@@ -40,11 +48,6 @@ const COMMON_CURES: [(&str, &str); 3] = [
 /// Vault answers only "permission denied" for a path where nothing is mounted.
 const MOUNTED: &str = "; and that the method is mounted at {auth_path}, in {namespace} if that is set";
 
-#[derive(Deserialize)]
-struct LoginResponse {
-    auth: Granted,
-}
-
 /// What a login or a renewal grants.
 #[derive(Deserialize)]
 pub(in crate::vault) struct Granted {
@@ -54,6 +57,14 @@ pub(in crate::vault) struct Granted {
 }
 
 impl Granted {
+    pub(in crate::vault) fn from_response(response: &Response) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Login {
+            auth: Granted,
+        }
+        response.json::<Login>().filter(|_| response.status.is_success()).map(|login| login.auth)
+    }
+
     pub(in crate::vault) const fn ttl(&self) -> Duration {
         Duration::from_secs(self.lease_duration)
     }
@@ -121,7 +132,7 @@ pub(super) fn with_names(template: &str, names: SettingNames) -> String {
 }
 
 fn granted(response: Response) -> Result<(Secret<String>, Lease), VaultError> {
-    let Some(LoginResponse { auth }) = response.json() else {
+    let Some(auth) = Granted::from_response(&response) else {
         return Err(VaultError::Malformed { path: response.path, what: "auth.client_token is missing" });
     };
     let lease = Lease::new(TokenOrigin::Login, auth.ttl(), auth.renewal(), Instant::now());

@@ -14,29 +14,23 @@ use crate::{
     },
 };
 
-#[derive(Deserialize)]
-struct Lookup {
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    ttl: u64,
-    #[serde(default)]
-    renewable: bool,
-}
-
 pub(super) async fn log_in(
     transport: &Transport,
     names: SettingNames,
     credential: &Credential,
 ) -> Result<(Secret<String>, Lease), VaultError> {
+    #[derive(Deserialize)]
+    struct Lookup {
+        ttl: u64,
+        #[serde(default)]
+        renewable: bool,
+    }
     let unreadable = |error| VaultError::no_credential("token", format!("{}: {error}", names.token));
     let token = credential.read().map_err(unreadable)?;
     let url = transport.url(["auth", "token", "lookup-self"]);
     let response = transport.send(Request::get(url).token(&token)).await?;
-    let (ttl, renewable) = match response.json::<Lookup>() {
-        Some(Lookup { data }) => (data.ttl, data.renewable),
+    let (ttl, renewable) = match response.data::<Lookup>() {
+        Some(Lookup { ttl, renewable }) => (ttl, renewable),
         // A token may lack the right to look itself up and yet read the secret: reading it shows that.
         None => (0, false),
     };

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyringd::api::kms::v2::DecryptResponse;
+use keyringd::api::kms::messages::DecryptResponse;
 
 use crate::support::{
     Daemon,

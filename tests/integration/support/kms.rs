@@ -12,7 +12,7 @@ use hyper::{
     header::HeaderMap,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use keyringd::api::kms::v2::{
+use keyringd::api::kms::messages::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
 use prost::Message;

@@ -1,4 +1,4 @@
-//! The process of a command: its failure and exit code, its standard streams, and its runtime.
+//! The base of all commands: shared arguments, the failure and its exit code, standard streams and the runtime.
 //!
 //! Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h).
 
@@ -6,14 +6,56 @@ use std::{
     fmt, fs,
     io::{self, Write as _},
     os::{fd::AsFd, unix::fs::MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use clap::Args;
 use rustix::fs::{OFlags, fcntl_getfl};
 use tokio::runtime::Builder;
 
-use crate::{client::ClientError, settings::Note};
+use crate::{
+    client::{Client, ClientError},
+    settings::{self, Loaded, Note, Settings, source},
+};
+
+#[derive(Debug, Args)]
+pub struct SettingsFile {
+    /// The kong.conf to read
+    #[arg(short, long = "conf", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Daemon {
+    #[command(flatten)]
+    file: SettingsFile,
+    /// The daemon's socket [default: keyring_socket_path]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl SettingsFile {
+    pub fn load(&self) -> Loaded {
+        settings::load(&source::of_this_process(self.config.as_deref()))
+    }
+}
+
+/// Prints the warnings and returns the settings.
+pub fn valid_settings(loaded: Loaded) -> Result<Settings, Failure> {
+    print_notes("warning", &loaded.warnings);
+    loaded.settings.map_err(Failure::Configuration)
+}
+
+impl Daemon {
+    pub fn client(&self) -> Result<Client, Failure> {
+        if let Some(path) = &self.socket {
+            return Ok(Client::new(path));
+        }
+        let sources = source::of_this_process(self.file.config.as_deref());
+        settings::socket_path(&sources).map(|path| Client::new(&path)).map_err(Failure::Configuration)
+    }
+}
 
 /// Why a command failed: the message and the exit code.
 #[derive(Debug)]
@@ -89,10 +131,7 @@ pub fn print_notes(kind: &str, notes: &[Note]) {
     }
 }
 
-/// Prints on standard output.
-///
-/// # Errors
-/// Every write error, including a closed pipe.
+/// Prints on standard output. A closed pipe is an error, too.
 pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     refuse_closed(io::stdout(), "standard output")?;
     let mut out = io::stdout().lock();

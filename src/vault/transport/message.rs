@@ -1,8 +1,10 @@
-//! Safe error text: what a response or an error may be quoted with, without any of the request's secrets.
+//! What a request holds before it is sent, and what may be quoted of its outcome without any of its secrets.
 
 use std::{error::Error as _, fmt::Write as _};
 
-use serde::Deserialize;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -10,9 +12,49 @@ use crate::secret::Secret;
 /// The most characters of a server's message that are quoted.
 const MAX_MESSAGE: usize = 200;
 
+/// No `Debug`: its body may hold secrets.
+pub struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) token: Option<&'a Secret<String>>,
+    pub(super) body: Option<Zeroizing<Vec<u8>>>,
+    pub(super) form: bool,
+    pub(super) secrets: Vec<&'a Secret<String>>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn get(url: Url) -> Self {
+        Self { method: Method::GET, url, token: None, body: None, form: false, secrets: Vec::new() }
+    }
+
+    pub(crate) fn post(url: Url, body: &impl Serialize) -> Self {
+        // Large enough for a certificate chain or a JWT: a buffer that grows leaves copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
+        // Writing plain values into memory cannot fail.
+        let _ = serde_json::to_writer(&mut *bytes, body);
+        Self { method: Method::POST, body: Some(bytes), ..Self::get(url) }
+    }
+
+    pub(crate) fn post_form(url: Url, form: &Zeroizing<String>) -> Self {
+        let bytes = Zeroizing::new(form.as_bytes().to_vec());
+        Self { method: Method::POST, body: Some(bytes), form: true, ..Self::get(url) }
+    }
+
+    pub(crate) fn token(mut self, token: &'a Secret<String>) -> Self {
+        self.token = Some(token);
+        self.holding(token)
+    }
+
+    /// The body holds this secret: a response that repeats it is not quoted.
+    pub(crate) fn holding(mut self, secret: &'a Secret<String>) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+}
+
 /// The message of a Vault error response, on one line and shortened. A response that repeats a secret is not quoted, nor
 /// is one that does not have Vault's form: another server's page may repeat the secret in any encoding.
-pub(super) fn message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
+pub(super) fn quotable(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
         #[serde(default)]
