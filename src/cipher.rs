@@ -148,21 +148,21 @@ mod testing {
         secret::Secret,
     };
 
-    pub fn unhex(hex: &str) -> Vec<u8> {
+    pub(super) fn unhex(hex: &str) -> Vec<u8> {
         hex_simd::decode_to_vec(hex).unwrap()
     }
 
-    pub fn key(id: &str, k: u8) -> Key {
+    pub(super) fn key(id: &str, k: u8) -> Key {
         Key::new(KeyId::parse(id).unwrap(), Secret::new([k; 32]))
     }
 
     /// A keyring with one key in version 1.
-    pub fn keyring(key: Key) -> Keyring {
+    pub(super) fn keyring(key: Key) -> Keyring {
         let id = key.id().clone();
         Keyring::new([HeldKey::new(key.into(), 1, SystemTime::UNIX_EPOCH)], &id).unwrap()
     }
 
-    pub fn filled(format: Format, plaintext: &[u8]) -> Message {
+    pub(super) fn filled(format: Format, plaintext: &[u8]) -> Message {
         let fill = |buffer: &mut Vec<u8>| {
             buffer.extend_from_slice(plaintext);
             Ok::<_, Infallible>(())
@@ -172,7 +172,7 @@ mod testing {
     }
 
     /// The text form under the active key with a fixed nonce.
-    pub fn sealed(
+    pub(super) fn sealed(
         keyring: &Keyring,
         format: Format,
         nonce: &[u8],

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
-pub use exchange::{Client, ClientError};
+pub(crate) use exchange::{Client, ClientError};
 
 /// A data key, in plaintext and wrapped by the keyring.
 #[derive(Debug)]
-pub struct DataKey {
+pub(crate) struct DataKey {
     pub key: Secret<[u8; 32]>,
     pub wrapped: String,
 }
@@ -44,7 +44,7 @@ struct TransitData {
 
 /// The value of a reference.
 #[derive(Debug)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     pub value: Secret<String>,
     /// The time since expiry, if the value is expired and Vault cannot be read.
     pub stale: Option<Duration>,
@@ -67,21 +67,25 @@ struct BatchResult {
 
 impl Client {
     /// `GET /status`
-    pub async fn status(&self) -> Result<Value, ClientError> {
+    pub(crate) async fn status(&self) -> Result<Value, ClientError> {
         self.get("/status").await?.json()
     }
 
     /// `GET /readyz`: whether the daemon is ready, and its message.
-    pub async fn health(&self) -> Result<(bool, String), ClientError> {
+    pub(crate) async fn health(&self) -> Result<(bool, String), ClientError> {
         Ok(self.get("/readyz").await?.text())
     }
 
     /// `POST /keyring/vault/sync`
-    pub async fn sync(&self) -> Result<(), ClientError> {
+    pub(crate) async fn sync(&self) -> Result<(), ClientError> {
         self.post("/keyring/vault/sync", Zeroizing::default()).await?.success().map(drop)
     }
 
-    pub async fn encrypt(&self, plaintext: &[u8], associated_data: &str) -> Result<String, ClientError> {
+    pub(crate) async fn encrypt(
+        &self,
+        plaintext: &[u8],
+        associated_data: &str,
+    ) -> Result<String, ClientError> {
         let plaintext = Zeroizing::new(BASE64_STANDARD.encode(plaintext));
         let request = TransitRequest {
             plaintext: Some(&plaintext),
@@ -90,7 +94,7 @@ impl Client {
         self.transit("encrypt", &request).await?.ciphertext()
     }
 
-    pub async fn decrypt(
+    pub(crate) async fn decrypt(
         &self,
         ciphertext: &str,
         associated_data: &str,
@@ -100,20 +104,24 @@ impl Client {
     }
 
     /// Re-encrypts under the active key, text form to text form.
-    pub async fn rewrap(&self, ciphertext: &str, associated_data: &str) -> Result<String, ClientError> {
+    pub(crate) async fn rewrap(
+        &self,
+        ciphertext: &str,
+        associated_data: &str,
+    ) -> Result<String, ClientError> {
         let request = TransitRequest::from_ciphertext(ciphertext, associated_data);
         self.transit("rewrap", &request).await?.ciphertext()
     }
 
     /// A new data key of 256 bits.
-    pub async fn data_key(&self, associated_data: &str) -> Result<DataKey, ClientError> {
+    pub(crate) async fn data_key(&self, associated_data: &str) -> Result<DataKey, ClientError> {
         let request =
             TransitRequest { bits: Some(256), ..TransitRequest::with_associated_data(associated_data) };
         let data = self.transit("datakey/plaintext", &request).await?;
         Ok(DataKey { key: data.plaintext().and_then(|bytes| key(&bytes))?, wrapped: data.ciphertext()? })
     }
 
-    pub async fn unwrap_data_key(
+    pub(crate) async fn unwrap_data_key(
         &self,
         wrapped: &str,
         associated_data: &str,
@@ -122,7 +130,7 @@ impl Client {
     }
 
     /// `POST /v1/resolve`: the values of references to Vault secrets, in their order, or the first error.
-    pub async fn resolve(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
+    pub(crate) async fn resolve(&self, references: &[&str]) -> Result<Vec<Resolved>, ClientError> {
         let mut resolved = Vec::new();
         for batch in references.chunks(BATCH_SIZE) {
             resolved.extend(self.resolve_batch(batch).await?);

@@ -21,7 +21,7 @@ use rustix::{
 };
 
 #[derive(Debug, thiserror::Error)]
-pub enum NotLocked {
+pub(crate) enum NotLocked {
     #[error(
         "memory is not locked and may be swapped: the limit on locked memory is {0} bytes; set LimitMEMLOCK=infinity or \
          ulimit -l unlimited, or grant the capability CAP_IPC_LOCK"
@@ -32,14 +32,14 @@ pub enum NotLocked {
 }
 
 /// Disables core dumps, and access by other processes of the same user (`prctl(2)`, `PR_SET_DUMPABLE`).
-pub fn disable_dumps() -> io::Result<()> {
+pub(crate) fn disable_dumps() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 /// Locks all current and future memory of this process. With a limit it locks nothing, because an allocation beyond the limit
 /// would terminate the process.
-pub fn lock_memory() -> Result<(), NotLocked> {
+pub(crate) fn lock_memory() -> Result<(), NotLocked> {
     let may_lock = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     match getrlimit(Resource::Memlock).current {
         Some(limit) if !may_lock => Err(NotLocked::Limit(limit)),
@@ -51,7 +51,7 @@ pub fn lock_memory() -> Result<(), NotLocked> {
 
 /// An environment variable that holds a secret.
 #[derive(Debug)]
-pub struct Variable<'a> {
+pub(crate) struct Variable<'a> {
     pub name: &'a str,
     /// The variable that names the file with the moved value.
     pub moved: &'a str,
@@ -60,7 +60,7 @@ pub struct Variable<'a> {
 
 /// Executes this program again in this process, with the values in memory files of mode 0600 instead of variables.
 /// Removing a variable would not clear it from `/proc/<pid>/environ`. Returns only on failure; nothing has changed then.
-pub fn reexec_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
+pub(crate) fn reexec_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1));
     let mut kept_open = Vec::new();

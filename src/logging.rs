@@ -27,7 +27,7 @@ use tracing_subscriber::{
 type FormatLayer = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
 
 /// The target of audit lines.
-pub const AUDIT: &str = "audit";
+pub(crate) const AUDIT: &str = "audit";
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Log {
 
 /// Starts logging for the process, until the [`Log`] is dropped. A panic is logged with its location only: its message
 /// could quote a secret.
-pub fn start(level: LevelFilter, format: LineFormat) -> Log {
+pub(crate) fn start(level: LevelFilter, format: LineFormat) -> Log {
     let (sink, queue) = Sink::from_standard_error();
     let (level, level_handle) = reload::Layer::new(filter(level));
     let (layer, format_handle) = reload::Layer::new(format_layer(format, sink.clone()));

@@ -1,7 +1,7 @@
 //! References to other secrets: from a text in Kong's notation or APISIX's to its value.
 //!
 //! The way is `name` (what the text names) → `engines` (where that is) → `cache` and `cache_entry` (what is fresh, else read
-//! by the engine) → [`extract`]. The grammars are in `settings::reference`. Who may resolve is up to the API.
+//! by the engine) → `extract`. The grammars are in `settings::reference`. Who may resolve is up to the API.
 
 mod cache;
 mod cache_entry;

@@ -1,7 +1,7 @@
 //! Settings: from kong.conf and `KONG_*` variables to one typed value that cannot hold a bad combination.
 //!
-//! [`source`] reads a value, [`conf`] parses the grammar of a kong.conf, `reader` decides which value wins, resolves
-//! [references](mod@resolve), and parses it with its row in the table [`keys`]. This file combines the values. All
+//! [`source`] reads a value, `conf` parses the grammar of a kong.conf, `reader` decides which value wins, resolves
+//! references, and parses it with its row in the table [`keys`]. This file combines the values. All
 //! but `source` is pure. The file is longer than most: it has every type of the daemon's settings.
 
 /// A struct of `Option`s without their `Option`. Every field is read before the first `?`, so each mistake is reported.

@@ -27,7 +27,7 @@ pub enum Signal {
 }
 
 /// Installs the daemon's handlers.
-pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+pub(crate) fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal sets the flag, and the second finds it set and exits.
@@ -47,14 +47,14 @@ pub fn watch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
 
 /// Whether a terminal sends its signals to this process and to the child alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terminal {
+pub(crate) enum Terminal {
     Shared,
     None,
 }
 
 /// Receives the signals that a parent forwards to its child. Signals of a shared terminal are excluded, because the child
 /// gets them too. Job control signals keep their default action.
-pub fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>> {
+pub(crate) fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>> {
     const FROM_TERMINAL: [i32; 3] = [SIGINT, SIGQUIT, SIGWINCH];
     let forwarded = [&FROM_TERMINAL[..], &[SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM]].concat();
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -70,7 +70,7 @@ pub fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>
 const TERMINATING: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGXCPU];
 
 /// Removes the file if a signal terminates the process, since destructors do not run then.
-pub fn remove_on_termination(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_on_termination(path: &Path) -> io::Result<()> {
     let path = path.to_owned();
     on_each(&TERMINATING, move |signal| {
         let _ = fs::remove_file(&path);

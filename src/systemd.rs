@@ -8,7 +8,7 @@ use listenfd::ListenFd;
 use sd_notify::{NotifyState, notify};
 
 /// The Unix stream socket that systemd passed (`systemd.socket(5)`). Call it once, before any thread starts.
-pub fn listener() -> io::Result<Option<UnixListener>> {
+pub(crate) fn listener() -> io::Result<Option<UnixListener>> {
     let mut passed = ListenFd::from_env();
     if passed.len() == 0 {
         return Ok(None);
@@ -21,33 +21,33 @@ pub fn listener() -> io::Result<Option<UnixListener>> {
 }
 
 /// The ping interval: half of the watchdog's timeout (`sd_watchdog_enabled(3)`).
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|time| time / 2)
 }
 
 /// The daemon has keys and serves requests.
-pub fn ready() {
+pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
 /// The daemon reloads its settings until [`ready`].
-pub fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(_) => send(&[NotifyState::Reloading]),
     }
 }
 
-pub fn stopping() {
+pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
 /// The status line of `systemctl status`.
-pub fn status(text: &str) {
+pub(crate) fn status(text: &str) {
     send(&[NotifyState::Status(&text.replace('\n', " "))]);
 }
 
-pub fn ping_watchdog() {
+pub(crate) fn ping_watchdog() {
     send(&[NotifyState::Watchdog]);
 }
 

@@ -11,6 +11,10 @@
     clippy::print_stdout,
     reason = "a bench fails by panicking"
 )]
+#![expect(
+    unreachable_pub,
+    reason = "a program of its own exports nothing: `pub` is enough between its files"
+)]
 
 mod counter;
 #[path = "../support/mod.rs"]

@@ -80,12 +80,12 @@ impl AsRef<[u8]> for Payload {
 }
 
 /// The key with this ID.
-pub fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, OpenError> {
+pub(super) fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, OpenError> {
     keyring.get(id).ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
 }
 
 /// Seals `buffer[start..]`: `<room for the nonce> ‖ plaintext` becomes `nonce ‖ ct ‖ tag`.
-pub fn seal_in_place<A: AeadInOut>(
+pub(super) fn seal_in_place<A: AeadInOut>(
     aead: &A,
     buffer: &mut Vec<u8>,
     start: usize,
@@ -101,7 +101,7 @@ pub fn seal_in_place<A: AeadInOut>(
 }
 
 /// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`. Wipes the buffer if that fails.
-pub fn open_in_place<A: AeadInOut>(
+pub(super) fn open_in_place<A: AeadInOut>(
     aead: &A,
     mut buffer: Vec<u8>,
     start: usize,

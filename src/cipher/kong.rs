@@ -12,10 +12,10 @@ use super::{
 };
 use crate::keyring::{Format, Key, Keyring};
 
-pub const TEXT_PREFIX: &str = "$ke$1$-";
+pub(super) const TEXT_PREFIX: &str = "$ke$1$-";
 
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
-pub fn seal_text(
+pub(super) fn seal_text(
     key: &Key,
     mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
@@ -36,7 +36,7 @@ pub fn seal_text(
 }
 
 /// Opens the text after the prefix. It splits from the right, because an ID may contain `-`.
-pub fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, OpenError> {
+pub(super) fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, OpenError> {
     let mut parts = text.rsplitn(3, '-');
     let (Some(sealed), Some(nonce), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(OpenError::NotAuthentic);

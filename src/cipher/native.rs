@@ -11,13 +11,13 @@ use base64_simd::STANDARD as BASE64;
 use super::aead::{OpenError, Opened, Payload, find, open_in_place, seal_in_place};
 use crate::keyring::{Format, HeldKey, Key, KeyId, Keyring};
 
-pub const TEXT_PREFIX: &str = "kr1:";
-pub const NONCE_LEN: usize = 24;
+pub(super) const TEXT_PREFIX: &str = "kr1:";
+pub(super) const NONCE_LEN: usize = 24;
 pub const TAG_LEN: usize = 16;
 
 const BINARY_PREFIX: &[u8; 3] = b"KR1";
 
-/// The free bytes before a plaintext that [`seal_binary`] seals in place: the length of the longest head.
+/// The free bytes before a plaintext that `seal_binary` seals in place: the length of the longest head.
 pub const ROOM: usize = BINARY_PREFIX.len() + 1 + KeyId::MAX_LEN + NONCE_LEN;
 
 /// The length of the binary form minus the length of its plaintext.
@@ -26,7 +26,7 @@ pub fn overhead(key: &Key) -> usize {
 }
 
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
-pub fn seal_text(
+pub(super) fn seal_text(
     key: &Key,
     mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
@@ -44,7 +44,7 @@ pub fn seal_text(
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form.
-pub fn seal_binary(
+pub(super) fn seal_binary(
     key: &Key,
     mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
@@ -59,7 +59,7 @@ pub fn seal_binary(
 }
 
 /// Opens the text form without its prefix.
-pub fn open_text<'k>(
+pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
     associated_data: &[u8],
@@ -76,7 +76,7 @@ pub fn is_binary(sealed: &[u8]) -> bool {
 }
 
 /// Opens `sealed[start..]` in place: the binary form. It takes the bytes only when it has found the key.
-pub fn open_binary<'k>(
+pub(super) fn open_binary<'k>(
     keyring: &'k Keyring,
     sealed: &mut Vec<u8>,
     start: usize,

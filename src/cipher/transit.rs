@@ -9,11 +9,11 @@ use base64_simd::STANDARD as BASE64;
 use super::aead::{OpenError, Opened, open_in_place, seal_in_place};
 use crate::keyring::{Format, HeldKey, Keyring};
 
-pub const TEXT_PREFIX: &str = "vault:v";
-pub const NONCE_LEN: usize = 12;
+pub(super) const TEXT_PREFIX: &str = "vault:v";
+pub(super) const NONCE_LEN: usize = 12;
 
 /// Seals `nonce ‖ plaintext` and appends the text form to `out`.
-pub fn seal_text(
+pub(super) fn seal_text(
     held: &HeldKey,
     mut buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
@@ -32,7 +32,7 @@ const MAX_TRIED: usize = 8;
 
 /// Opens the text after the prefix. If the version holds a map, it tries several keys: a single record may have become a
 /// map.
-pub fn open_text<'k>(
+pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
     text: &str,
     associated_data: &[u8],

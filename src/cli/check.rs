@@ -21,7 +21,7 @@ use crate::{
 const MAX_WIDTH: usize = 60;
 
 /// `keyringd check`
-pub fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
     let loaded = file.load();
     let rows: Vec<_> = loaded
         .effective
@@ -37,7 +37,7 @@ pub fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
 }
 
 /// `keyringd check --json`
-pub fn check_json(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn check_json(file: &SettingsFile) -> Result<ExitCode, Failure> {
     let loaded = file.load();
     print(format!("{:#}\n", json_report(&loaded)))?;
     Ok(if loaded.settings.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(78) })
@@ -82,7 +82,7 @@ fn json_report(loaded: &Loaded) -> Value {
 }
 
 /// `keyringd doctor`
-pub fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
     let settings = valid_settings(file.load())?;
     let policy = kv::least_privilege(&settings.keyring.secret);
     let (mut failed, mut printed) = (false, Ok(()));

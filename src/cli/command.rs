@@ -20,14 +20,14 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-pub struct SettingsFile {
+pub(super) struct SettingsFile {
     /// The kong.conf to read
     #[arg(short, long = "conf", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub struct Daemon {
+pub(super) struct Daemon {
     #[command(flatten)]
     file: SettingsFile,
     /// The daemon's socket [default: keyring_socket_path]
@@ -36,19 +36,19 @@ pub struct Daemon {
 }
 
 impl SettingsFile {
-    pub fn load(&self) -> Loaded {
+    pub(super) fn load(&self) -> Loaded {
         settings::load(&source::of_this_process(self.config.as_deref()))
     }
 }
 
 /// Prints the warnings and returns the settings.
-pub fn valid_settings(loaded: Loaded) -> Result<Settings, Failure> {
+pub(super) fn valid_settings(loaded: Loaded) -> Result<Settings, Failure> {
     print_notes("warning", &loaded.warnings);
     loaded.settings.map_err(Failure::Configuration)
 }
 
 impl Daemon {
-    pub fn client(&self) -> Result<Client, Failure> {
+    pub(super) fn client(&self) -> Result<Client, Failure> {
         if let Some(path) = &self.socket {
             return Ok(Client::new(path));
         }
@@ -103,17 +103,17 @@ impl From<ClientError> for Failure {
 }
 
 /// Adds the action and the path to an I/O error.
-pub fn io_failure<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
+pub(super) fn io_failure<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
     move |error| Failure::Operation(format!("cannot {action} {}: {error}", path.display()))
 }
 
 /// Runs a future on a new single-threaded runtime.
-pub fn wait<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     block_on(&mut Builder::new_current_thread(), future)
 }
 
 /// Runs a future to its end on a new runtime.
-pub fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = builder.enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::Operation(format!("cannot start the runtime: {error}")))?;
@@ -121,18 +121,18 @@ pub fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>) -> Re
 }
 
 /// Prints a line on standard error. Write errors are ignored.
-pub fn print_error(line: &str) {
+pub(super) fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-pub fn print_notes(kind: &str, notes: &[Note]) {
+pub(super) fn print_notes(kind: &str, notes: &[Note]) {
     for note in notes {
         print_error(&format!("keyringd: {kind}: {note}"));
     }
 }
 
 /// Prints on standard output. A closed pipe is an error, too.
-pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     refuse_closed(io::stdout(), "standard output")?;
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
@@ -141,7 +141,7 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
 
 /// Fails if the descriptor was closed when the process started. The standard library opens `/dev/null` for it then, for
 /// reading and writing, which a redirection does not.
-pub fn refuse_closed(descriptor: impl AsFd, name: &str) -> Result<(), Failure> {
+pub(super) fn refuse_closed(descriptor: impl AsFd, name: &str) -> Result<(), Failure> {
     let null = fs::metadata("/dev/null").map(|null| null.rdev());
     let read_write = fcntl_getfl(&descriptor).is_ok_and(|flags| flags.contains(OFlags::RDWR));
     let file = descriptor.as_fd().try_clone_to_owned().map(fs::File::from);

@@ -12,7 +12,7 @@ use super::command::{Failure, print};
 use crate::settings::{keys, setting::Row, source::DEFAULT_FILES};
 
 /// The exit codes of [`Failure`] and clap.
-pub const EXIT_CODES: [(&str, &str); 4] = [
+pub(super) const EXIT_CODES: [(&str, &str); 4] = [
     ("0", "success"),
     ("1", "the operation failed"),
     ("2", "wrong command line"),
@@ -23,7 +23,7 @@ pub const EXIT_CODES: [(&str, &str); 4] = [
 const WIDTH: usize = 100;
 
 /// The end of `-h`.
-pub fn after_help() -> String {
+pub(super) fn after_help() -> String {
     let files = DEFAULT_FILES.join(" or ");
     let codes = EXIT_CODES.map(|(code, meaning)| format!("{code} {meaning}")).join(", ");
     let settings = format!(
@@ -34,7 +34,7 @@ pub fn after_help() -> String {
 }
 
 /// The end of `--help`: the end of `-h`, and every setting.
-pub fn after_long_help() -> String {
+pub(super) fn after_long_help() -> String {
     let mut text = after_help();
     text += "\nSettings:\n";
     for row in keys::all() {
@@ -46,7 +46,7 @@ pub fn after_long_help() -> String {
 }
 
 /// The help of a setting, and what it accepts.
-pub fn meaning(row: &dyn Row) -> String {
+pub(super) fn meaning(row: &dyn Row) -> String {
     let key = row.key();
     let alias = key.alias.map_or_else(String::new, |alias| format!(" Another name is {alias}."));
     format!("{} Accepts {}.{alias}", key.about, row.accepts())
@@ -72,7 +72,7 @@ fn wrapped(text: &str, indent: usize) -> String {
 }
 
 /// `keyringd completions`
-pub fn completions(shell: Shell, mut command: Command) -> Result<ExitCode, Failure> {
+pub(super) fn completions(shell: Shell, mut command: Command) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, env!("CARGO_PKG_NAME"), &mut script);
     print(script).map(|()| ExitCode::SUCCESS)
@@ -129,7 +129,7 @@ const SIGNALS: [(&str, &str); 3] = [
 ];
 
 /// `keyringd man`
-pub fn man(command: Command) -> Result<ExitCode, Failure> {
+pub(super) fn man(command: Command) -> Result<ExitCode, Failure> {
     print(page(command)).map(|()| ExitCode::SUCCESS)
 }
 

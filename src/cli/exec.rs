@@ -39,7 +39,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
-pub struct Exec {
+pub(super) struct Exec {
     #[command(flatten)]
     daemon: Daemon,
     /// The action when a secret changes: restart, signal:NAME or none
@@ -74,7 +74,7 @@ impl OnChange {
 }
 
 /// `keyringd exec`
-pub fn exec(exec: &Exec) -> Result<ExitCode, Failure> {
+pub(super) fn exec(exec: &Exec) -> Result<ExitCode, Failure> {
     if exec.on_change != OnChange::Nothing {
         return wait(supervise(exec))?;
     }

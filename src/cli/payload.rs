@@ -26,7 +26,7 @@ use files::{Input, Output};
 const MAX_REQUEST: usize = 1 << 20;
 
 #[derive(Debug, Args)]
-pub struct Payload {
+pub(super) struct Payload {
     #[command(flatten)]
     daemon: Daemon,
     /// Read this file instead of standard input
@@ -44,7 +44,7 @@ pub struct Payload {
 }
 
 /// `keyringd encrypt`
-pub fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
+pub(super) fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
     let head = work.input.peek(MAX_REQUEST + 1)?;
     if head.len() <= MAX_REQUEST {
@@ -63,7 +63,7 @@ pub fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
 }
 
 /// `keyringd decrypt`
-pub fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
+pub(super) fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
         let plaintext = wait(work.client.decrypt(&work.input.text()?, work.aad))??;
@@ -75,7 +75,7 @@ pub fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
 }
 
 /// `keyringd rewrap`. It rewraps the data key of a stream and copies the segments after verifying them.
-pub fn rewrap(payload: &Payload) -> Result<ExitCode, Failure> {
+pub(super) fn rewrap(payload: &Payload) -> Result<ExitCode, Failure> {
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
         let ciphertext = wait(work.client.rewrap(&work.input.text()?, work.aad))??;

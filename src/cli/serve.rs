@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// `keyringd run`
-pub fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
     let loaded = file.load();
     // Only with valid settings, so that errors name the variables as the user set them.
     if loaded.settings.is_ok() {
@@ -86,7 +86,7 @@ fn reload(file: &SettingsFile) -> Loaded {
 }
 
 /// `keyringd dev`
-pub fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+pub(super) fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let path = match socket {
         Some(path) => path,
         None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,

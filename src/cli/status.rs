@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::command::{Daemon, Failure, print, wait};
 
 /// `keyringd status`
-pub fn status(daemon: &Daemon, format: fn(&Value) -> String) -> Result<ExitCode, Failure> {
+pub(super) fn status(daemon: &Daemon, format: fn(&Value) -> String) -> Result<ExitCode, Failure> {
     let status = wait(daemon.client()?.status())??;
     print(format(&status))?;
     Ok(exit_code(status.pointer("/ready") == Some(&Value::Bool(true))))
 }
 
 /// `keyringd health`, for container engines and load balancers.
-pub fn health(daemon: &Daemon) -> Result<ExitCode, Failure> {
+pub(super) fn health(daemon: &Daemon) -> Result<ExitCode, Failure> {
     let (ready, message) = wait(daemon.client()?.health())??;
     print(message)?;
     Ok(exit_code(ready))
@@ -25,18 +25,18 @@ const fn exit_code(ready: bool) -> ExitCode {
 }
 
 /// `keyringd sync`
-pub fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
+pub(super) fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
     wait(daemon.client()?.sync())??;
     Ok(ExitCode::SUCCESS)
 }
 
 /// `--json`
-pub fn json(status: &Value) -> String {
+pub(super) fn json(status: &Value) -> String {
     format!("{status:#}\n")
 }
 
 /// The status as lines `name: value`.
-pub fn lines(status: &Value) -> String {
+pub(super) fn lines(status: &Value) -> String {
     let text = |pointer| text(status, pointer);
     let array = |pointer| status.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     let mut out = String::new();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Debug, Subcommand)]
-pub enum Vault {
+pub(super) enum Vault {
     /// Print the value of a reference
     Get {
         #[command(flatten)]
@@ -29,7 +29,7 @@ pub enum Vault {
 }
 
 /// `keyringd vault get`
-pub fn get(daemon: &Daemon, reference: &str) -> Result<ExitCode, Failure> {
+pub(super) fn get(daemon: &Daemon, reference: &str) -> Result<ExitCode, Failure> {
     let reference = complete(reference);
     let values = wait(resolve(daemon, &[&reference]))??;
     for mut value in values {
@@ -49,7 +49,7 @@ fn complete(reference: &str) -> String {
 }
 
 /// The values of references, in their order. It warns about stale values.
-pub async fn resolve(daemon: &Daemon, references: &[&str]) -> Result<Vec<Secret<String>>, Failure> {
+pub(super) async fn resolve(daemon: &Daemon, references: &[&str]) -> Result<Vec<Secret<String>>, Failure> {
     let mut values: Vec<Option<Secret<String>>> = Vec::new();
     let mut remote = Vec::new();
     for reference in references {

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 /// A client of one daemon.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
 }
 
@@ -54,7 +54,7 @@ pub enum ClientError {
 /// The time for a response. A sync with a slow Vault takes less.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct Response {
+pub(super) struct Response {
     status: u16,
     /// The header `Keyring-Name`.
     pub keyring_name: Option<String>,
@@ -69,23 +69,23 @@ struct BatchData {
 
 impl Response {
     /// Whether the status is a success, and the body as text.
-    pub fn text(&self) -> (bool, String) {
+    pub(super) fn text(&self) -> (bool, String) {
         (self.is_success(), String::from_utf8_lossy(&self.body).into_owned())
     }
 
     /// The JSON of a batch, in which each result has its own error.
-    pub fn batch_json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
+    pub(super) fn batch_json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
         let is_batch = serde_json::from_slice::<BatchData>(&self.body).is_ok_and(|body| body.data.is_some());
         if self.status == 400 && is_batch { parse(&self.body) } else { self.json() }
     }
 
     /// The JSON of a success.
-    pub fn json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
+    pub(super) fn json<T: for<'de> Deserialize<'de>>(self) -> Result<T, ClientError> {
         parse(&self.success()?)
     }
 
     /// The body of a success.
-    pub fn success(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+    pub(super) fn success(self) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         if self.is_success() {
             return Ok(self.body);
         }
@@ -106,7 +106,7 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError> {
 }
 
 impl Client {
-    pub fn new(socket: &Path) -> Self {
+    pub(crate) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 

@@ -81,13 +81,13 @@ impl HeldKey {
 }
 
 /// The limit of messages per key with random 96-bit nonces (NIST SP 800-38D, 8.3), summed over all holders of the key.
-pub const MESSAGE_BUDGET: u64 = 1 << 32;
+pub(crate) const MESSAGE_BUDGET: u64 = 1 << 32;
 
 /// Half of the budget: the daemon warns and asks for a rotation.
-pub const MESSAGES_TO_WARN_FROM: u64 = MESSAGE_BUDGET / 2;
+pub(crate) const MESSAGES_TO_WARN_FROM: u64 = MESSAGE_BUDGET / 2;
 
 /// The warning above that threshold.
-pub const TOO_MANY_MESSAGES: &str = "this process sealed more than 2^31 messages with 96-bit nonces under this key; the \
+pub(crate) const TOO_MANY_MESSAGES: &str = "this process sealed more than 2^31 messages with 96-bit nonces under this key; the \
 limit for all holders of the key is 2^32; write a new key to Vault";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,7 +16,7 @@ use aes_gcm::{
 use zeroize::Zeroize as _;
 
 /// AES-256-GCM uses the block cipher in encrypt direction only.
-pub type Aes256Gcm = AesGcm<Aes256Enc, U12>;
+pub(super) type Aes256Gcm = AesGcm<Aes256Enc, U12>;
 
 /// Its 192-bit nonces may be random for any number of messages.
 pub struct Xaes256Gcm {

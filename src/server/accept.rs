@@ -117,7 +117,7 @@ impl Server {
         self.counts[ListenerKind::Unix].changed.notify_one();
     }
 
-    /// Serves until `stop`, then drains. Returns how many connections did not finish within [`DRAIN_TIMEOUT`] and were cut.
+    /// Serves until `stop`, then drains. Returns how many connections did not finish within `DRAIN_TIMEOUT` and were cut.
     pub async fn serve(
         self: Arc<Self>,
         listeners: Listeners,

@@ -3,7 +3,7 @@
 //! Pure. No error quotes the text, which may be a secret in the wrong place. The grammar of APISIX references is in
 //! [`apisix`]. References in settings are resolved in `resolve`, all others in `references`.
 
-pub mod apisix;
+pub(crate) mod apisix;
 
 use std::time::Duration;
 
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// The cases of one notation: each text, and its parts or the name of the error.
-    pub fn cases(notation: &str) -> Vec<(String, Result<String, String>)> {
+    pub(super) fn cases(notation: &str) -> Vec<(String, Result<String, String>)> {
         #[derive(serde::Deserialize)]
         struct Case {
             text: String,

@@ -15,7 +15,7 @@ use super::reference::{
 use crate::secret::Secret;
 
 /// The content of a variable: `None` if it is not set, an error if it cannot be read as text.
-pub type Variable = Result<Option<Secret<String>>, String>;
+pub(crate) type Variable = Result<Option<Secret<String>>, String>;
 
 /// Why a reference cannot be resolved. The message follows the setting's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ const FORM: &str = "{vault://env/NAME} or {vault://env/NAME/FIELD}";
 
 /// A reference to an environment variable, or to a field of the JSON object in it.
 #[derive(Debug)]
-pub struct EnvReference {
+pub(crate) struct EnvReference {
     pub variable: String,
     pub(super) field: Option<String>,
 }

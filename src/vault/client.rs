@@ -40,7 +40,7 @@ pub(super) struct WeakClient {
 }
 
 /// The capabilities that Vault reports for a path.
-pub type Capabilities = (String, Vec<String>);
+pub(super) type Capabilities = (String, Vec<String>);
 
 impl Client {
     pub(super) const fn new(state: Arc<State>, commands: mpsc::Sender<Command>) -> Self {

@@ -117,7 +117,8 @@ fn a_command_needs_its_own_permission_only() {
     let program = PathBuf::from(crate::support::daemon::PROGRAM);
     // Other users may have no access to the build folder.
     let copy = open.socket.with_file_name("keyringd");
-    fs::copy(program, &copy).unwrap();
+    // By another process: a descriptor open for writing here could be inherited by a test's child and make exec fail.
+    assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
     let run = |user: &str, command: &str, input: &[u8]| {
         use std::io::Write as _;
         let mut child = Command::new("setpriv")

@@ -10,6 +10,10 @@
     clippy::print_stderr,
     reason = "a test fails by panicking"
 )]
+#![expect(
+    unreachable_pub,
+    reason = "a program of its own exports nothing: `pub` is enough between its files"
+)]
 
 mod support;
 

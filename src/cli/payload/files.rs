@@ -23,7 +23,7 @@ const MAX_TEXT: u64 = 1 << 30;
 /// With less spare capacity the standard library reads into a buffer of its own, which is not wiped.
 const SPARE_ROOM: usize = 64;
 
-pub struct Input {
+pub(super) struct Input {
     name: PathBuf,
     file: File,
     /// Bytes that were peeked and are still to be read.
@@ -32,7 +32,7 @@ pub struct Input {
 
 impl Input {
     /// Standard input is read without the standard library's buffer, which is not wiped.
-    pub fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn open(path: Option<&Path>) -> Result<Self, Failure> {
         let (name, opened) = match path {
             Some(path) => (path, File::open(path)),
             None => {
@@ -44,17 +44,17 @@ impl Input {
         Ok(Self { name: name.to_owned(), file, head: Cursor::default() })
     }
 
-    pub fn name(&self) -> &Path {
+    pub(super) fn name(&self) -> &Path {
         &self.name
     }
 
     /// The length of a file; `None` for a pipe.
-    pub fn len(&self) -> Option<u64> {
+    pub(super) fn len(&self) -> Option<u64> {
         self.file.metadata().ok().filter(fs::Metadata::is_file).map(|file| file.len())
     }
 
     /// The first `len` bytes, or all if there are fewer, without consuming them.
-    pub fn peek(&mut self, len: usize) -> Result<&[u8], Failure> {
+    pub(super) fn peek(&mut self, len: usize) -> Result<&[u8], Failure> {
         let mut head = Zeroizing::new(Vec::with_capacity(len + SPARE_ROOM));
         let read = (&mut self.file).take(len as u64).read_to_end(&mut head);
         read.map_err(io_failure("read", &self.name))?;
@@ -63,7 +63,7 @@ impl Input {
     }
 
     /// The whole input as the text form of a ciphertext.
-    pub fn text(&mut self) -> Result<String, Failure> {
+    pub(super) fn text(&mut self) -> Result<String, Failure> {
         let mut bytes = Vec::new();
         self.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(io_failure("read", &self.name))?;
         if bytes.len() as u64 > MAX_TEXT {
@@ -87,7 +87,7 @@ impl Read for Input {
     }
 }
 
-pub enum Output<'a> {
+pub(super) enum Output<'a> {
     /// Without the standard library's buffer, which is not wiped.
     Standard(File),
     File {
@@ -100,7 +100,7 @@ pub enum Output<'a> {
 
 impl<'a> Output<'a> {
     /// Fails early if the path cannot be written or exists.
-    pub fn create(path: Option<&'a Path>, force: bool) -> Result<Self, Failure> {
+    pub(super) fn create(path: Option<&'a Path>, force: bool) -> Result<Self, Failure> {
         let Some(path) = path else {
             refuse_closed(io::stdout(), "standard output")?;
             let standard = io::stdout().as_fd().try_clone_to_owned().map(File::from);
@@ -120,19 +120,19 @@ impl<'a> Output<'a> {
         Ok(Self::File { path, force, unfinished })
     }
 
-    pub fn name(&self) -> &Path {
+    pub(super) fn name(&self) -> &Path {
         match self {
             Self::Standard(_) => Path::new("standard output"),
             Self::File { path, .. } => path,
         }
     }
 
-    pub fn is_terminal(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         matches!(self, Self::Standard(standard) if standard.is_terminal())
     }
 
     /// Renames the complete file to its path.
-    pub fn finish(self) -> Result<ExitCode, Failure> {
+    pub(super) fn finish(self) -> Result<ExitCode, Failure> {
         let Self::File { path, force, unfinished } = self else { return Ok(ExitCode::SUCCESS) };
         unfinished.as_file().sync_all().map_err(io_failure("write", path))?;
         let renamed = if force { unfinished.persist(path) } else { unfinished.persist_noclobber(path) };

@@ -26,14 +26,14 @@ pub struct SecretFile {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathOrigin {
+pub(crate) enum PathOrigin {
     Setting,
     Reference,
 }
 
 /// Why the secret in a file cannot be used. The content is not quoted.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
+pub(crate) enum CredentialError {
     #[error("{0} cannot be read: {1}")]
     Unreadable(SecretFile, std::io::Error),
     #[error("{0} is empty")]
