@@ -48,7 +48,7 @@ fn a_hundred_reloads_under_load_lose_no_request() {
 }
 
 #[test]
-fn bad_settings_change_nothing_and_are_told_with_every_mistake() {
+fn bad_settings_change_nothing_and_every_mistake_is_reported() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let lines = token(&server);
