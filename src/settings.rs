@@ -269,22 +269,7 @@ fn warn(reader: &mut Reader, settings: &Settings) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
-    use source::{Entry, Found};
-
-    /// A source with `key = value` pairs, as environment variables.
-    struct Map(Vec<(&'static str, &'static str)>);
-
-    impl Source for Map {
-        fn read(&self) -> Found {
-            let entry = |(key, value): &(&str, &str)| Entry {
-                key: (*key).to_owned(),
-                value: source::Value::Text(Secret::new((*value).to_owned())),
-                origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
-            };
-            Found { entries: self.0.iter().map(entry).collect(), ..Found::default() }
-        }
-    }
+    use source::Pairs;
 
     const ENOUGH: [(&str, &str); 6] = [
         ("keyring_enabled", "on"),
@@ -295,8 +280,12 @@ mod tests {
         ("keyring_vault_token", "hvs.planted"),
     ];
 
+    fn pairs(settings: Vec<(&'static str, &'static str)>) -> Box<dyn Source> {
+        Box::new(Pairs { settings, variables: &[] })
+    }
+
     fn load_with(more: &[(&'static str, &'static str)]) -> Loaded {
-        load(&[Box::new(Map([&ENOUGH, more].concat()))])
+        load(&[pairs([&ENOUGH, more].concat())])
     }
 
     fn mistakes(loaded: &Loaded) -> Vec<String> {
@@ -426,8 +415,8 @@ mod tests {
         std::fs::write(file.path(), "keyring_name = one\nkeyring_name = two\nlog_level = warn\nlog_level = \"warn\"\npg_host = 007\nkeyring_blob_path = /x\n").unwrap();
         let sources: [Box<dyn Source>; 3] = [
             Box::new(source::File(file.path().to_owned())),
-            Box::new(Map(ENOUGH.to_vec())),
-            Box::new(Map(vec![("log_level", "debug")])),
+            pairs(ENOUGH.to_vec()),
+            pairs(vec![("log_level", "debug")]),
         ];
         let loaded = load(&sources);
         let at = |line| format!("{}:{line}", file.path().display());

@@ -217,31 +217,12 @@ fn checked(token: Secret<String>) -> Result<Secret<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::source::{Entry, Found, Origin, Source, Value};
-
-    /// A source with `key = value` pairs and two variables.
-    struct Map(Vec<(&'static str, &'static str)>);
-
-    impl Source for Map {
-        fn read(&self) -> Found {
-            let entry = |(key, value): &(&str, &str)| Entry {
-                key: (*key).to_owned(),
-                value: Value::Text(Secret::new((*value).to_owned())),
-                origin: Origin::Default,
-            };
-            Found { entries: self.0.iter().map(entry).collect(), ..Found::default() }
-        }
-
-        fn variable(&self, name: &str) -> crate::settings::resolve::Variable {
-            let variables = [("A_TOKEN", "planted-token"), ("BAD", "planted token")];
-            let text = variables.iter().find(|(known, _)| *known == name);
-            Ok(text.map(|(_, text)| Secret::new((*text).to_owned())))
-        }
-    }
+    use crate::settings::source::{Pairs, Source};
 
     /// The settings of references, or the mistakes.
-    fn loaded(pairs: &[(&'static str, &'static str)]) -> Result<ReferenceSettings, String> {
-        let sources: [Box<dyn Source>; 1] = [Box::new(Map(pairs.to_vec()))];
+    fn loaded(settings: &[(&'static str, &'static str)]) -> Result<ReferenceSettings, String> {
+        let variables = &[("A_TOKEN", "planted-token"), ("BAD", "planted token")];
+        let sources: [Box<dyn Source>; 1] = [Box::new(Pairs { settings: settings.to_vec(), variables })];
         let mut reader = Reader::new(&sources);
         let settings = read(&mut reader);
         let mistakes: Vec<_> = reader.mistakes.iter().map(ToString::to_string).collect();

@@ -180,6 +180,30 @@ impl fmt::Display for Origin {
     }
 }
 
+/// A source for tests: `key = value` pairs as environment variables, and the variables that a setting can refer to.
+#[cfg(test)]
+pub(super) struct Pairs {
+    pub(super) settings: Vec<(&'static str, &'static str)>,
+    pub(super) variables: &'static [(&'static str, &'static str)],
+}
+
+#[cfg(test)]
+impl Source for Pairs {
+    fn read(&self) -> Found {
+        let entry = |(key, value): &(&str, &str)| Entry {
+            key: (*key).to_owned(),
+            value: Value::Text(Secret::new((*value).to_owned())),
+            origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
+        };
+        Found { entries: self.settings.iter().map(entry).collect(), ..Found::default() }
+    }
+
+    fn variable(&self, name: &str) -> Variable {
+        let text = self.variables.iter().find(|(known, _)| *known == name);
+        Ok(text.map(|(_, text)| Secret::new((*text).to_owned())))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
