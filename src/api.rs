@@ -1,7 +1,7 @@
 //! The API: what can be asked, by whom, and the response. `server` brings the requests and knows [`Api`] only.
 //!
-//! `handle` is the way of one request: `routes` has the table of endpoints, `access` the permissions, `body` the
-//! bytes and their budget, `response` the rendering, `audit` the log lines. A file per endpoint family has the handlers, which get
+//! `handle` is the way of one request: `routes` has the table of endpoints, `access` the permissions, `body` the bytes and
+//! their budget, `response` the rendering, `audit` the log lines. A file per endpoint family has the handlers, which get
 //! `context`. An [`ApiError`] is the one error. Vault is behind the trait [`Upstream`].
 #![expect(
     clippy::unused_async,

@@ -47,14 +47,19 @@ pub struct RuntimeConfig {
 
 /// What the API asks of the side that talks to Vault.
 pub trait Upstream: Send + Sync {
-    /// Syncs now, with this token if there is one. The error is for the caller.
-    fn sync(&self, token: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>>;
+    /// Syncs this keyring now, with this token if there is one. The error is for the caller.
+    fn sync<'a>(
+        &'a self,
+        keyring: &'a str,
+        token: Option<Secret<String>>,
+    ) -> UpstreamFuture<'a, Result<(), String>>;
 
-    /// Looks for the key of a ciphertext that the snapshot does not have, unless the last look was a moment ago.
-    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()>;
+    /// Looks for the key of a ciphertext that the snapshot of this keyring does not have, unless the last look was a
+    /// moment ago.
+    fn look_for_new_keys<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()>;
 
-    /// Waits for the outcome of the first sync.
-    fn first_outcome(&self) -> UpstreamFuture<'_, ()>;
+    /// Waits for the outcome of the first sync of this keyring.
+    fn first_outcome<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()>;
 
     /// Resolves a reference to another secret.
     fn resolve<'a>(&'a self, reference: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>>;
@@ -90,7 +95,7 @@ impl Context {
     /// not notice it.
     pub(super) async fn snapshot(&self, entry: &KeyringEntry) -> Result<Arc<Keyring>, ApiError> {
         if entry.published.keyring().is_none() {
-            let _ = tokio::time::timeout(FIRST_SYNC_TIMEOUT, self.upstream.first_outcome()).await;
+            let _ = tokio::time::timeout(FIRST_SYNC_TIMEOUT, self.upstream.first_outcome(&entry.name)).await;
         }
         entry.published.keyring().ok_or_else(|| ApiError::unavailable(entry.no_keys()))
     }
@@ -101,7 +106,8 @@ impl Context {
         entry: &KeyringEntry,
         current: &Arc<Keyring>,
     ) -> Option<Arc<Keyring>> {
-        let looked = tokio::time::timeout(UNKNOWN_KEY_TIMEOUT, self.upstream.look_for_new_keys()).await;
+        let look = self.upstream.look_for_new_keys(&entry.name);
+        let looked = tokio::time::timeout(UNKNOWN_KEY_TIMEOUT, look).await;
         entry.published.keyring().filter(|newer| looked.is_ok() && !Arc::ptr_eq(newer, current))
     }
 }

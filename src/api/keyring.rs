@@ -43,7 +43,7 @@ pub(super) async fn active(call: &mut Call<'_>) -> Result<Response, ApiError> {
 /// `POST /keyring/vault/sync` → 204. A `token` in a JSON or form body is used for this sync only.
 pub(super) async fn sync(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let token = token(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
-    call.context.upstream.sync(token).await.map_err(ApiError::failed)?;
+    call.context.upstream.sync(&call.keyring.name, token).await.map_err(ApiError::failed)?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

@@ -109,15 +109,15 @@ pub fn default_socket(runtime_dir: Option<PathBuf>) -> io::Result<PathBuf> {
 struct WithoutVault;
 
 impl Upstream for WithoutVault {
-    fn sync(&self, _: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
+    fn sync<'a>(&'a self, _: &'a str, _: Option<Secret<String>>) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async { Err("keyringd dev has no Vault to sync with: its one key is random".to_owned()) })
     }
 
-    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
+    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(async {})
     }
 
-    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
+    fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(async {})
     }
 

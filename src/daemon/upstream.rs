@@ -70,16 +70,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// There is one keyring, and so one sync: the names that the API passes are all its own.
 impl Upstream for VaultUpstream {
-    fn sync(&self, token: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
+    fn sync<'a>(
+        &'a self,
+        _: &'a str,
+        token: Option<Secret<String>>,
+    ) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(self.sync.sync(token))
     }
 
-    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
+    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(self.sync.look_for_new_keys())
     }
 
-    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
+    fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(self.sync.first_outcome())
     }
 

@@ -368,15 +368,15 @@ fn a_request_is_answered_whatever_bytes_follow_it() {
 struct NoVault;
 
 impl Upstream for NoVault {
-    fn sync(&self, _: Option<Secret<String>>) -> UpstreamFuture<'_, Result<(), String>> {
+    fn sync<'a>(&'a self, _: &'a str, _: Option<Secret<String>>) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn look_for_new_keys(&self) -> UpstreamFuture<'_, ()> {
+    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(async {})
     }
 
-    fn first_outcome(&self) -> UpstreamFuture<'_, ()> {
+    fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(async {})
     }
 
