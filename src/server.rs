@@ -5,6 +5,7 @@
 
 mod accept;
 mod connection;
+mod error_body;
 pub mod listen;
 
 pub use accept::{Heartbeat, Listeners, Server};

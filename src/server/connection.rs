@@ -31,6 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::error_body::ErrorBody;
 use crate::api::{Api, Body, Caller, ListenerKind};
 
 /// Long enough for the connection pools of clients.
@@ -48,8 +49,11 @@ const LOOPBACK_HEADER_TIME: Duration = Duration::from_secs(10);
 /// take a close without a response for a failure.
 const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
 
-/// The limit on the bytes of a request's head.
-const MAX_HEAD: u32 = 16 << 10;
+/// The limit on the bytes of a request's head over HTTP/1.1: associated data of raw bodies are in a header.
+const MAX_HTTP1_HEAD: usize = 64 << 10;
+
+/// The same over h2, which carries gRPC only.
+const MAX_HTTP2_HEAD: u32 = 16 << 10;
 
 /// The limit on concurrent calls of one h2 connection. Further ones wait at the client.
 const MAX_STREAMS: u32 = 128;
@@ -124,19 +128,20 @@ pub(super) async fn serve<S>(
         detected = timeout(limits.header_time, detect(stream, limits.write_time)) => detected,
     };
     let Ok(Ok((protocol, stream))) = detected else { return };
-    let (io, shared) = (TokioIo::new(stream), Arc::clone(&connection));
+    let shared = Arc::clone(&connection);
     let handle = service_fn(move |request| {
         let connection = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(connection.handle(request).await) }
     });
     let ended = match protocol {
         Protocol::Http1 => {
+            let io = TokioIo::new(ErrorBody::new(stream));
             let serving = Box::pin(http1(&limits).serve_connection(io, handle));
             // hyper's timeout for the next head covers an idle connection.
             run(serving, http1::Connection::graceful_shutdown, future::pending(), stopping).await
         }
         Protocol::Http2 => {
-            let serving = Box::pin(http2().serve_connection(io, handle));
+            let serving = Box::pin(http2().serve_connection(TokioIo::new(stream), handle));
             let idle = async {
                 connection.requests.idle(&limits).await;
                 limits.write_time
@@ -159,10 +164,7 @@ impl Connection {
 
 fn http1(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_header_size(MAX_HEAD as usize);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(MAX_HTTP1_HEAD);
     builder
 }
 
@@ -170,7 +172,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HEAD)
+        .max_header_list_size(MAX_HTTP2_HEAD)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

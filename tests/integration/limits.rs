@@ -359,7 +359,7 @@ fn a_request_is_answered_whatever_bytes_follow_it() {
         let answer = http::read(stream).unwrap_or_else(|| panic!("no answer before {after:?}"));
         assert_eq!(answer.status, 200, "{after:?}");
     }
-    let long = "a".repeat(20_000);
+    let long = "a".repeat(70_000);
     assert_eq!(http::exchange(daemon.connect(), "GET", "/livez", &[("x", &long)], b"").unwrap().status, 431);
     let mut stream = daemon.connect();
     stream.write_all(b"\0garbage\r\n\r\n").unwrap();
