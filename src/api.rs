@@ -13,8 +13,10 @@ mod access;
 mod audit;
 mod body;
 mod context;
+mod envelope;
 mod error;
 mod handle;
+mod headers;
 mod keyring;
 pub mod kms;
 mod promotion;
@@ -22,6 +24,7 @@ mod resolve;
 mod response;
 mod routes;
 mod status;
+mod sys;
 mod transit;
 
 use std::sync::Arc;

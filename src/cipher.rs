@@ -4,7 +4,9 @@
 //! payloads that do not fit into a request. The API decodes JSON and base64.
 
 mod aead;
+pub(crate) mod encoding;
 mod kong;
+pub(crate) mod mac;
 mod native;
 pub mod stream;
 mod transit;

@@ -69,6 +69,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let Settings { server, keyring, references, socket, .. } = settings;
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
+    let namespace = server.namespace.clone();
     let client = sessions.client(SessionName::Keyring, server)?;
     let engines = Engines::new(references, (&client, &keyring.secret), &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
@@ -79,7 +80,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let (syncer, sync) = Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics));
     let references = Arc::new(References::new(engines));
     let upstream = Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), described));
-    let config = runtime_config(&keyring, &socket, &published);
+    let config = runtime_config(namespace, &keyring, &socket, &published);
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
@@ -212,6 +213,7 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartErr
 
 /// What a reload can change in the API.
 fn runtime_config(
+    namespace: Option<String>,
     keyring: &settings::Keyring,
     socket: &settings::Socket,
     published: &Arc<Published>,
@@ -232,6 +234,8 @@ fn runtime_config(
         access: socket.access.clone(),
         audit: socket.audit,
         limits: api::Limits::new(limits.request_size, limits.inflight_size, limits.batch),
+        transit_mounts: socket.transit_mounts.clone().into(),
+        namespace,
     }
 }
 

@@ -96,6 +96,8 @@ pub struct Socket {
     pub metrics_listen: Option<SocketAddr>,
     pub limits: Limits,
     pub audit: Audit,
+    /// The mounts below which Transit is served.
+    pub transit_mounts: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +225,7 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
         metrics_listen: Some(reader.optional(&keys::METRICS_LISTEN)),
         limits: limits(reader),
         audit: reader.required(&keys::AUDIT),
+        transit_mounts: reader.required(&keys::TRANSIT_MOUNTS),
     })
 }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
 
 use super::{
+    access::Caller,
     audit::{Audit, AuditFields},
     body::{ByteBudget, Limits, RequestBody},
     error::ApiError,
@@ -43,6 +44,10 @@ pub struct RuntimeConfig {
     pub access: Option<AccessList>,
     pub audit: settings::Audit,
     pub limits: Limits,
+    /// Below which paths Transit is served.
+    pub transit_mounts: Arc<[String]>,
+    /// The namespace of the keyring's Vault, without slashes at its ends.
+    pub namespace: Option<String>,
 }
 
 /// What the API asks of the side that talks to Vault.
@@ -84,6 +89,9 @@ pub(super) struct Call<'a> {
     pub(super) head: &'a Parts,
     /// The keyring that the path names, or the default one.
     pub(super) keyring: &'a Arc<KeyringEntry>,
+    /// What follows the route's path: an algorithm, a byte count, a mount.
+    pub(super) tail: &'a str,
+    pub(super) caller: &'a Caller,
     /// Empty on routes without a body.
     pub(super) body: RequestBody,
     /// What the handler adds to the audit, also on an error.
@@ -109,5 +117,25 @@ impl Context {
         let look = self.upstream.look_for_new_keys(&entry.name);
         let looked = tokio::time::timeout(UNKNOWN_KEY_TIMEOUT, look).await;
         entry.published.keyring().filter(|newer| looked.is_ok() && !Arc::ptr_eq(newer, current))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+    use crate::keyring::{Format, Formats, KongFields, Published};
+
+    pub(in crate::api) fn config() -> RuntimeConfig {
+        let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
+        let published = Arc::new(Published::default());
+        let entry = KeyringEntry { name: "keyring".to_owned(), published, formats, max_stale: None };
+        RuntimeConfig {
+            keyrings: Keyrings::single(entry),
+            access: None,
+            audit: settings::Audit::Off,
+            limits: Limits::new(1 << 20, 1 << 20, 10),
+            transit_mounts: ["transit".to_owned()].into(),
+            namespace: None,
+        }
     }
 }

@@ -15,8 +15,9 @@ use super::{
     body::{self, ByteBudgetGuard, RequestBody},
     context::{Call, Context, RuntimeConfig},
     error::ApiError,
+    headers,
     response::{self, Response},
-    routes::{self, Route},
+    routes::{self, Found, Route},
 };
 use crate::{
     metrics::{GaugeGuard, RequestOutcome},
@@ -28,21 +29,31 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
     let config = context.config.load_full();
     let (head, body) = request.into_parts();
 
-    let routed = routes::find(&head, &config.keyrings);
+    let path = routes::decode(head.uri.path());
+    let routed = routes::find(&head, &path, &config);
     let (operation, format) = match &routed {
-        Ok((route, _)) => (route.operation, route.format),
+        Ok(found) => (found.route.operation, found.route.format),
         Err(unrouted) => (Operation::Other, unrouted.format),
     };
     let authorised = routed.map_err(|unrouted| unrouted.error).and_then(|found| {
         caller.authorise(operation, config.access.as_ref())?;
+        headers::check(&head, &config)?;
         Ok(found)
     });
 
     let mut record = RequestRecord::begin(context, caller, &config, operation);
     let (result, audit) = match authorised {
-        Ok((route, keyring)) => {
-            let (body_read, audit) = (RequestBody::default(), AuditFields::default());
-            let mut call = Call { context, config: &config, head: &head, keyring, body: body_read, audit };
+        Ok(Found { route, keyring, tail }) => {
+            let mut call = Call {
+                context,
+                config: &config,
+                head: &head,
+                keyring,
+                tail,
+                caller,
+                body: RequestBody::default(),
+                audit: AuditFields::default(),
+            };
             // A panic ends this request only.
             let answered =
                 AssertUnwindSafe(answer(&mut call, route, body, &mut record.budget)).catch_unwind();

@@ -1,18 +1,19 @@
 //! What clients can read of the keys, never key material: Kong's `/keyring` API, on the default keyring, and Transit's keys
 //! (<https://openbao.org/api-docs/secret/transit/#read-key>). Kong's API also syncs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use hyper::{
-    StatusCode,
+    Method, StatusCode,
     header::{self, HeaderMap},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     context::Call,
-    error::ApiError,
+    envelope::{self, Warnings},
+    error::{ApiError, ErrorKind},
     response::{self, Response},
     status::describe_key,
 };
@@ -83,8 +84,15 @@ pub(super) async fn read_transit_key(call: &mut Call<'_>) -> Result<Response, Ap
 
 /// `LIST /v1/transit/keys`
 pub(super) async fn list_transit_keys(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let query = call.head.uri.query().unwrap_or_default();
+    let listed = url::form_urlencoded::parse(query.as_bytes())
+        .any(|(name, value)| name == "list" && matches!(&*value, "true" | "1"));
+    if call.head.method == Method::GET && !listed {
+        let message = "this path supports LIST, and GET with ?list=true";
+        return Err(ApiError::new(ErrorKind::Method(&["LIST"]), message));
+    }
     let names: Vec<_> = call.config.keyrings.all().map(|entry| &entry.name).collect();
-    Ok(response::json(StatusCode::OK, &json!({ "data": { "keys": names } })))
+    Ok(envelope::response(&json!({ "keys": names }), &Warnings::default()))
 }
 
 fn describe(keyring: &Keyring, entry: &KeyringEntry) -> Response {
@@ -93,33 +101,48 @@ fn describe(keyring: &Keyring, entry: &KeyringEntry) -> Response {
         versions.entry(held.version).or_default().push(held);
     }
     let oldest = versions.keys().next().copied();
-    let versions: serde_json::Map<_, _> = versions
-        .into_iter()
-        .map(|(version, held)| (version.to_string(), describe_version(keyring, &held)))
+    // Versions that Vault no longer lists only decrypt.
+    let live = versions.iter().find(|(_, held)| held.iter().any(|held| !held.retired));
+    let oldest_live = live.map(|(version, _)| *version);
+    let times: Map<_, _> =
+        versions.iter().map(|(version, held)| (version.to_string(), unix_time(held))).collect();
+    let info: Map<_, _> = versions
+        .iter()
+        .map(|(version, held)| (version.to_string(), describe_version(keyring, held)))
         .collect();
-    response::json(
-        StatusCode::OK,
-        &json!({ "data": {
-            "name": entry.name,
-            "type": match entry.formats.write {
-                Format::Transit => "aes256-gcm96",
-                _ => "xaes-256-gcm",
-            },
-            "latest_version": keyring.active().version,
-            "keys": versions,
-            "min_available_version": oldest,
-            "min_decryption_version": oldest,
-            "min_encryption_version": 0,
-            "deletion_allowed": false,
-            "derived": false,
-            "exportable": false,
-            "allow_plaintext_backup": false,
-            "supports_encryption": true,
-            "supports_decryption": true,
-            "supports_derivation": false,
-            "supports_signing": false,
-        } }),
-    )
+    let data = json!({
+        "name": entry.name,
+        // What clients check; the cipher itself is `algorithm`.
+        "type": "aes256-gcm96",
+        "algorithm": match entry.formats.write {
+            Format::Transit => "AES-256-GCM",
+            _ => "XAES-256-GCM",
+        },
+        "latest_version": keyring.active().version,
+        "keys": times,
+        "key_info": info,
+        "min_available_version": oldest,
+        "min_decryption_version": oldest,
+        "min_encryption_version": oldest_live,
+        "allow_plaintext_backup": false,
+        "auto_rotate_period": 0,
+        "deletion_allowed": false,
+        "derived": false,
+        "exportable": false,
+        "imported_key": false,
+        "soft_deleted": false,
+        "supports_decryption": true,
+        "supports_derivation": false,
+        "supports_encryption": true,
+        "supports_signing": false,
+    });
+    envelope::response(&data, &Warnings::default())
+}
+
+/// When the version was written, in seconds since 1970.
+fn unix_time(held: &[&HeldKey]) -> Value {
+    let created = held.iter().map(|held| held.created).min();
+    created.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default().as_secs().into()
 }
 
 /// A version with several keys is described by the active one, or any, with the IDs of all.

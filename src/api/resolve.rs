@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     audit::{AuditFields, BatchCount},
     context::{Call, ResolvedValue, Upstream},
+    envelope::{self, Warnings},
     error::{ApiError, ErrorKind},
     response::{self, Response},
 };
@@ -39,11 +40,6 @@ struct ResolveRequest<'a> {
 struct ResolveItem<'a> {
     #[serde(borrow)]
     reference: Cow<'a, str>,
-}
-
-#[derive(Serialize)]
-struct Data<T> {
-    data: T,
 }
 
 #[derive(Serialize)]
@@ -136,7 +132,8 @@ fn references(names: &[&str], results: &[Result<ResolvedValue, ApiError>]) -> Op
 /// Serialises into one buffer with capacity for the values and their escaped line breaks, so that no copy is left behind.
 fn written(status: StatusCode, values: usize, data: &impl Serialize) -> Response {
     let mut json = Vec::with_capacity(values + values / 8 + (16 << 10));
-    // Writing texts and numbers into memory cannot fail.
-    let _ = serde_json::to_writer(&mut json, &Data { data });
+    envelope::open(&mut json);
+    envelope::write_json(data, &mut json);
+    envelope::close(&Warnings::default(), &mut json);
     response::written(status, json)
 }

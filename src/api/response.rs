@@ -101,6 +101,7 @@ pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Response {
 pub(super) fn typed(status: StatusCode, bytes: Bytes, content_type: &'static str) -> Response {
     let mut response = empty(status);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response.body_mut().bytes = bytes;
     response
 }

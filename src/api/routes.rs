@@ -1,7 +1,9 @@
 //! The table of routes: methods, path, operation, error format, body limit and handler. A new endpoint is one row here and one
 //! handler. [`find`] compares the rows in order, so the frequent ones are first.
+//!
+//! Transit's paths are written with its usual mount; [`find`] puts it in the place of any configured one.
 
-use std::{pin::Pin, sync::Arc};
+use std::{borrow::Cow, pin::Pin, sync::Arc};
 
 use hyper::{
     header,
@@ -10,17 +12,14 @@ use hyper::{
 
 use super::{
     body::Limits,
-    context::Call,
+    context::{Call, RuntimeConfig},
     error::{ApiError, ErrorKind},
     keyring, kms, resolve,
     response::{ErrorFormat, Response},
-    status,
+    status, sys,
     transit::{self, Action, Form},
 };
-use crate::{
-    keyring::{KeyringEntry, Keyrings},
-    operation::Operation,
-};
+use crate::{keyring::KeyringEntry, operation::Operation};
 
 type Handler = for<'c> fn(&'c mut Call<'_>) -> HandlerFuture<'c>;
 type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send + 'c>>;
@@ -28,7 +27,7 @@ type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Result<Response, ApiError>>
 /// One row of the table.
 pub(super) struct Route {
     methods: &'static [&'static str],
-    /// The last segment may be [`KEY_NAME`].
+    /// One segment may be [`KEY_NAME`], and the end may be [`TAIL`].
     path: &'static str,
     pub(super) operation: Operation,
     pub(super) format: ErrorFormat,
@@ -49,10 +48,18 @@ pub(super) enum BodyLimit {
 /// A segment that names a keyring.
 const KEY_NAME: &str = "{name}";
 
+/// Nothing, or a slash and further segments.
+const TAIL: &str = "[/…]";
+
+/// The mount in the table's paths.
+const TRANSIT: &str = "/v1/transit/";
+
 const GET: &[&str] = &["GET"];
+const READ: &[&str] = &["GET", "HEAD"];
 /// Vault's own method for lists, which its clients also write as GET with a query.
 const LIST: &[&str] = &["GET", "LIST"];
 const POST: &[&str] = &["POST", "PUT"];
+const ANY: &[&str] = &["GET", "POST", "PUT"];
 
 #[rustfmt::skip]
 static ROUTES: &[Route] = {
@@ -69,6 +76,19 @@ static ROUTES: &[Route] = {
         post("/v1/transit/datakey/wrapped/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key(call, Form::Wrapped))),
         get("/v1/transit/keys/{name}", Op::Status, Vault, |call| Box::pin(keyring::read_transit_key(call))),
         route(LIST, "/v1/transit/keys", Op::Status, Vault, BodyLimit::None, |call| Box::pin(keyring::list_transit_keys(call))),
+        post("/v1/transit/hmac/{name}[/…]", Op::Hmac, Vault, |call| Box::pin(transit::hmac(call))),
+        post("/v1/transit/verify/{name}[/…]", Op::Verify, Vault, |call| Box::pin(transit::verify(call))),
+        post("/v1/transit/random[/…]", Op::Random, Vault, |call| Box::pin(transit::random(call))),
+        post("/v1/transit/hash[/…]", Op::Hash, Vault, |call| Box::pin(transit::hash(call))),
+        post("/v1/sys/tools/random[/…]", Op::Random, Vault, |call| Box::pin(transit::random(call))),
+        post("/v1/sys/tools/hash[/…]", Op::Hash, Vault, |call| Box::pin(transit::hash(call))),
+        route(READ, "/v1/sys/health", Op::Discovery, Vault, BodyLimit::None, |call| Box::pin(sys::health(call))),
+        get("/v1/sys/seal-status", Op::Discovery, Vault, |call| Box::pin(sys::seal_status(call))),
+        get("/v1/sys/init", Op::Discovery, Vault, |call| Box::pin(sys::init(call))),
+        get("/v1/sys/leader", Op::Discovery, Vault, |call| Box::pin(sys::leader(call))),
+        get("/v1/sys/internal/ui/mounts[/…]", Op::Discovery, Vault, |call| Box::pin(sys::mount(call))),
+        route(ANY, "/v1/auth/token/lookup-self", Op::Discovery, Vault, BodyLimit::RequestSize, |call| Box::pin(sys::lookup_self(call))),
+        post("/v1/auth/token/renew-self", Op::Discovery, Vault, |call| Box::pin(sys::renew_self(call))),
         post("/v1/resolve", Op::Resolve, Vault, |call| Box::pin(resolve::resolve(call))),
         get("/livez", Op::Health, Text, |call| Box::pin(status::alive(call))),
         get("/readyz", Op::Health, Text, |call| Box::pin(status::ready(call))),
@@ -103,11 +123,20 @@ const fn route(
     Route { methods, path, operation, format, body, handler }
 }
 
-/// The keyring that a path names.
-#[derive(Clone, Copy)]
-enum KeyringName<'p> {
-    Default,
-    Named(&'p str),
+/// The segments that a route's path leaves open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Captured<'p> {
+    /// `None` on a route without [`KEY_NAME`].
+    name: Option<&'p str>,
+    /// What [`TAIL`] stands for, without the slash.
+    tail: &'p str,
+}
+
+/// The route of a request, the keyring that its path names, or the default one, and the rest of the path.
+pub(super) struct Found<'a> {
+    pub(super) route: &'static Route,
+    pub(super) keyring: &'a Arc<KeyringEntry>,
+    pub(super) tail: &'a str,
 }
 
 /// Why no route serves a request, and the shape in which to report it.
@@ -116,26 +145,33 @@ pub(super) struct Unrouted {
     pub(super) format: ErrorFormat,
 }
 
-/// The route of a request, and the keyring that its path names, or the default one.
-pub(super) fn find<'k>(
+/// The path with its escapes decoded. One that is no UTF-8 stays as it is, and no route serves it.
+pub(super) fn decode(path: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path))
+}
+
+pub(super) fn find<'a>(
     head: &Parts,
-    keyrings: &'k Keyrings,
-) -> Result<(&'static Route, &'k Arc<KeyringEntry>), Unrouted> {
-    let grpc = is_grpc(head);
+    path: &'a str,
+    config: &'a RuntimeConfig,
+) -> Result<Found<'a>, Unrouted> {
+    let (grpc, keyrings) = (is_grpc(head), &config.keyrings);
     // A client of h2 can leave a response unread for as long as it likes, so long ones are for HTTP/1.1.
     if head.version == Version::HTTP_2 && !grpc {
         let error = ApiError::new(ErrorKind::NoRoute, "HTTP/2 serves gRPC only: use HTTP/1.1");
         return Err(Unrouted { error, format: ErrorFormat::Vault });
     }
-    let path = head.uri.path();
     let path = path.strip_suffix('/').unwrap_or(path);
+    let below_mount = below_mount(path, &config.transit_mounts);
     let rows = ROUTES.iter().filter(|route| (route.format == ErrorFormat::Grpc) == grpc);
-    let mut matches = rows.filter_map(|route| Some((route, route.matches(path)?)));
-    let (route, name) = matches.next().ok_or_else(|| no_route(path, grpc))?;
+    let mut matches = rows.filter_map(|route| Some((route, route.matches(path, below_mount)?)));
+    let Some((route, Captured { name, tail })) = matches.next() else {
+        return Err(no_route(path, below_mount, grpc, &config.transit_mounts));
+    };
     let failed = |error| Unrouted { error, format: route.format };
-    let entry = match name {
-        KeyringName::Default => keyrings.default(),
-        KeyringName::Named(name) => keyrings.get(name).ok_or_else(|| {
+    let keyring = match name {
+        None => keyrings.default(),
+        Some(name) => keyrings.get(name).ok_or_else(|| {
             let names: Vec<_> = keyrings.all().map(|entry| entry.name.as_str()).collect();
             let names = names.join(", ");
             let message = format!("no such key name here: this keyring is called {names} (keyring_name)");
@@ -144,9 +180,20 @@ pub(super) fn find<'k>(
     };
     if !route.methods.contains(&head.method.as_str()) {
         let message = format!("this path supports {} only", route.methods.join(", "));
+        let message = match below_mount {
+            Some(rest) if rest.starts_with("keys/") => format!("{message}; {MANAGED}"),
+            _ => message,
+        };
         return Err(failed(ApiError::new(ErrorKind::Method(route.methods), message)));
     }
-    Ok((route, entry))
+    Ok(Found { route, keyring, tail })
+}
+
+/// What follows a mount of Transit, which may have slashes itself. The longest one counts.
+fn below_mount<'p>(path: &'p str, mounts: &[String]) -> Option<&'p str> {
+    let path = path.strip_prefix("/v1/")?;
+    let rests = mounts.iter().filter_map(|mount| path.strip_prefix(mount.as_str())?.strip_prefix('/'));
+    rests.min_by_key(|rest| rest.len())
 }
 
 fn is_grpc(head: &Parts) -> bool {
@@ -156,12 +203,27 @@ fn is_grpc(head: &Parts) -> bool {
 
 impl Route {
     /// `None` for another path.
-    fn matches<'p>(&self, path: &'p str) -> Option<KeyringName<'p>> {
-        match self.path.strip_suffix(KEY_NAME) {
+    fn matches<'p>(&self, path: &'p str, below_mount: Option<&'p str>) -> Option<Captured<'p>> {
+        let (pattern, path) = match self.path.strip_prefix(TRANSIT) {
+            Some(pattern) => (pattern, below_mount?),
+            None => (self.path, path),
+        };
+        let (pattern, tail) = match pattern.strip_suffix(TAIL) {
+            Some(pattern) => (pattern, true),
+            None => (pattern, false),
+        };
+        let (name, rest) = match pattern.strip_suffix(KEY_NAME) {
             Some(prefix) => {
-                path.strip_prefix(prefix).filter(|name| !name.contains('/')).map(KeyringName::Named)
+                let path = path.strip_prefix(prefix)?;
+                let name = path.split('/').next().filter(|name| !name.is_empty())?;
+                (Some(name), &path[name.len()..])
             }
-            None => (path == self.path).then_some(KeyringName::Default),
+            None => (None, path.strip_prefix(pattern)?),
+        };
+        match rest.strip_prefix('/') {
+            None if rest.is_empty() => Some(Captured { name, tail: "" }),
+            Some(rest) if tail => Some(Captured { name, tail: rest }),
+            _ => None,
         }
     }
 
@@ -179,7 +241,14 @@ impl Route {
 const CLUSTER_STRATEGY: [&str; 7] =
     ["generate", "activate", "remove", "import", "import/raw", "export", "recover"];
 
-fn no_route(path: &str, grpc: bool) -> Unrouted {
+/// Transit's operations that change, export or sign with keys, by the first segment.
+const OF_KEYS: [&str; 9] =
+    ["sign", "export", "byok-export", "backup", "restore", "import", "wrapping_key", "cache-config", "keys"];
+
+const MANAGED: &str = "keys are symmetric and live in Vault: write a new record there to rotate, destroy a version to remove \
+its key; they are neither exported nor used to sign";
+
+fn no_route(path: &str, below_mount: Option<&str>, grpc: bool, mounts: &[String]) -> Unrouted {
     if path.strip_prefix("/keyring/").is_some_and(|rest| CLUSTER_STRATEGY.contains(&rest)) {
         return Unrouted {
             error: ApiError::invalid(
@@ -189,38 +258,44 @@ fn no_route(path: &str, grpc: bool) -> Unrouted {
             format: ErrorFormat::Kong,
         };
     }
-    let (family, format) = match grpc {
-        true => ("/v2.", ErrorFormat::Grpc),
-        false if path.starts_with("/v1/transit/") => ("/v1/transit/", ErrorFormat::Vault),
-        false => ("", ErrorFormat::Vault),
+    let format = if grpc { ErrorFormat::Grpc } else { ErrorFormat::Vault };
+    let operation = below_mount.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let message = if OF_KEYS.contains(&operation) {
+        format!("no such operation here: {MANAGED}")
+    } else {
+        let family = match (grpc, below_mount) {
+            (true, _) => "/v2.",
+            (false, Some(_)) => TRANSIT,
+            (false, None) => "",
+        };
+        let served: Vec<_> = ROUTES
+            .iter()
+            .filter(|route| (route.format == ErrorFormat::Grpc) == grpc && route.path.starts_with(family))
+            .map(|route| route.path)
+            .collect();
+        let mounted = if path.starts_with("/v1/") && below_mount.is_none() {
+            format!("Transit is mounted at {} (keyring_transit_mounts); ", mounts.join(", "))
+        } else {
+            String::new()
+        };
+        format!("no such path here: {mounted}{} are served", served.join(", "))
     };
-    let routes = ROUTES
-        .iter()
-        .filter(|route| (route.format == ErrorFormat::Grpc) == grpc && route.path.starts_with(family));
-    let paths = routes.map(|route| route.path).collect::<Vec<_>>().join(", ");
-    Unrouted {
-        error: ApiError::new(ErrorKind::NoRoute, format!("no such path here: {paths} are served")),
-        format,
-    }
+    Unrouted { error: ApiError::new(ErrorKind::NoRoute, message), format }
 }
 
 #[cfg(test)]
 mod tests {
     use hyper::Request;
 
-    use super::*;
-    use crate::keyring::{Format, Formats, KongFields, Published};
-
-    fn keyrings() -> Keyrings {
-        let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
-        let published = Arc::new(Published::default());
-        Keyrings::single(KeyringEntry { name: "keyring".to_owned(), published, formats, max_stale: None })
-    }
+    use super::{super::context::testing, *};
 
     fn found(request: hyper::http::request::Builder) -> Result<&'static str, u16> {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let (keyrings, status) = (keyrings(), |unrouted: Unrouted| unrouted.error.status().as_u16());
-        find(&head, &keyrings).map(|(route, _)| route.path).map_err(status)
+        let mounts = ["transit".to_owned(), "teams/a".to_owned()];
+        let config = RuntimeConfig { transit_mounts: mounts.into(), ..testing::config() };
+        let path = decode(head.uri.path());
+        let found = find(&head, &path, &config);
+        found.map(|found| found.route.path).map_err(|unrouted| unrouted.error.status().as_u16())
     }
 
     #[test]
@@ -230,6 +305,21 @@ mod tests {
             ("PUT", "/v1/transit/decrypt/keyring/", Ok("/v1/transit/decrypt/{name}")),
             ("POST", "/v1/transit/datakey/plaintext/keyring", Ok("/v1/transit/datakey/plaintext/{name}")),
             ("GET", "/v1/transit/keys/keyring", Ok("/v1/transit/keys/{name}")),
+            ("POST", "/v1/transit/encrypt/key%72ing", Ok("/v1/transit/encrypt/{name}")),
+            ("POST", "/v1/transit/encrypt%2Fkeyring", Ok("/v1/transit/encrypt/{name}")),
+            ("POST", "/v1/transit/encrypt/%ff", Err(404)),
+            ("POST", "/v1/teams/a/encrypt/keyring", Ok("/v1/transit/encrypt/{name}")),
+            ("POST", "/v1/teams/encrypt/keyring", Err(404)),
+            ("POST", "/v1/transit//encrypt/keyring", Err(404)),
+            ("POST", "/v1/transit/encrypt//keyring", Err(404)),
+            ("POST", "/v1/transit/hmac/keyring", Ok("/v1/transit/hmac/{name}[/…]")),
+            ("POST", "/v1/transit/verify/keyring/sha2-512", Ok("/v1/transit/verify/{name}[/…]")),
+            ("POST", "/v1/transit/hmac", Err(404)),
+            ("POST", "/v1/transit/random", Ok("/v1/transit/random[/…]")),
+            ("POST", "/v1/transit/random/all/16", Ok("/v1/transit/random[/…]")),
+            ("POST", "/v1/transit/randomness", Err(404)),
+            ("POST", "/v1/sys/tools/hash/sha2-256", Ok("/v1/sys/tools/hash[/…]")),
+            ("HEAD", "/v1/sys/health", Ok("/v1/sys/health")),
             ("LIST", "/v1/transit/keys", Ok("/v1/transit/keys")),
             ("GET", "/v1/transit/keys/?list=true", Ok("/v1/transit/keys")),
             ("GET", "/v1/resolve", Err(405)),

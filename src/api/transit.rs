@@ -1,45 +1,46 @@
-//! Vault's Transit API: encrypt, decrypt and rewrap, in JSON or as raw bytes, and data keys.
+//! Vault's Transit API: encrypt, decrypt and rewrap, in JSON or as raw bytes, data keys, HMACs, hashes and random
+//! bytes.
 //!
-//! <https://openbao.org/api-docs/secret/transit/>. `request` parses JSON, `raw` handles bodies of raw bytes. Here
+//! <https://openbao.org/api-docs/secret/transit/>. `request` parses JSON and forms, `raw` handles bodies of raw bytes. Here
 //! each item of a JSON request goes through the cipher, and its result is written straight into the response. The file is
 //! longer than others: the three operations share one way through a batch.
 
 mod attempt;
 mod datakey;
+mod error;
+mod fields;
+mod hmac;
 mod raw;
 mod request;
+mod tools;
+mod values;
 
-use base64_simd::STANDARD as BASE64;
 use hyper::StatusCode;
 
 use super::{
     audit::{AuditFields, BatchCount},
     body::Limits,
     context::Call,
-    error::{ApiError, ErrorKind},
+    envelope::{self, Warnings, write_json},
+    error::ApiError,
     response::{self, Response},
 };
 use crate::{
-    cipher::{self, Format, Message, Nonces, OpenError, Opened, SealError},
+    cipher::{self, Format, Message, Nonces, Opened, encoding},
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
-use attempt::{Attempt, count_sealed, needs_rewrap, write_json, write_key};
+use attempt::{Attempt, count_sealed, key_of_version, needs_rewrap, others_first, work_on, write_key};
 pub(super) use datakey::{Form, data_key};
-use request::{Input, Item, Request, without_line_breaks};
-
-/// From this size on, a body takes a good part of a millisecond: other requests go first.
-const LONG: usize = 256 << 10;
-
-/// From this size on, a body is worth moving the other tasks to another thread, which costs more than half a millisecond
-/// with as many threads as processors.
-const VERY_LONG: usize = 4 << 20;
+use error::ItemError;
+use fields::Item;
+pub(super) use hmac::{hmac, verify};
+use request::{Input, Request, as_json};
+pub(super) use tools::{hash, random};
 
 /// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: one attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
 pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
-    if call.body.as_bytes().len() > LONG {
-        tokio::task::yield_now().await;
-    }
+    others_first(call).await;
     let keyring = call.context.snapshot(call.keyring).await?;
     let mut attempt = attempt(call, action, &keyring);
     if attempt.unknown_key
@@ -52,51 +53,29 @@ pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response,
 }
 
 fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Attempt {
-    let very_long = call.body.as_bytes().len() > VERY_LONG;
     let (formats, limits) = (call.keyring.formats, &call.config.limits);
-    let mut run = || {
+    work_on(call.body.as_bytes().len(), || {
         if raw::is_raw(&call.head.headers) {
             raw::run(action, keyring, formats, &call.head.headers, call.body.buffer(), limits.request_size)
         } else {
-            run_json(action, keyring, formats, call.body.as_bytes(), limits)
+            let body = as_json(&call.head.headers, call.body.as_bytes());
+            run_json(action, keyring, formats, &body, limits)
         }
-    };
-    if very_long { tokio::task::block_in_place(run) } else { run() }
-}
-
-/// Why one item failed. The messages are for the caller.
-#[derive(Debug, thiserror::Error)]
-enum ItemError {
-    #[error("missing {0}")]
-    Missing(&'static str),
-    #[error("{0} is not base64 (standard alphabet, with padding)")]
-    NotBase64(&'static str),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    #[error(
-        "the ciphertext would be too large to decrypt here (keyring_max_request_size): send less, or a stream"
-    )]
-    TooLarge,
+    })
 }
 
 fn run_json(action: Action, keyring: &Keyring, formats: Formats, body: &[u8], limits: &Limits) -> Attempt {
-    let parsed = Request::parse(body, limits.batch).map_err(ApiError::invalid);
+    let parsed = Request::parse(action.endpoint(), body, limits.batch).map_err(ApiError::invalid);
     let ready = parsed.and_then(|request| Ok((format(action, &request, formats)?, request)));
     let (format, request) = match ready {
         Ok(ready) => ready,
         Err(error) => return Attempt::failed(error),
     };
-    let items = match &request.input {
-        Input::One(item) => std::slice::from_ref(item),
-        Input::Batch(items) => items,
-    };
-    let sealed = if action == Action::Decrypt { 0 } else { items.len() };
+    let sealed = if action == Action::Decrypt { 0 } else { request.items().len() };
     match Nonces::draw(sealed, format) {
         Ok(nonces) => {
             let max_request = limits.request_size;
-            Run { action, keyring, formats, format, nonces, max_request }.all(&request, items, body.len())
+            Run { action, keyring, formats, format, nonces, max_request }.all(&request, body.len())
         }
         Err(error) => Attempt::failed(ApiError::failed(error.to_string())),
     }
@@ -128,21 +107,29 @@ struct Run<'k> {
 }
 
 impl<'k> Run<'k> {
-    fn all(&mut self, request: &Request<'_>, items: &[Item<'_>], body_len: usize) -> Attempt {
+    fn all(&mut self, request: &Request<'_>, body_len: usize) -> Attempt {
+        let items = request.items();
         // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes per item.
         // A field of Kong's takes two digits per byte.
         let growth = if self.format == Format::Kong { 2 } else { 1 };
-        let mut out = Vec::with_capacity(growth * body_len + 200 * items.len() + 64);
+        let mut out = Vec::with_capacity(growth * body_len + 200 * items.len() + envelope::LEN);
+        envelope::open(&mut out);
         match &request.input {
-            Input::One(item) => self.single(item, out),
+            Input::One(item) => self.single(item, &request.warnings, out),
             Input::Batch(_) => {
                 let (failed, unknown_key) = self.batch(items, &mut out);
+                let mut warnings = request.warnings.clone();
                 let status = match failed {
-                    0 => StatusCode::OK,
-                    _ if failed < items.len() => request.partial_failure_status,
-                    _ => StatusCode::BAD_REQUEST,
+                    // Transit reports the failed items of a rewrap in the items only.
+                    _ if self.action == Action::Rewrap || failed == 0 => StatusCode::OK,
+                    _ if failed == items.len() => StatusCode::BAD_REQUEST,
+                    _ => request.partial_failure_status.unwrap_or_else(|| {
+                        warnings
+                            .push("partial_failure_response_code is no status that has a body: 400 is used");
+                        StatusCode::BAD_REQUEST
+                    }),
                 };
-                self.count(items.len() - failed);
+                envelope::close(&warnings, &mut out);
                 let batch = Some(BatchCount { items: items.len(), failed });
                 let audit = AuditFields { batch, ..AuditFields::default() };
                 Attempt { result: Ok(response::written(status, out)), audit, unknown_key }
@@ -150,12 +137,12 @@ impl<'k> Run<'k> {
         }
     }
 
-    fn single(&mut self, item: &Item<'_>, mut out: Vec<u8>) -> Attempt {
-        out.extend_from_slice(br#"{"data":{"#);
+    fn single(&mut self, item: &Item<'_>, warnings: &Warnings, mut out: Vec<u8>) -> Attempt {
+        out.push(b'{');
         match self.one(item, &mut out) {
             Ok(held) => {
-                out.extend_from_slice(b"}}");
-                self.count(1);
+                out.push(b'}');
+                envelope::close(warnings, &mut out);
                 let audit = AuditFields::from_key(held.key.id());
                 Attempt { result: Ok(response::written(StatusCode::OK, out)), audit, unknown_key: false }
             }
@@ -169,12 +156,15 @@ impl<'k> Run<'k> {
     /// Returns how many items failed, and whether one names an unknown key.
     fn batch(&mut self, items: &[Item<'_>], out: &mut Vec<u8>) -> (usize, bool) {
         let (mut failed, mut unknown_key) = (0, false);
-        out.extend_from_slice(br#"{"data":{"batch_results":["#);
+        out.extend_from_slice(br#"{"batch_results":["#);
         for (at, item) in items.iter().enumerate() {
             out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
             if let Err(error) = self.one(item, out) {
                 unknown_key |= error.is_unknown_key();
                 failed += 1;
+                if self.action == Action::Decrypt {
+                    out.extend_from_slice(br#""plaintext":"","#); // as Transit has it
+                }
                 out.extend_from_slice(br#""error":"#);
                 write_json(&error.to_string(), out);
             }
@@ -182,14 +172,8 @@ impl<'k> Run<'k> {
             write_json(item.reference.as_deref().unwrap_or(""), out);
             out.push(b'}');
         }
-        out.extend_from_slice(b"]}}");
+        out.extend_from_slice(b"]}");
         (failed, unknown_key)
-    }
-
-    fn count(&self, succeeded: usize) {
-        if self.action != Action::Decrypt {
-            count_sealed(self.keyring.active(), self.format, succeeded);
-        }
     }
 
     /// Appends one item's result to `out` and returns its key. A failure appends nothing.
@@ -203,23 +187,20 @@ impl<'k> Run<'k> {
 
     /// `ciphertext`, `key_id`, `key_version`. The plaintext is decoded into the buffer that it is encrypted in.
     fn encrypt(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let plaintext = item.plaintext.as_deref().ok_or(ItemError::Missing("plaintext"))?;
-        let associated_data = associated_data(item)?;
-        let len = BASE64.estimated_decoded_length(plaintext.len());
-        let message = Message::new(self.format, len, |buffer| {
-            BASE64
-                .decode_append(plaintext, buffer)
-                .or_else(|_| BASE64.decode_append(without_line_breaks(plaintext).as_bytes(), buffer))
-                .map_err(|_| ItemError::NotBase64("plaintext"))
+        let plaintext = item.clear.as_deref().ok_or(ItemError::Missing("plaintext"))?;
+        let held = key_of_version(self.keyring, item.key_version)?;
+        let associated_data = item.decoded_associated_data()?;
+        let message = Message::new(self.format, encoding::max_decoded_len(plaintext), |buffer| {
+            encoding::decode(plaintext, buffer).map_err(|_| ItemError::NotBase64("plaintext"))
         })?;
-        self.seal(message, &associated_data, out)
+        self.seal(held, message, &associated_data, out)
     }
 
     /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
     fn decrypt(&self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let opened = self.open(item, &associated_data(item)?)?;
+        let opened = self.open(item, &item.decoded_associated_data()?)?;
         out.extend_from_slice(br#""plaintext":""#);
-        BASE64.encode_append(opened.plaintext.as_bytes(), out);
+        encoding::encode(opened.plaintext.as_bytes(), out);
         out.push(b'"');
         write_key(opened.held, out);
         let needs_rewrap = needs_rewrap(&opened, self.keyring, self.formats.write);
@@ -228,27 +209,29 @@ impl<'k> Run<'k> {
         Ok(opened.held)
     }
 
-    /// As encrypt, from any readable format to the one to write, under the active key.
+    /// As encrypt, from any readable format to the one to write.
     fn rewrap(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let associated_data = associated_data(item)?;
+        let held = key_of_version(self.keyring, item.key_version)?;
+        let associated_data = item.decoded_associated_data()?;
         let opened = self.open(item, &associated_data)?;
         let plaintext = opened.plaintext.as_bytes();
         let message = Message::new(self.format, plaintext.len(), |buffer| {
             buffer.extend_from_slice(plaintext);
             Ok::<_, ItemError>(())
         })?;
-        self.seal(message, &associated_data, out)
+        self.seal(held, message, &associated_data, out)
     }
 
     fn seal(
         &mut self,
+        held: &'k HeldKey,
         message: Message,
         associated_data: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<&'k HeldKey, ItemError> {
-        let (active, before) = (self.keyring.active(), out.len());
+        let before = out.len();
         out.extend_from_slice(br#""ciphertext":""#);
-        if let Err(error) = message.seal_text(active, &mut self.nonces, associated_data, out) {
+        if let Err(error) = message.seal_text(held, &mut self.nonces, associated_data, out) {
             out.truncate(before);
             return Err(error.into());
         }
@@ -257,39 +240,15 @@ impl<'k> Run<'k> {
             out.truncate(before);
             return Err(ItemError::TooLarge);
         }
-        write_key(active, out);
-        Ok(active)
+        write_key(held, out);
+        count_sealed(held, self.format, 1);
+        Ok(held)
     }
 
     fn open(&self, item: &Item<'_>, associated_data: &[u8]) -> Result<Opened<'k>, ItemError> {
-        let ciphertext = item.ciphertext.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
+        let ciphertext = item.sealed.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
         Ok(cipher::open_text(self.keyring, ciphertext, associated_data, self.formats.kong_fields)?)
     }
-}
-
-impl ItemError {
-    fn audit(&self) -> AuditFields {
-        match self {
-            Self::Open(OpenError::UnknownKey(id)) => AuditFields::from_key(id),
-            _ => AuditFields::default(),
-        }
-    }
-
-    const fn is_unknown_key(&self) -> bool {
-        matches!(self, Self::Open(error) if error.is_unknown_key())
-    }
-}
-
-impl From<ItemError> for ApiError {
-    fn from(error: ItemError) -> Self {
-        let kind =
-            if matches!(error, ItemError::TooLarge) { ErrorKind::TooLarge } else { ErrorKind::Invalid };
-        Self::new(kind, error.to_string())
-    }
-}
-
-fn associated_data(item: &Item<'_>) -> Result<Vec<u8>, ItemError> {
-    item.decoded_associated_data().ok_or(ItemError::NotBase64("associated_data"))
 }
 
 /// The length of a request that decrypts one ciphertext: its field, and the associated data's if there are any.

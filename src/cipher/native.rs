@@ -8,7 +8,10 @@ use std::borrow::Cow;
 
 use base64_simd::STANDARD as BASE64;
 
-use super::aead::{OpenError, Opened, Payload, find, open_in_place, seal_in_place};
+use super::{
+    aead::{OpenError, Opened, Payload, find, open_in_place, seal_in_place},
+    encoding,
+};
 use crate::keyring::{Format, HeldKey, Key, KeyId, Keyring};
 
 pub(super) const TEXT_PREFIX: &str = "kr1:";
@@ -67,7 +70,7 @@ pub(super) fn open_text<'k>(
     let (id, sealed) = text.split_once(':').ok_or(OpenError::NotAuthentic)?;
     let held = find(keyring, id)?;
     let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
-    BASE64.decode_append(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
+    encoding::decode_canonical(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
     open(held, buffer, 0, associated_data)
 }
 

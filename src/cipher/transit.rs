@@ -6,7 +6,10 @@
 
 use base64_simd::STANDARD as BASE64;
 
-use super::aead::{OpenError, Opened, open_in_place, seal_in_place};
+use super::{
+    aead::{OpenError, Opened, open_in_place, seal_in_place},
+    encoding,
+};
 use crate::keyring::{Format, HeldKey, Keyring};
 
 pub(super) const TEXT_PREFIX: &str = "vault:v";
@@ -46,7 +49,7 @@ pub(super) fn open_text<'k>(
     }
     for held in keys.iter().take(MAX_TRIED) {
         let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
-        BASE64.decode_append(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
+        encoding::decode(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
         if let Ok(plaintext) = open_in_place(held.key.aes(), buffer, 0, associated_data) {
             return Ok(Opened { held, format: Format::Transit, plaintext });
         }
@@ -75,7 +78,8 @@ mod tests {
     #[test]
     fn every_changed_character_makes_open_fail() {
         let keyring = keyring(key("a", 7));
-        let sealed = seal(&keyring, b"plaintext!");
+        // No bits of the base64 are unused: Transit ignores them.
+        let sealed = seal(&keyring, b"plaintext!!");
         assert!(sealed.starts_with("vault:v1:"), "{sealed}");
         for at in 0..sealed.len() {
             for other in ["A", "B", "2", ":", "=", "\n", "é", "0"] {

@@ -52,6 +52,8 @@ pub async fn run(
         access: None,
         audit: keys::AUDIT.default_value(),
         limits: api::Limits::new(request_size, inflight_size, batch),
+        transit_mounts: keys::TRANSIT_MOUNTS.default_value().into(),
+        namespace: None,
     };
     let metrics = Arc::new(Metrics::default());
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(WithoutVault)));

@@ -91,6 +91,7 @@ impl Reload {
     fn apply(&mut self, settings: Settings) -> Result<(), String> {
         let described = describe(&settings);
         let Settings { server, keyring, socket, log, references, require_memory_lock: _ } = settings;
+        let namespace = server.namespace.clone();
         let client = self.sessions.client(SessionName::Keyring, server).map_err(|error| error.to_string())?;
         let engines = Engines::new(references, (&client, &keyring.secret), &self.sessions)
             .map_err(|error| error.to_string())?;
@@ -104,7 +105,7 @@ impl Reload {
             );
         }
         self.log.change(level(log), line_format(log));
-        self.api.change(runtime_config(&keyring, &socket, &self.published));
+        self.api.change(runtime_config(namespace, &keyring, &socket, &self.published));
         self.server.change(server_limits(&socket));
         self.upstream.set_described(described);
         self.pending = JoinSet::new(); // aborts what an earlier reload waits for

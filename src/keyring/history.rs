@@ -344,6 +344,17 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_record_of_a_key_decides_its_hmac_key() {
+        let mut history = two_versions();
+        let given = record(r#"{"id": "a", "key": "x", "hmac_key": "c2l4dGVlbiBieXRlcyAhIQ=="}"#);
+        let hmac = given.keys[0].hmac().to_vec();
+        let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), given)]);
+        assert_eq!(summary(&built), "a of a b");
+        assert_eq!(built.keyring.unwrap().active().key.hmac(), hmac);
+        assert_eq!(hmac, b"sixteen bytes !!");
+    }
+
+    #[test]
     fn a_map_is_a_whole_keyring_in_one_version() {
         let mut history = History::default();
         let map = record(r#"{"active": "b", "keys": {"a": "x", "b": "y"}}"#);

@@ -6,6 +6,7 @@
 use std::{
     borrow::Borrow,
     fmt,
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -43,6 +44,8 @@ pub struct Key {
     k: Secret<[u8; 32]>,
     aes: Aes256Gcm,
     xaes: Xaes256Gcm,
+    /// HKDF-SHA256(K, no salt, info `keyringd krm1 hmac`, 32 bytes), or the record's.
+    hmac: Secret<Vec<u8>>,
     /// Messages that this process sealed with [`Key::aes`] and 96-bit nonces.
     messages: AtomicU64,
 }
@@ -98,7 +101,12 @@ pub enum KeyError {
     Empty,
     #[error("`key` must be base64 of exactly 32 bytes with keyring_key_derivation = raw")]
     NotRaw,
+    #[error("`hmac_key` must be base64 of 16 to 512 bytes")]
+    HmacKey,
 }
+
+/// How long an HMAC key of a record may be: those of Transit are 32 bytes, unless they were imported.
+const HMAC_KEY_LEN: RangeInclusive<usize> = 16..=512;
 
 impl KeyId {
     pub const MAX_LEN: usize = 64;
@@ -146,16 +154,41 @@ impl Key {
 
     /// A key from K itself.
     pub fn new(id: KeyId, k: Secret<[u8; 32]>) -> Self {
-        let mut okm = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, k.expose())
-            .expand(b"keyringd kr1 xaes-256-gcm", okm.as_mut_slice())
-            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+        let hkdf = Hkdf::<Sha256>::new(None, k.expose());
+        let expand = |info: &[u8], okm: &mut [u8]| {
+            hkdf.expand(info, okm).unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+        };
+        let (mut okm, mut hmac) = (Zeroizing::new([0; 32]), Secret::new(vec![0; 32]));
+        expand(b"keyringd kr1 xaes-256-gcm", okm.as_mut_slice());
+        expand(b"keyringd krm1 hmac", hmac.expose_mut());
         let (aes, xaes) = (Aes256Gcm::new(k.expose().into()), Xaes256Gcm::new((&*okm).into()));
-        Self { id, k, aes, xaes, messages: AtomicU64::new(0) }
+        Self { id, k, aes, xaes, hmac, messages: AtomicU64::new(0) }
+    }
+
+    /// The same key with an exported HMAC key of Transit in the place of the derived one.
+    ///
+    /// # Errors
+    /// [`KeyError::HmacKey`]
+    pub(crate) fn with_hmac_key(mut self, text: &Secret<String>) -> Result<Self, KeyError> {
+        let text = text.expose();
+        // A buffer of known size is never reallocated.
+        let mut decoded = Secret::new(vec![0; text.len() / 4 * 3 + 3]);
+        let len = BASE64_STANDARD.decode_slice(text, decoded.expose_mut()).map_err(|_| KeyError::HmacKey)?;
+        if !HMAC_KEY_LEN.contains(&len) {
+            return Err(KeyError::HmacKey);
+        }
+        decoded.expose_mut().truncate(len);
+        self.hmac = decoded;
+        Ok(self)
     }
 
     pub const fn id(&self) -> &KeyId {
         &self.id
+    }
+
+    /// The key of its HMACs.
+    pub(crate) fn hmac(&self) -> &[u8] {
+        self.hmac.expose()
     }
 
     pub const fn aes(&self) -> &Aes256Gcm {
@@ -179,6 +212,11 @@ impl Key {
     /// Compares the 32 bytes in constant time.
     pub fn same_key(&self, other: &Self) -> bool {
         self.k.expose().ct_eq(other.k.expose()).into()
+    }
+
+    /// Whether both hold the same HMAC key, in constant time.
+    pub(crate) fn same_hmac_key(&self, other: &Self) -> bool {
+        self.hmac.expose().ct_eq(other.hmac.expose()).into()
     }
 }
 

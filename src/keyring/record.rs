@@ -89,29 +89,34 @@ impl Contents {
             && self.active == other.active
             && self.rejected == other.rejected
             && self.keys.len() == other.keys.len()
-            && self.keys.iter().zip(&other.keys).all(|(a, b)| a.id() == b.id() && a.same_key(b))
+            && self
+                .keys
+                .iter()
+                .zip(&other.keys)
+                .all(|(a, b)| a.id() == b.id() && a.same_key(b) && a.same_hmac_key(b))
     }
 
     fn fill(&mut self, raw: RawRecord, derivation: KeyDerivation) {
         match raw {
-            RawRecord { id: None, key: None, active: None, keys: None } => {
+            RawRecord { id: None, key: None, hmac_key: None, active: None, keys: None } => {
                 self.reject(None, RecordError::NoRecord);
             }
-            RawRecord { id, key, active: None, keys: None } => {
+            RawRecord { id, key, hmac_key, active: None, keys: None } => {
                 let id = match text("id", id).and_then(|id| Ok(KeyId::parse(id.expose())?)) {
                     Ok(id) => id,
                     Err(reason) => return self.reject(None, reason),
                 };
-                match text("key", key) {
-                    Ok(key) => {
+                let hmac_key = hmac_key.map(|field| text("hmac_key", Some(field))).transpose();
+                match text("key", key).and_then(|key| Ok((key, hmac_key?))) {
+                    Ok((key, hmac_key)) => {
                         self.active = Some(id.clone());
-                        self.add(id, &key, derivation);
+                        self.add(id, &key, hmac_key.as_ref(), derivation);
                         self.forget_active_unless_held();
                     }
                     Err(reason) => self.reject(Some(id), reason),
                 }
             }
-            RawRecord { id: None, key: None, active, keys } => {
+            RawRecord { id: None, key: None, hmac_key: None, active, keys } => {
                 self.form = RecordForm::Map;
                 self.fill_map(active, keys, derivation);
             }
@@ -135,7 +140,7 @@ impl Contents {
                 continue;
             }
             match text("key", Some(key)) {
-                Ok(key) => self.add(id, &key, derivation),
+                Ok(key) => self.add(id, &key, None, derivation),
                 Err(reason) => self.reject(Some(id), reason),
             }
         }
@@ -151,11 +156,22 @@ impl Contents {
         }
     }
 
-    fn add(&mut self, id: KeyId, text: &Secret<String>, derivation: KeyDerivation) {
+    fn add(
+        &mut self,
+        id: KeyId,
+        text: &Secret<String>,
+        hmac_key: Option<&Secret<String>>,
+        derivation: KeyDerivation,
+    ) {
         if derivation == KeyDerivation::Sha256 && text.expose().chars().count() < SHORT_KEY_TEXT {
             self.short.push(id.clone());
         }
-        match Key::derive(id.clone(), text, derivation) {
+        let key = Key::derive(id.clone(), text, derivation);
+        let key = key.and_then(|key| match hmac_key {
+            Some(hmac_key) => key.with_hmac_key(hmac_key),
+            None => Ok(key),
+        });
+        match key {
             Ok(key) => self.keys.push(Arc::new(key)),
             Err(reason) => self.reject(Some(id), reason.into()),
         }
@@ -175,6 +191,7 @@ impl Contents {
 struct RawRecord {
     id: Option<Field>,
     key: Option<Field>,
+    hmac_key: Option<Field>,
     active: Option<Field>,
     keys: Option<Field>,
 }

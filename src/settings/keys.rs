@@ -130,6 +130,8 @@ settings! { SOCKET_ROWS:
             such as user:kong=all, group:apps=encrypt+decrypt");
     METRICS_LISTEN: SocketAddr = "keyring_metrics_listen",
         "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LOOPBACK_ADDRESS;
+    TRANSIT_MOUNTS: Vec<String> [default: Some("transit"), rejects_empty: true] = "keyring_transit_mounts",
+        "The mounts below which /v1/<mount>/… serves Transit's API.", value::TRANSIT_MOUNTS;
     REQUIRE_MEMORY_LOCK: bool [default: Some("off")] = "keyring_require_memory_lock",
         "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN;
     MAX_REQUEST_SIZE: usize [default: Some("32m")] = "keyring_max_request_size", "The largest body of one request.",

@@ -169,6 +169,23 @@ pub(super) const PREFIXES: Parser<Vec<String>> = Parser::Text {
     convert: |text| Some(list(text)).filter(|names| names.iter().all(|name| name != "env" && is_name(name))),
 };
 
+/// The other paths below `/v1/` are the API's own.
+pub(super) const TRANSIT_MOUNTS: Parser<Vec<String>> = Parser::Text {
+    accepts: "a list of paths of letters, digits, -, _, . and /, of which none starts with auth, resolve or sys",
+    convert: |text| {
+        let segment = |segment: &str| {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            !matches!(segment, "" | "." | "..") && segment.bytes().all(is_name)
+        };
+        let is_mount = |mount: &String| {
+            mount.split('/').all(segment)
+                && !matches!(mount.split('/').next(), Some("auth" | "resolve" | "sys"))
+        };
+        let mounts: Vec<_> = list(text).iter().map(|mount| mount.trim_matches('/').to_owned()).collect();
+        Some(mounts).filter(|mounts| !mounts.is_empty() && mounts.iter().all(is_mount))
+    },
+};
+
 /// Items between commas, trimmed, without empty ones.
 pub(super) fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()

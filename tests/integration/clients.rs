@@ -49,7 +49,7 @@ fn openbaos_cli_uses_all_of_transit() {
     let wrapped = bao(&["write", "-f", "transit/datakey/wrapped/keyring"])["data"].clone();
     assert!(wrapped["plaintext"].is_null() && wrapped["ciphertext"].is_string(), "{wrapped}");
     let keys = bao(&["read", "transit/keys/keyring"])["data"].clone();
-    assert_eq!((&keys["latest_version"], &keys["keys"]["1"]["id"]), (&json!(2), &json!("first")));
+    assert_eq!((&keys["latest_version"], &keys["key_info"]["1"]["id"]), (&json!(2), &json!("first")));
     assert_eq!(bao(&["list", "transit/keys"]), json!(["keyring"]));
 }
 
@@ -60,7 +60,8 @@ import base64, sys, urllib.parse
 import hvac, requests_unixsocket
 
 socket, old = sys.argv[1:]
-vault = hvac.Client(url="http+unix://" + urllib.parse.quote(socket, safe=""), session=requests_unixsocket.Session())
+vault = hvac.Client(url="http+unix://" + urllib.parse.quote(socket, safe=""), token="ignored", session=requests_unixsocket.Session())
+assert vault.is_authenticated() and vault.sys.is_initialized() and not vault.sys.is_sealed()
 transit = vault.secrets.transit
 text = base64.b64encode(b"hello").decode()
 aad = base64.b64encode(b"row 7").decode()
@@ -91,8 +92,15 @@ for bits in (128, 256, 512):
 assert "plaintext" not in transit.generate_data_key(name="keyring", key_type="wrapped")["data"]
 
 key = transit.read_key(name="keyring")["data"]
-assert key["latest_version"] == 2 and key["keys"]["2"]["state"] == "active", key
+assert key["latest_version"] == 2 and key["key_info"]["2"]["state"] == "active", key
 assert transit.list_keys()["data"]["keys"] == ["keyring"]
+
+mac = transit.generate_hmac(name="keyring", hash_input=text, key_version=1, algorithm="sha2-512")["data"]["hmac"]
+for given, valid in ((text, True), (aad, False)):
+    verified = transit.verify_signed_data(name="keyring", hash_input=given, hash_algorithm="sha2-512", hmac=mac)
+    assert verified["data"]["valid"] is valid, verified
+assert len(transit.generate_random_bytes(n_bytes=20, output_format="hex")["data"]["random_bytes"]) == 40
+assert transit.hash_data(hash_input=text)["data"]["sum"].startswith("2cf24dba"), "hello by SHA-256"
 print("done")
 "#;
     let (_server, daemon, old) = rotated();

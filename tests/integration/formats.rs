@@ -277,7 +277,7 @@ fn a_rewrap_of_a_batch_has_a_result_per_item() {
         { "ciphertext": bound, "reference": "c" },
     ] });
     let answer: http::Answer = daemon.post(REWRAP, &batch);
-    assert_eq!(answer.status, 400);
+    assert_eq!(answer.status, 200);
     let rewrapped = answer.at("/data/batch_results/0/ciphertext");
     assert!(rewrapped.starts_with("kr1:second:"), "{rewrapped}");
     assert_eq!(daemon.opened(&rewrapped), "old");
@@ -312,9 +312,8 @@ fn data_keys_are_random_of_the_size_asked_for_and_open_again() {
     assert_eq!(daemon.decrypt(&wrapped.at("/data/ciphertext")).status, 200);
     for (body, message) in [
         (json!({ "bits": 192 }), "bits must be 128, 256 or 512"),
-        (json!({ "bits": "many" }), "a value has the wrong type"),
+        (json!({ "bits": "many" }), "\"bits\" must be a number"),
         (json!({ "context": "x" }), "\"context\" is not supported here"),
-        (json!({ "plaintext": "x" }), "\"plaintext\" is not supported here"),
         (json!({ "associated_data": "!" }), "associated_data is not base64"),
     ] {
         let refused = daemon.post("/v1/transit/datakey/plaintext/keyring", &body);
@@ -333,20 +332,24 @@ fn the_description_of_keys_has_transits_shape_and_no_key_material() {
         (described.at("/data/name"), described.at("/data/latest_version")),
         ("keyring".into(), "2".into())
     );
-    assert_eq!(described.at("/data/type"), "xaes-256-gcm");
+    assert_eq!(
+        (described.at("/data/type"), described.at("/data/algorithm")),
+        ("aes256-gcm96".into(), "XAES-256-GCM".into())
+    );
     for (version, id, state) in [("1", "first", "live"), ("2", "second", "active")] {
-        assert_eq!(described.at(&format!("/data/keys/{version}/id")), id);
-        assert_eq!(described.at(&format!("/data/keys/{version}/state")), state);
-        assert!(described.at(&format!("/data/keys/{version}/creation_time")).ends_with('Z'));
+        assert!(described.json()["data"]["keys"][version].as_u64().unwrap() > 1_700_000_000);
+        assert_eq!(described.at(&format!("/data/key_info/{version}/id")), id);
+        assert_eq!(described.at(&format!("/data/key_info/{version}/state")), state);
+        assert!(described.at(&format!("/data/key_info/{version}/creation_time")).ends_with('Z'));
     }
     assert!(!described.text().contains(KEY) && !described.text().contains("thirty-two"), "{described:?}");
     let names = daemon.request("LIST", "/v1/transit/keys", b"");
-    assert_eq!(names.json(), json!({ "data": { "keys": ["keyring"] } }));
+    assert_eq!(names.json()["data"], json!({ "keys": ["keyring"] }));
     server.put(&json!({ "active": "b", "keys": { "b": KEY, "c": "one more key of thirty-two characters" } }));
     daemon.sync();
     let described = daemon.get("/v1/transit/keys/keyring");
-    assert_eq!(described.at("/data/keys/3/id"), "b");
-    assert_eq!(described.json()["data"]["keys"]["3"]["ids"].as_array().unwrap().len(), 2);
+    assert_eq!(described.at("/data/key_info/3/id"), "b");
+    assert_eq!(described.json()["data"]["key_info"]["3"]["ids"].as_array().unwrap().len(), 2);
 }
 
 #[test]

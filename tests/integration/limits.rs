@@ -410,6 +410,8 @@ fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
         access: None,
         audit: Audit::Off,
         limits: api::Limits { body_time: time, ..api::Limits::new(1 << 20, 4 << 20, 10) },
+        transit_mounts: ["transit".to_owned()].into(),
+        namespace: None,
     };
     let limits = server::Limits {
         connections: 10,

@@ -43,3 +43,4 @@ mod sync;
 mod systemd;
 mod tls;
 mod transit;
+mod transit_requests;

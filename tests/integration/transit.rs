@@ -167,7 +167,7 @@ fn what_transit_ignores_is_ignored_here() {
 #[test]
 fn fields_that_would_change_the_meaning_are_refused_by_name() {
     let (_server, daemon) = started();
-    for field in ["nonce", "context", "convergent_encryption", "key_version", "plain_text"] {
+    for field in ["nonce", "iv", "context", "convergent_encryption", "derived", "key_version"] {
         let answer = daemon.post(ENCRYPT, &json!({ "plaintext": "aGVsbG8=", field: "x" }));
         assert_eq!(answer.status, 400);
         assert!(answer.at("/errors/0").contains(field), "{answer:?}");

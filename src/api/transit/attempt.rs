@@ -1,19 +1,63 @@
-//! What the handlers of ciphertexts share: the outcome of one attempt on one snapshot, the JSON of a key, and the count of
-//! messages with short nonces.
+//! What the handlers share: fairness with long bodies, the outcome of one attempt on one snapshot, the key of a version, the
+//! JSON of a key, and the count of messages with short nonces.
 
-use serde::Serialize;
-
+use super::{error::ItemError, fields::Endpoint};
 use crate::{
-    api::{audit::AuditFields, error::ApiError, response::Response},
+    api::{audit::AuditFields, context::Call, envelope::write_json, error::ApiError, response::Response},
     cipher::{Format, Opened},
     keyring::{HeldKey, Keyring, key},
 };
+
+/// From this size on, a body takes a good part of a millisecond: other requests go first.
+const LONG: usize = 256 << 10;
+
+/// From this size on, a body is worth moving the other tasks to another thread, which costs more than half a millisecond
+/// with as many threads as processors.
+const VERY_LONG: usize = 4 << 20;
+
+/// Lets other requests go first if the body is long.
+pub(super) async fn others_first(call: &Call<'_>) {
+    if call.body.as_bytes().len() > LONG {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Does the work on a body of this length.
+pub(super) fn work_on<T>(body_len: usize, work: impl FnOnce() -> T) -> T {
+    if body_len > VERY_LONG { tokio::task::block_in_place(work) } else { work() }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Action {
     Encrypt,
     Decrypt,
     Rewrap,
+}
+
+impl Action {
+    pub(super) const fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Encrypt => Endpoint::Encrypt,
+            Self::Decrypt => Endpoint::Decrypt,
+            Self::Rewrap => Endpoint::Rewrap,
+        }
+    }
+}
+
+/// The key of a version, which is the active one for none and for 0. Versions that Vault no longer lists only decrypt.
+pub(super) fn key_of_version(keyring: &Keyring, version: Option<i64>) -> Result<&HeldKey, ItemError> {
+    let version = match version {
+        None | Some(0) => return Ok(keyring.active()),
+        Some(version) => version,
+    };
+    let number = u64::try_from(version).map_err(|_| ItemError::NegativeVersion)?;
+    let latest = keyring.active().version;
+    match keyring.keys_of_version(number).first() {
+        Some(held) if held.retired => Err(ItemError::RetiredVersion(version)),
+        Some(held) => Ok(held),
+        None if number > latest => Err(ItemError::NewerVersion(version, latest)),
+        None => Err(ItemError::RemovedVersion(version)),
+    }
 }
 
 /// A request run on one snapshot.
@@ -55,9 +99,4 @@ pub(super) fn write_key(held: &HeldKey, out: &mut Vec<u8>) {
     out.extend_from_slice(held.key.id().as_str().as_bytes());
     out.extend_from_slice(br#"","key_version":"#);
     write_json(&held.version, out);
-}
-
-pub(super) fn write_json<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
-    // Writing a text or a number into memory cannot fail.
-    let _ = serde_json::to_writer(out, value);
 }

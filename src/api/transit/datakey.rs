@@ -3,23 +3,25 @@
 //! `POST /v1/transit/datakey/plaintext/{name}` returns the key and its ciphertext, `…/wrapped/{name}` the ciphertext only, for
 //! a later decrypt. <https://openbao.org/api-docs/secret/transit/#generate-data-key>
 
-use base64_simd::STANDARD as BASE64;
 use hyper::StatusCode;
 use zeroize::Zeroizing;
 
 use super::{
-    attempt::{count_sealed, write_key},
-    request::DataKeyRequest,
+    attempt::{count_sealed, key_of_version, write_key},
+    error::ItemError,
+    fields::Endpoint,
+    request::{Request, as_json},
 };
 use crate::{
     api::{
         audit::AuditFields,
         context::Call,
+        envelope,
         error::ApiError,
         response::{self, Response},
     },
-    cipher::{Format, Message, Nonces},
-    keyring::HeldKey,
+    cipher::{Message, Nonces, encoding},
+    keyring::{Format, HeldKey, Keyring},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,22 +32,28 @@ pub(in crate::api) enum Form {
 
 pub(in crate::api) async fn data_key(call: &mut Call<'_>, form: Form) -> Result<Response, ApiError> {
     let keyring = call.context.snapshot(call.keyring).await?;
-    let held = keyring.active();
-    let json = generate(form, held, call.keyring.formats.write, call.body.as_bytes())?;
+    let body = as_json(&call.head.headers, call.body.as_bytes());
+    let (held, json) = generate(form, &keyring, call.keyring.formats.write, &body)?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(response::written(StatusCode::OK, json))
 }
 
-fn generate(form: Form, held: &HeldKey, format: Format, body: &[u8]) -> Result<Vec<u8>, ApiError> {
-    let request = DataKeyRequest::parse(body).map_err(ApiError::invalid)?;
-    let len = match request.bits.unwrap_or(256) {
-        bits @ (128 | 256 | 512) => usize::from(bits) / 8,
+fn generate<'k>(
+    form: Form,
+    keyring: &'k Keyring,
+    format: Format,
+    body: &[u8],
+) -> Result<(&'k HeldKey, Vec<u8>), ApiError> {
+    let request = Request::parse(Endpoint::DataKey, body, 0).map_err(ApiError::invalid)?;
+    let item = &request.items()[0];
+    let len = match request.count.unwrap_or(256) {
+        128 => 16,
+        256 => 32,
+        512 => 64,
         _ => return Err(ApiError::invalid("bits must be 128, 256 or 512")),
     };
-    let associated_data = request.item.decoded_associated_data();
-    let associated_data = associated_data.ok_or_else(|| {
-        ApiError::invalid("associated_data is not base64 (standard alphabet, with padding)")
-    })?;
+    let held = key_of_version(keyring, item.key_version)?;
+    let associated_data = item.decoded_associated_data()?;
     let mut key = Zeroizing::new([0; 64]);
     getrandom::fill(&mut key[..len]).map_err(|error| ApiError::failed(error.to_string()))?;
     let mut nonces = Nonces::draw(1, format).map_err(|error| ApiError::failed(error.to_string()))?;
@@ -54,19 +62,19 @@ fn generate(form: Form, held: &HeldKey, format: Format, body: &[u8]) -> Result<V
         buffer.extend_from_slice(&key[..len]);
         Ok::<_, ApiError>(())
     })?;
-    let mut out = Vec::with_capacity(512);
-    out.extend_from_slice(br#"{"data":{"ciphertext":""#);
-    message
-        .seal_text(held, &mut nonces, &associated_data, &mut out)
-        .map_err(|error| ApiError::invalid(error.to_string()))?;
+    let mut out = Vec::with_capacity(envelope::LEN + 512);
+    envelope::open(&mut out);
+    out.extend_from_slice(br#"{"ciphertext":""#);
+    message.seal_text(held, &mut nonces, &associated_data, &mut out).map_err(ItemError::from)?;
     out.push(b'"');
     write_key(held, &mut out);
     if form == Form::Plaintext {
         out.extend_from_slice(br#","plaintext":""#);
-        BASE64.encode_append(&key[..len], &mut out);
+        encoding::encode(&key[..len], &mut out);
         out.push(b'"');
     }
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
+    envelope::close(&request.warnings, &mut out);
     count_sealed(held, format, 1);
-    Ok(out)
+    Ok((held, out))
 }

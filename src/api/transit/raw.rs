@@ -11,7 +11,8 @@ use hyper::{
 
 use super::{
     attempt::{Action, Attempt, needs_rewrap},
-    request::decode_associated_data,
+    error::ItemError,
+    fields::decode,
 };
 use crate::{
     api::{
@@ -48,13 +49,12 @@ pub(super) fn run(
 ) -> Attempt {
     let associated_data = match associated_data(headers) {
         Ok(associated_data) => associated_data,
-        Err(message) => return Attempt::failed(ApiError::invalid(message)),
+        Err(error) => return Attempt::failed(error),
     };
     match action {
-        Action::Encrypt if body.len() + cipher::TAG_LEN > max_request => Attempt::failed(ApiError::new(
-            ErrorKind::TooLarge,
-            "the ciphertext would be too large to decrypt here (keyring_max_request_size): send less, or a stream",
-        )),
+        Action::Encrypt if body.len() + cipher::TAG_LEN > max_request => {
+            Attempt::failed(ItemError::TooLarge.into())
+        }
         Action::Encrypt => encrypt(keyring, &associated_data, body),
         Action::Decrypt => decrypt(keyring, formats, &associated_data, body),
         Action::Rewrap => Attempt::failed(ApiError::new(
@@ -102,14 +102,12 @@ fn raw_response(payload: Payload, held: &HeldKey) -> Response {
     response
 }
 
-fn associated_data(headers: &HeaderMap) -> Result<Vec<u8>, &'static str> {
+fn associated_data(headers: &HeaderMap) -> Result<Vec<u8>, ApiError> {
     let mut values = headers.get_all(ASSOCIATED_DATA).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(Vec::new()),
-        (Some(value), None) => {
-            let decoded = value.to_str().ok().and_then(decode_associated_data);
-            decoded.ok_or("Keyring-Associated-Data is not base64 (standard alphabet, with padding)")
-        }
-        _ => Err("Keyring-Associated-Data is set twice"),
+        // A value that is not ASCII is not base64 either.
+        (Some(value), None) => Ok(decode("Keyring-Associated-Data", value.to_str().unwrap_or("?"))?),
+        _ => Err(ApiError::invalid("Keyring-Associated-Data is set twice")),
     }
 }
