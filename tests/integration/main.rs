@@ -43,4 +43,5 @@ mod sync;
 mod systemd;
 mod tls;
 mod transit;
+mod transit_contract;
 mod transit_requests;
