@@ -43,5 +43,6 @@ mod sync;
 mod systemd;
 mod tls;
 mod transit;
+mod transit_clients;
 mod transit_contract;
 mod transit_requests;

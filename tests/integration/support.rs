@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod http;
 pub mod jwt;
 pub mod kms;
+pub mod node;
 pub mod openbao;
 pub mod process;
 pub mod proxy;

@@ -20,6 +20,9 @@ use super::{
     python,
 };
 
+/// The root token of a server in dev mode.
+const DEV_TOKEN: &str = "root-of-the-test";
+
 pub struct OpenBao {
     port: u16,
     token: String,
@@ -36,12 +39,12 @@ impl OpenBao {
         let arguments = [
             "-dev".to_owned(),
             "-dev-no-store-token".to_owned(),
-            "-dev-root-token-id=root-of-the-test".to_owned(),
+            format!("-dev-root-token-id={DEV_TOKEN}"),
             format!("-dev-listen-address=127.0.0.1:{port}"),
         ];
         let mut server = Self {
             port,
-            token: "root-of-the-test".to_owned(),
+            token: DEV_TOKEN.to_owned(),
             unseal_key: None,
             arguments: arguments.into(),
             child: None,
@@ -82,6 +85,21 @@ impl OpenBao {
     pub fn durable_with_tls(certificate: &Path, key: &Path) -> (Self, u16) {
         let port = free_port();
         (Self::durable_with(&tls_listener(port, certificate, key)), port)
+    }
+
+    /// On disk, and unsealed by the Transit API on this Unix socket alone. Initialised, and with an unsealed core.
+    pub fn sealed_by(socket: &Path) -> Self {
+        let seal = format!(
+            "seal \"transit\" {{\n address = \"unix://{}\"\n token = \"ignored\"\n disable_renewal = \"true\"\n \
+             key_name = \"keyring\"\n mount_path = \"transit/\"\n}}\n",
+            socket.display()
+        );
+        let mut server = Self::on_disk(&seal);
+        let shares = json!({ "recovery_shares": 1, "recovery_threshold": 1 });
+        let made = wait_for("OpenBao to be initialised", || server.try_api("PUT", "sys/init", &shares));
+        server.token = made.at("/root_token");
+        server.wait_until_leading();
+        server
     }
 
     fn durable_with(more: &str) -> Self {
@@ -184,7 +202,7 @@ impl OpenBao {
             let log = || fs::read_to_string(self.folder.path().join("server.log")).unwrap();
             assert!(ended.is_none(), "OpenBao ended: {}", log());
             // In dev mode the root token works only after the setup.
-            let path = if self.unseal_key.is_none() && !self.token.is_empty() {
+            let path = if self.unseal_key.is_none() && self.token == DEV_TOKEN {
                 "secret/config"
             } else {
                 "sys/seal-status"
@@ -231,7 +249,7 @@ impl OpenBao {
         self.api("PUT", "sys/unseal", &json!({ "key": self.unseal_key }));
     }
 
-    fn wait_until_leading(&self) {
+    pub fn wait_until_leading(&self) {
         wait_for("OpenBao to lead", || {
             (self.try_api("GET", "sys/health", &Value::Null)?.status == 200).then_some(())
         });
