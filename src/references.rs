@@ -82,7 +82,7 @@ impl References {
     /// The value of a reference in either notation.
     pub async fn resolve(&self, reference: &str) -> Result<Resolved, ResolveError> {
         let engines = self.engines.load_full();
-        if let Some(named) = EnvReference::from_either_notation(reference) {
+        if let Some(named) = EnvReference::from_either_notation(reference, &engines.env) {
             return Ok(Resolved { value: engines.variable(&named?)?, stale: None });
         }
         let name = Name::parse(reference)?;

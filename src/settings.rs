@@ -16,6 +16,7 @@ pub mod access;
 mod conf;
 mod engines;
 pub mod keys;
+mod merge;
 pub(crate) mod pem;
 mod reader;
 pub(crate) mod reference;
@@ -24,7 +25,10 @@ pub(crate) mod resolve;
 pub(crate) mod server;
 pub mod setting;
 pub mod source;
+mod spelling;
 mod value;
+#[cfg(test)]
+mod vectors;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -131,6 +135,12 @@ impl Default for Limits {
 /// Loads the settings from `sources`, the weakest first.
 pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
     let mut reader = Reader::new(sources);
+    if reader.mistakes.iter().any(is_unreadable) {
+        // Whatever else is missing may be in that file.
+        reader.mistakes.retain(is_unreadable);
+        let Reader { mistakes, referred, .. } = reader;
+        return Loaded { settings: Err(mistakes), warnings: Vec::new(), effective: Vec::new(), referred };
+    }
     let settings = settings(&mut reader);
     let effective = keys::all().map(|row| reader.effective(row.key())).collect();
     let Reader { mistakes, warnings, referred, .. } = reader;
@@ -142,11 +152,29 @@ pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
 pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
     let mut reader = Reader::new(sources);
     let path = reader.required(&keys::SOCKET_PATH);
-    let name = keys::SOCKET_PATH.key.name;
+    only(reader, &[&keys::SOCKET_PATH.key], path)
+}
+
+/// How the env backend of references is set, for commands that need no other setting.
+///
+/// # Errors
+/// The mistakes, if a setting of the backend is invalid or a file cannot be read.
+pub fn env_backend(sources: &[Box<dyn Source>]) -> Result<resolve::EnvBackend, Vec<Note>> {
+    let mut reader = Reader::new(sources);
+    let backend = engines::read_env(&mut reader);
+    only(reader, &[&keys::ENV_PREFIX.key, &keys::ENV_DECODE_BASE64.key], backend)
+}
+
+/// What was read of a few settings, if they and the files have no mistake.
+fn only<T>(reader: Reader, keys: &[&setting::Key], value: Option<T>) -> Result<T, Vec<Note>> {
     let counts =
-        |note: &Note| matches!(note.origin, Origin::WholeFile(_)) || note.key.as_deref() == Some(name);
-    reader.mistakes.retain(counts);
-    path.filter(|_| reader.mistakes.is_empty()).ok_or(reader.mistakes)
+        |note: &Note| is_unreadable(note) || keys.iter().any(|key| note.key.as_deref() == Some(key.name));
+    let mistakes: Vec<_> = reader.mistakes.into_iter().filter(counts).collect();
+    value.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+}
+
+fn is_unreadable(note: &Note) -> bool {
+    matches!(note.origin, Origin::WholeFile(_))
 }
 
 fn settings(reader: &mut Reader) -> Option<Settings> {
@@ -335,7 +363,7 @@ mod tests {
         for start in [
             "KONG_KEYRING_ENABLED: keyring_enabled: expected on, off, true, or false, found \"yes\"",
             "KONG_KEYRING_SYNC_INTERVAL: keyring_sync_interval: expected whole seconds from 1 to 86400, found \"0\"",
-            "KONG_KEYRING_SYNC_INTERVALL: keyring_sync_intervall: no such setting; did you mean keyring_sync_interval?",
+            "KONG_KEYRING_SYNC_INTERVALL: keyring_sync_intervall: no such setting; did you mean KONG_KEYRING_SYNC_INTERVAL?",
         ] {
             assert!(found.iter().any(|line| line == start), "{start} in {found:#?}");
         }

@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 
 use crate::{
     client::{Client, ClientError},
-    settings::{self, Loaded, Note, Settings, source},
+    settings::{self, Loaded, Note, Settings, resolve::EnvBackend, source},
 };
 
 #[derive(Debug, Args)]
@@ -54,6 +54,12 @@ impl Daemon {
         }
         let sources = source::of_this_process(self.file.config.as_deref());
         settings::socket_path(&sources).map(|path| Client::new(&path)).map_err(Failure::Configuration)
+    }
+
+    /// How Kong's env backend is set.
+    pub(super) fn env_backend(&self) -> Result<EnvBackend, Failure> {
+        let sources = source::of_this_process(self.file.config.as_deref());
+        settings::env_backend(&sources).map_err(Failure::Configuration)
     }
 }
 

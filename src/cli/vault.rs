@@ -12,7 +12,7 @@ use crate::{
     secret::Secret,
     settings::{
         reference::is_any_reference,
-        resolve::{EnvReference, Unresolved},
+        resolve::{EnvBackend, EnvReference, Unresolved},
         source::{Environment, Source as _},
     },
 };
@@ -52,8 +52,13 @@ fn complete(reference: &str) -> String {
 pub(super) async fn resolve(daemon: &Daemon, references: &[&str]) -> Result<Vec<Secret<String>>, Failure> {
     let mut values: Vec<Option<Secret<String>>> = Vec::new();
     let mut remote = Vec::new();
+    // The settings of the backend are only needed for variables, so that a bad kong.conf hinders no other reference.
+    let is_variable =
+        |text: &&str| EnvReference::from_either_notation(text, &EnvBackend::default()).is_some();
+    let backend =
+        if references.iter().any(is_variable) { daemon.env_backend()? } else { EnvBackend::default() };
     for reference in references {
-        let value = EnvReference::from_either_notation(reference)
+        let value = EnvReference::from_either_notation(reference, &backend)
             .map(|named| variable(reference, named))
             .transpose()?;
         if value.is_none() {

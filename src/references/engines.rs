@@ -17,7 +17,7 @@ use crate::{
     settings::{
         self, KvSecret, KvVersion, ReferenceSettings, SecretPath,
         reference::Caching,
-        resolve::EnvReference,
+        resolve::{EnvBackend, EnvReference},
         setting::VARIABLE_PREFIX,
         source::{Environment, Source as _},
     },
@@ -35,6 +35,8 @@ pub struct Engines {
     prefixes: Vec<String>,
     objects: BTreeMap<String, Engine>,
     own_variables: BTreeSet<String>,
+    /// How Kong's env backend is set.
+    pub(super) env: EnvBackend,
 }
 
 pub(super) struct Engine {
@@ -77,6 +79,7 @@ impl Engines {
             hcv: Engine::new(SessionName::Hcv, secrets.hcv, keyring, sessions)?,
             prefixes: secrets.prefixes,
             own_variables: secrets.own_variables,
+            env: secrets.env,
         })
     }
 

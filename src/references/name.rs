@@ -87,7 +87,7 @@ impl Name {
     }
 
     fn from_kong(text: &str) -> Result<Self, ResolveError> {
-        let Reference { backend, path, key, caching, version } = Reference::parse(text)?;
+        let Reference { backend, path, key, caching, version, .. } = Reference::parse(text)?;
         Ok(Self { engine: EngineName::Kong(backend), path, field: key, version, caching })
     }
 

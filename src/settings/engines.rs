@@ -15,7 +15,7 @@ use super::{
     keys::{self, CACHE_TIME, REFERENCES_LOGIN, SECRET_OBJECTS},
     reader::Reader,
     reference::{Caching, apisix::Apisix, is_reference},
-    resolve::EnvReference,
+    resolve::{EnvBackend, EnvReference},
     server::{self, Auth, Server, SettingNames},
     setting::{Key, Parser, Row},
     source::credential::Credential,
@@ -33,6 +33,7 @@ pub struct ReferenceSettings {
     pub objects: BTreeMap<String, EngineSettings>,
     /// The environment variables that settings refer to. They hold the daemon's own secrets, so no client may name them.
     pub own_variables: BTreeSet<String>,
+    pub env: EnvBackend,
 }
 
 /// A KV secrets engine, and a path in it.
@@ -77,6 +78,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<ReferenceSettings> {
         prefixes: Some(reader.optional(&keys::HCV_PREFIXES).unwrap_or_default()),
         objects: objects(reader),
         own_variables: Some(reader.referred.clone()),
+        env: read_env(reader),
     })
 }
 
@@ -190,13 +192,22 @@ fn object_server(reader: &mut Reader, object: Object) -> Result<Option<Server>, 
     Ok(Some(Server { host, namespace, auth, tls, names }))
 }
 
+/// How the env backend is set. `merge` has read it, since other settings may refer to that backend.
+pub(super) fn read_env(reader: &mut Reader) -> Option<EnvBackend> {
+    reader.optional(&keys::ENV_PREFIX);
+    reader.required(&keys::ENV_DECODE_BASE64)?;
+    Some(reader.env.clone())
+}
+
 /// The token, or the content of the variable that it refers to.
 fn resolved_token(reader: &mut Reader, token: Secret<String>) -> Result<Secret<String>, String> {
     let reference = if is_reference(token.expose()) {
-        EnvReference::parse(token.expose()).map_err(|why| format!("`token` {why}"))?
+        EnvReference::parse(token.expose(), &reader.env).map_err(|why| format!("`token` {why}"))?
     } else {
         match Apisix::parse(token.expose()) {
-            Ok(Apisix::Variable { name, field }) => EnvReference { variable: name, field },
+            Ok(Apisix::Variable { name, field }) => {
+                EnvReference { variable: name, field, decode_base64: false }
+            }
             Ok(Apisix::Secret { .. }) => {
                 return Err("`token` cannot be a reference to a secret: use $ENV://NAME".to_owned());
             }

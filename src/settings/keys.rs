@@ -109,6 +109,10 @@ settings! { SOCKET_ROWS:
         "For references: stale-if-error window after the TTL; unlimited if unset.", CACHE_TIME;
     HCV_DECODE_BASE64: bool [default: Some("off"), kongs: true] = "vault_hcv_decode_base64",
         "For references: decode the fields of secrets from base64.", value::BOOLEAN;
+    ENV_PREFIX: String [kongs: true] = "vault_env_prefix",
+        "For references to the env backend: what the name of each variable begins with.", value::ENV_PREFIX;
+    ENV_DECODE_BASE64: bool [default: Some("off"), kongs: true] = "vault_env_decode_base64",
+        "For references to the env backend: decode the variables from base64.", value::BOOLEAN;
     HCV_PREFIXES: Vec<String> = "keyring_hcv_prefixes",
         "For references: other names of the backend hcv, such as the prefix of a Vault entity in Kong.",
         value::PREFIXES;
@@ -119,7 +123,7 @@ settings! { SOCKET_ROWS:
             convert: |_| Some(()),
         };
     SOCKET_PATH: PathBuf [default: Some("/run/keyringd/keyringd.sock")] = "keyring_socket_path",
-        "The Unix socket that applications connect to.", value::PATH;
+        "The Unix socket that applications connect to.", value::SOCKET_PATH;
     SOCKET_MODE: u32 [default: Some("0660")] = "keyring_socket_mode",
         "The mode of the socket. Write permission allows a user to connect.", value::MODE;
     SOCKET_GROUP: String = "keyring_socket_group", "The group of the socket; the daemon's own unless set.",

@@ -1,7 +1,6 @@
-//! Reading the settings: which source's value wins, with references resolved, and then each value by its parser.
+//! Parsing the merged values, setting by setting. Mistakes are collected, so that all of them are reported together.
 //!
-//! Mistakes are collected, so that all of them are reported together. What the values add up to is in `settings`. The file
-//! is longer than most: every step adds to the same notes.
+//! `merge` decides which value a setting has; `settings` decides what the values add up to.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,16 +8,15 @@ use std::{
 };
 
 use super::{
-    keys, pem,
-    reference::{is_reference, is_unfinished},
+    merge::{self, Merged},
+    pem,
     report::{Effective, Note, quoted, redacted},
-    resolve::{EnvReference, Unresolved, Variable},
-    setting::{Content, Key, Parser, Row, Setting},
+    resolve::{EnvBackend, Variable},
+    setting::{Content, Key, Parser, Setting},
     source::{
         Entry, Origin, Source, Value,
         credential::{Credential, PathOrigin},
     },
-    value,
 };
 use crate::secret::Secret;
 
@@ -30,114 +28,20 @@ pub(super) struct Reader<'a> {
     pub warnings: Vec<Note>,
     /// The environment variables that references name, including those in overridden values.
     pub referred: BTreeSet<String>,
+    pub env: EnvBackend,
 }
 
 impl<'a> Reader<'a> {
     /// Merges the sources, the weakest first.
     pub(super) fn new(sources: &'a [Box<dyn Source>]) -> Self {
-        let (values, mistakes, warnings, referred) = Default::default();
-        let mut reader = Self { sources, values, mistakes, warnings, referred };
-        for source in sources {
-            let found = source.read();
-            let note = |(origin, message)| Note { origin, key: None, message };
-            reader.mistakes.extend(found.mistakes.into_iter().map(note));
-            reader.warnings.extend(found.warnings.into_iter().map(note));
-            for entry in found.entries {
-                reader.add(entry);
-            }
-        }
-        for key in keys::all().map(Row::key) {
-            if let Some(entry) = reader.values.remove(key.name) {
-                let entry = reader.with_reference_resolved(key, entry);
-                reader.values.insert(key.name, entry);
-            }
-        }
-        reader
-    }
-
-    /// The file of a secret holds the value of its setting, so it may hold a reference too.
-    fn with_reference_resolved(&mut self, key: &'static Key, entry: Entry) -> Entry {
-        let content = match &entry.value {
-            Value::File(path) => Credential::file(path, PathOrigin::Setting).read_with_references().ok(),
-            _ => None,
-        };
-        let text = match (&entry.value, &content) {
-            (Value::Text(text), _) | (_, Some(text)) if is_reference(text.expose()) => text.expose(),
-            _ => return entry,
-        };
-        let at = entry.origin.clone();
-        match self.resolve(text) {
-            Ok((text, variable)) => {
-                let origin = Origin::Reference { at: Box::new(at), variable };
-                Entry { value: Value::Text(text), origin, ..entry }
-            }
-            Err(why) => {
-                self.mistakes.push(Note::at(at, key.name, why.to_string()));
-                Entry { value: Value::Unresolved, ..entry }
-            }
-        }
-    }
-
-    fn resolve(&mut self, text: &str) -> Result<(Secret<String>, String), Unresolved> {
-        let reference = EnvReference::parse(text)?;
-        let value = reference.value(self.variable(&reference.variable))?;
-        Ok((value, reference.variable))
-    }
-
-    fn add(&mut self, entry: Entry) {
-        let Some(key) = keys::find(&entry.key) else {
-            self.note_unknown(entry);
-            return;
-        };
-        if let Value::Text(text) = &entry.value {
-            self.referred.extend(EnvReference::parse(text.expose()).ok().map(|reference| reference.variable));
-            for warning in warnings(key, &entry.origin, text.expose()) {
-                self.warnings.push(Note::at(entry.origin.clone(), key.name, warning));
-            }
-        }
-        if self.wins(key, &entry) {
-            self.values.insert(key.name, entry);
-        }
-    }
-
-    /// Whether an entry overrides the one before it. Notes duplicates.
-    fn wins(&mut self, key: &'static Key, entry: &Entry) -> bool {
-        let Some(before) = self.values.get(key.name) else { return true };
-        let origin = before.origin.clone();
-        match (&origin, &entry.origin, &before.value, &entry.value) {
-            (Origin::File { path, line }, Origin::File { path: again, line: now }, ..) if again == path => {
-                let message = format!("set twice; line {now} overrides line {line}");
-                self.warnings.push(Note::at(entry.origin.clone(), key.name, message));
-            }
-            (.., Value::Text(_), Value::Text(_)) => {}
-            (.., Value::Text(text), Value::File(_)) if text.expose().is_empty() => {}
-            (.., Value::File(_), Value::Text(text)) if text.expose().is_empty() => return false,
-            _ if key.is_secret() => {
-                let message = format!("is also set by {origin}: set the secret once, as text or as a file");
-                self.mistakes.push(Note::at(entry.origin.clone(), key.name, message));
-            }
-            _ => {}
-        }
-        true
-    }
-
-    /// Most of a kong.conf is not for keyringd. Only a name that looks like one of its settings is a mistake.
-    fn note_unknown(&mut self, entry: Entry) {
-        if keys::CLUSTER_STRATEGY.contains(&entry.key.as_str()) {
-            let message = "is a setting of Kong's cluster strategy and has no effect";
-            self.warnings.push(Note::at(entry.origin, &entry.key, message));
-        } else if entry.key.starts_with("keyring_") {
-            let distance = |name: &&str| strsim::damerau_levenshtein(name, &entry.key);
-            let nearest = keys::all().map(|row| row.key().name).min_by_key(distance).unwrap_or_default();
-            let message = format!("no such setting; did you mean {nearest}?");
-            self.mistakes.push(Note::at(entry.origin, &entry.key, message));
-        }
+        let Merged { values, mistakes, warnings, referred, env, .. } = Merged::from_sources(sources);
+        Self { sources, values, mistakes, warnings, referred, env }
     }
 
     /// The content of the variable in the first source that has it.
     pub(super) fn variable(&mut self, name: &str) -> Variable {
         self.referred.insert(name.to_owned());
-        self.sources.iter().find_map(|source| source.variable(name).transpose()).transpose()
+        merge::variable(self.sources, name)
     }
 
     /// Whether a source sets the value, to more than an empty text.
@@ -160,6 +64,14 @@ impl<'a> Reader<'a> {
         match self.given(key).map(|entry| &entry.value) {
             Some(Value::Text(text)) => Some(text.expose()),
             _ => key.default,
+        }
+    }
+
+    /// The text that a source sets, which may be empty.
+    pub(super) fn given_text(&self, key: &'static Key) -> Option<&str> {
+        match self.values.get(key.name).map(|entry| &entry.value) {
+            Some(Value::Text(text)) => Some(text.expose()),
+            _ => None,
         }
     }
 
@@ -227,7 +139,7 @@ impl<'a> Reader<'a> {
         let detail = match parser.parse(text).map(check) {
             Some(Ok(value)) => return Some(value),
             Some(Err(detail)) => format!(": {detail}"),
-            None => String::new(),
+            None => parser.fault(text).map_or_else(String::new, |fault| format!(": {fault}")),
         };
         let found = self.quoted(key, text).map_or_else(String::new, |quoted| format!(", found {quoted}"));
         self.mistake(key, format!("expected {}{found}{detail}", parser.accepts()));
@@ -277,14 +189,19 @@ impl<'a> Reader<'a> {
         credential: Credential,
         parser: &Parser<()>,
     ) -> Option<Credential> {
-        match credential.read().map(|text| parser.parse(text.expose())) {
-            Ok(Some(())) => {
+        let parse =
+            |text: Secret<String>| parser.parse(text.expose()).ok_or_else(|| parser.fault(text.expose()));
+        match credential.read().map(parse) {
+            Ok(Ok(())) => {
                 if credential.is_world_readable() {
                     self.warn(key, "every user of this machine can read the file: remove that permission");
                 }
                 return Some(credential);
             }
-            Ok(None) => self.mistake(key, format!("expected a file with {}", parser.accepts())),
+            Ok(Err(fault)) => {
+                let fault = fault.map_or_else(String::new, |fault| format!(": {fault}"));
+                self.mistake(key, format!("expected a file with {}{fault}", parser.accepts()));
+            }
             Err(error) => self.mistake(key, error.to_string()),
         }
         None
@@ -310,17 +227,4 @@ impl<'a> Reader<'a> {
         let origin = self.given(key).map_or(Origin::Default, |entry| entry.origin.clone());
         Effective { key, value, secret, origin }
     }
-}
-
-/// Warnings about a value that probably means something else than it does.
-fn warnings(key: &Key, origin: &Origin, text: &str) -> impl Iterator<Item = &'static str> + use<> {
-    let is_read_by_kong = key.kongs && matches!(origin, Origin::File { .. });
-    let unfinished = "begins like a reference but does not end with }, so it is used as text; write # as \\# in a kong.conf";
-    [
-        is_unfinished(text).then_some(unfinished),
-        value::quotes_warning(text).filter(|_| is_read_by_kong),
-        value::number_warning(text).filter(|_| is_read_by_kong),
-    ]
-    .into_iter()
-    .flatten()
 }

@@ -11,6 +11,8 @@ use percent_encoding::percent_decode_str;
 
 use super::setting::digits;
 
+const PREFIX: &str = "prefix=";
+
 const OPENING: &str = "{vault://";
 
 /// The parts of a reference, with `%XX` decoded and without empty segments.
@@ -23,6 +25,8 @@ pub(crate) struct Reference {
     /// The field of the secret; `None` for the whole secret.
     pub key: Option<String>,
     pub caching: Caching,
+    /// For the env backend: what the name of the variable begins with, in place of `vault_env_prefix`.
+    pub prefix: Option<String>,
     /// A version of the secret, where the backend keeps several.
     pub version: Option<u64>,
 }
@@ -48,7 +52,9 @@ pub enum Malformed {
     NoPath,
     #[error("the version after # must be a whole number")]
     Version,
-    #[error("the parameters after ? must be ttl=, neg_ttl= or resurrect_ttl=")]
+    #[error(
+        "the parameters after ? must be ttl=, neg_ttl= or resurrect_ttl=, or prefix= for the env backend"
+    )]
     Parameter,
     #[error("the times after ? must be whole seconds")]
     Seconds,
@@ -85,11 +91,18 @@ impl Reference {
             return Err(Malformed::Backend);
         }
         let (path, key) = path_and_key(path.unwrap_or_default())?;
+        let is_prefix = |parameter: &&str| backend == "env" && parameter.starts_with(PREFIX);
+        let (prefixes, times): (Vec<_>, Vec<_>) = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|parameter| !parameter.is_empty())
+            .partition(is_prefix);
         Ok(Self {
             backend: backend.to_owned(),
             path,
             key,
-            caching: Caching::parse(query.unwrap_or_default())?,
+            caching: Caching::parse(&times)?,
+            prefix: prefixes.last().map(|parameter| decoded(&parameter[PREFIX.len()..])).transpose()?,
             version: version.map(|text| digits(text).ok_or(Malformed::Version)).transpose()?,
         })
     }
@@ -130,9 +143,9 @@ impl Caching {
         }
     }
 
-    fn parse(query: &str) -> Result<Self, Malformed> {
+    fn parse(parameters: &[&str]) -> Result<Self, Malformed> {
         let mut caching = Self::default();
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        for parameter in parameters {
             let (name, seconds) = split_off(parameter, '=');
             let place = match name {
                 "ttl" => &mut caching.ttl,
@@ -157,7 +170,7 @@ mod tests {
 
     /// A reference as `backend path,path key ttl,neg_ttl,resurrect_ttl version`, with `-` for absent parts.
     fn shown(reference: &Reference) -> String {
-        let Reference { backend, path, key, caching, version } = reference;
+        let Reference { backend, path, key, caching, version, .. } = reference;
         let seconds =
             |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |time| time.as_secs().to_string());
         let times = [caching.ttl, caching.neg_ttl, caching.resurrect_ttl].map(seconds).join(",");

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
 use super::reference::{
     Malformed, Reference,
@@ -45,11 +47,20 @@ const FORM: &str = "{vault://env/NAME} or {vault://env/NAME/FIELD}";
 pub(crate) struct EnvReference {
     pub variable: String,
     pub(super) field: Option<String>,
+    pub(super) decode_base64: bool,
+}
+
+/// The settings of Kong's env backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnvBackend {
+    /// What the name of every variable begins with.
+    pub prefix: String,
+    pub decode_base64: bool,
 }
 
 impl EnvReference {
     /// Parses a reference to Kong's env backend, which uses capitals and `_` for `-`.
-    pub(crate) fn parse(text: &str) -> Result<Self, Unresolved> {
+    pub(crate) fn parse(text: &str, backend: &EnvBackend) -> Result<Self, Unresolved> {
         const NO_VARIABLE: &str = "that names no variable of letters, digits, - and _";
         let reference = Reference::parse(text).map_err(|malformed| match malformed {
             Malformed::NoPath => Unresolved::Unsupported(NO_VARIABLE),
@@ -58,26 +69,40 @@ impl EnvReference {
         if reference.backend != "env" {
             return Err(Unresolved::Unsupported("to a backend that settings cannot use"));
         }
-        if reference.version.is_some() {
-            return Err(Unresolved::Unsupported("with a version, which variables do not have"));
-        }
+        let suffix = match reference.version {
+            None | Some(1) => "",
+            Some(2) => "_PREVIOUS",
+            Some(_) => {
+                return Err(Unresolved::Unsupported(
+                    "with a version that variables do not have, which is #1 or #2",
+                ));
+            }
+        };
         let [name] = reference.path.as_slice() else {
             return Err(Unresolved::Unsupported("with more than a variable and a field"));
         };
-        if !is_name(name) {
+        let prefix = reference.prefix.as_ref().unwrap_or(&backend.prefix);
+        let name = format!("{prefix}{name}{suffix}");
+        if !is_name(&name) {
             return Err(Unresolved::Unsupported(NO_VARIABLE));
         }
-        Ok(Self { variable: name.to_ascii_uppercase().replace('-', "_"), field: reference.key })
+        Ok(Self {
+            variable: name.to_ascii_uppercase().replace('-', "_"),
+            field: reference.key,
+            decode_base64: backend.decode_base64,
+        })
     }
 
     /// Parses a reference in either notation; `None` if it does not refer to a variable.
-    pub(crate) fn from_either_notation(text: &str) -> Option<Result<Self, Unresolved>> {
+    pub(crate) fn from_either_notation(text: &str, backend: &EnvBackend) -> Option<Result<Self, Unresolved>> {
         if !apisix::is_reference(text) {
             let is_env = Reference::parse(text).is_ok_and(|reference| reference.backend == "env");
-            return is_env.then(|| Self::parse(text));
+            return is_env.then(|| Self::parse(text, backend));
         }
         match Apisix::parse(text) {
-            Ok(Apisix::Variable { name, field }) => Some(Ok(Self { variable: name, field })),
+            Ok(Apisix::Variable { name, field }) => {
+                Some(Ok(Self { variable: name, field, decode_base64: false }))
+            }
             Err(malformed @ apisix::Malformed::NoVariable) => Some(Err(malformed.into())),
             _ => None,
         }
@@ -98,12 +123,22 @@ impl EnvReference {
             None => text,
             Some(field) => self.field(field, text.expose())?,
         };
+        let text = if self.decode_base64 { self.decoded(text.expose())? } else { text };
         // Following it could loop. Using it as the value would be a password that is no secret.
         if is_any_reference(text.expose()) {
             let why = "holds a reference itself: use that reference instead";
             return Err(Unresolved::Variable(name(), why.to_owned()));
         }
         Ok(text)
+    }
+
+    fn decoded(&self, base64: &str) -> Result<Secret<String>, Unresolved> {
+        let bytes = BASE64_STANDARD.decode(base64.trim()).map(Zeroizing::new).ok();
+        let text = bytes.as_ref().and_then(|bytes| str::from_utf8(bytes).ok());
+        text.map(|text| Secret::new(text.to_owned())).ok_or_else(|| {
+            let why = "is not base64 of text, as vault_env_decode_base64 requires";
+            Unresolved::Variable(self.variable.clone(), why.to_owned())
+        })
     }
 
     fn field(&self, field: &str, json: &str) -> Result<Secret<String>, Unresolved> {
@@ -154,7 +189,7 @@ mod tests {
     }
 
     fn resolved(text: &str) -> Result<String, Unresolved> {
-        let reference = EnvReference::parse(text)?;
+        let reference = EnvReference::parse(text, &EnvBackend::default())?;
         reference.value(content_of(&reference.variable)).map(|text| text.expose().clone())
     }
 
@@ -183,7 +218,7 @@ mod tests {
             ("{vault://env/a%00b=c/x}", "is a reference that names no variable"),
             ("{vault://env/my-json/object/password}", "is a reference with more than a variable and a field"),
             ("{vault://hcv/planted/password}", "is a reference to a backend that settings cannot use"),
-            ("{vault://env/my-token#1}", "is a reference with a version"),
+            ("{vault://env/my-token#3}", "is a reference with a version"),
             ("{vault://env/not-there}", "is a reference to the variable NOT_THERE, which is not set"),
             ("{vault://env/empty}", "is a reference to the variable EMPTY, which is empty"),
             ("{vault://env/empty/field}", "is a reference to the variable EMPTY, which is empty"),

@@ -11,7 +11,7 @@ use super::{
     reader::Reader,
     setting::{Key, Setting},
     source::{self, credential::Credential},
-    value::{SecretPath, TOKEN},
+    value::{self, SecretPath, TOKEN},
 };
 
 /// A Vault server and the login. Two equal values can share one session.
@@ -234,6 +234,7 @@ fn jwt_source(reader: &mut Reader, login: &'static LoginSettings) -> Option<JwtS
 /// The trust settings, which are the same for every server.
 pub(super) fn read_tls(reader: &mut Reader) -> Option<Tls> {
     let trusted = reader.optional_checked(&keys::SSL_TRUSTED_CERTIFICATE, read_certificates);
+    warn_about_trust(reader);
     let depth = reader.required(&keys::SSL_VERIFY_DEPTH);
     Some(Tls { trusted: trusted?, verify_depth: depth? })
 }
@@ -246,15 +247,41 @@ fn read_certificates(items: Vec<TrustItem>) -> Result<TrustedCertificates, Strin
             TrustItem::Certificates(certificates) => trusted.certificates.extend(certificates),
             TrustItem::File(path) => {
                 let item = at + 1;
-                let pem = source::read_text(&path)
-                    .map_err(|error| format!("the file of item {item} cannot be read: {error}"))?;
+                let pem = source::read_bytes(&path).map_err(|error| {
+                    let folder = if path.is_relative() {
+                        format!(" in {}", source::working_folder())
+                    } else {
+                        String::new()
+                    };
+                    format!("the file of item {item} cannot be read{folder}: {error}")
+                })?;
                 let certificates = pem::certificate_chain(&pem)
-                    .map_err(|_| format!("the file of item {item} has no certificate in PEM"))?;
+                    .map_err(|found| format!("the file of item {item}: {found}"))?;
                 trusted.certificates.extend(certificates);
             }
         }
     }
     Ok(trusted)
+}
+
+/// An empty list, and paths that depend on the working folder, mean something else in Kong or at the next start.
+fn warn_about_trust(reader: &mut Reader) {
+    let key = &keys::SSL_TRUSTED_CERTIFICATE.key;
+    let Some(text) = reader.given_text(key) else { return };
+    let items = value::list(text);
+    let is_relative =
+        |item: &String| matches!(pem::trust_item(item), Ok(TrustItem::File(path)) if path.is_relative());
+    if items.is_empty() {
+        reader.warn(key, "empty trusts the system's authorities here; Kong would trust none");
+    } else if items.iter().any(is_relative) {
+        reader.warn(
+            key,
+            format!(
+                "has a relative path, which is looked up in {}; use an absolute path",
+                source::working_folder()
+            ),
+        );
+    }
 }
 
 pub(super) const IN_THE_CLEAR: &str =
@@ -284,6 +311,9 @@ mod tests {
         assert!(trusted.system);
         assert_eq!(trusted.certificates, [certified.cert.der().clone()]);
         assert!(read("/no/such/file.pem").unwrap_err().starts_with("the file of item 2 cannot be read"));
-        assert_eq!(read("/dev/null").unwrap_err(), "the file of item 2 has no certificate in PEM");
+        assert_eq!(
+            read("/dev/null").unwrap_err(),
+            "the file of item 2: found no PEM instead of a certificate"
+        );
     }
 }

@@ -105,6 +105,11 @@ pub enum Parser<T: 'static> {
         accepts: &'static str,
         convert: fn(&str) -> Option<T>,
     },
+    /// PEM. The error says what was found instead.
+    Pem {
+        accepts: &'static str,
+        convert: fn(&str) -> Result<T, String>,
+    },
 }
 
 /// What a number counts.
@@ -147,6 +152,15 @@ impl<T: Clone> Parser<T> {
             Self::Number { unit: Unit::Bytes, .. } => self.parse_number(bytes(text)?),
             Self::Number { .. } => self.parse_number(digits(text)?),
             Self::Text { convert, .. } => convert(text),
+            Self::Pem { convert, .. } => convert(text).ok(),
+        }
+    }
+
+    /// What a text that is not accepted holds instead, if that is known.
+    pub(super) fn fault(&self, text: &str) -> Option<String> {
+        match self {
+            Self::Pem { convert, .. } => convert(text).err(),
+            _ => None,
         }
     }
 
@@ -168,7 +182,7 @@ impl<T: Clone> Parser<T> {
                     format!("a size from {} to {}, such as 512k or 32m", nginx_size(*min), nginx_size(*max))
                 }
             },
-            Self::Text { accepts, .. } => (*accepts).to_owned(),
+            Self::Text { accepts, .. } | Self::Pem { accepts, .. } => (*accepts).to_owned(),
         }
     }
 }

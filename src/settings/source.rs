@@ -15,7 +15,7 @@ use nix::unistd::{Group, User};
 
 use super::{
     access::{Accounts, IdMap},
-    conf::Conf,
+    conf::{Conf, Spelling},
     keys,
     resolve::Variable,
     setting::Row,
@@ -46,6 +46,7 @@ pub struct Entry {
     pub key: String,
     pub value: Value,
     pub origin: Origin,
+    pub spelling: Spelling,
 }
 
 /// A value, or the file that holds it.
@@ -53,7 +54,9 @@ pub struct Entry {
 pub enum Value {
     Text(Secret<String>),
     File(PathBuf),
-    /// A reference that could not be resolved. A mistake says why.
+    /// Bytes that are not UTF-8.
+    NotText,
+    /// A value that cannot be used. A mistake says why.
     Unresolved,
 }
 
@@ -94,21 +97,33 @@ pub(crate) fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
     file.into_iter().chain([Box::new(Credentials) as Box<dyn Source>, Box::new(Environment)]).collect()
 }
 
-/// The text of a file that is not secret, such as one with certificates.
-pub(super) fn read_text(path: &Path) -> io::Result<String> {
-    fs::read_to_string(path)
+/// The content of a file that is not secret, such as one with certificates.
+pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// The folder that relative paths start from, for messages.
+pub(super) fn working_folder() -> String {
+    environment::current_dir()
+        .map_or_else(|| "the working folder".to_owned(), |folder| folder.display().to_string())
 }
 
 impl Source for File {
     fn read(&self) -> Found {
-        let text = match fs::read(&self.0) {
-            Ok(bytes) => zeroize::Zeroizing::new(bytes),
-            Err(error) => return self.unreadable(format!("cannot be read: {error}")),
+        match fs::read(&self.0).map(zeroize::Zeroizing::new) {
+            Ok(bytes) => self.content(&bytes),
+            Err(error) => self.unreadable(format!("cannot be read: {error}")),
+        }
+    }
+}
+
+impl File {
+    /// The settings in the bytes of this file.
+    pub(super) fn content(&self, bytes: &[u8]) -> Found {
+        let conf = match Conf::parse(bytes) {
+            Ok(conf) => conf,
+            Err(why) => return self.unreadable(why.to_owned()),
         };
-        let Ok(text) = str::from_utf8(&text) else {
-            return self.unreadable("is not UTF-8 text".to_owned());
-        };
-        let conf = Conf::parse(text);
         let at = |line| Origin::File { path: self.0.clone(), line };
         let notes = |notes: Vec<(usize, &str)>| {
             notes.into_iter().map(|(line, message)| (at(line), message.to_owned())).collect()
@@ -116,15 +131,18 @@ impl Source for File {
         let entries = conf.lines.into_iter();
         Found {
             entries: entries
-                .map(|line| Entry { key: line.key, value: Value::Text(line.value), origin: at(line.number) })
+                .map(|line| Entry {
+                    key: line.key,
+                    value: line.value.map_or(Value::NotText, Value::Text),
+                    origin: at(line.number),
+                    spelling: line.spelling,
+                })
                 .collect(),
             mistakes: notes(conf.mistakes),
             warnings: notes(conf.warnings),
         }
     }
-}
 
-impl File {
     fn unreadable(&self, why: String) -> Found {
         Found { mistakes: vec![(Origin::WholeFile(self.0.clone()), why)], ..Found::default() }
     }
@@ -143,6 +161,7 @@ fn credentials(folder: &Path) -> Found {
         key: name.to_owned(),
         value: Value::File(path),
         origin: Origin::Credential(name.to_owned()),
+        spelling: Spelling::default(),
     };
     Found { entries: files.map(entry).collect(), ..Found::default() }
 }
@@ -194,6 +213,7 @@ impl Source for Pairs {
             key: (*key).to_owned(),
             value: Value::Text(Secret::new((*value).to_owned())),
             origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
+            spelling: Spelling::default(),
         };
         Found { entries: self.settings.iter().map(entry).collect(), ..Found::default() }
     }

@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use url::Url;
 
-use super::{reference::is_name, setting::Parser};
+use super::{conf::trim, reference::is_name, setting::Parser};
 
 /// A version of the KV secrets engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +88,12 @@ pub(super) const MODE: Parser<u32> = Parser::Text {
 pub(super) const PATH: Parser<PathBuf> = Parser::Text {
     accepts: "a file path",
     convert: |text| (!text.contains('\0')).then(|| PathBuf::from(text)),
+};
+
+/// At most as long as `sockaddr_un` holds (unix(7)).
+pub(super) const SOCKET_PATH: Parser<PathBuf> = Parser::Text {
+    accepts: "a path of at most 107 bytes",
+    convert: |text| PATH.parse(text).filter(|_| text.len() <= 107),
 };
 
 /// The server's base URL. User info would be a secret that is printed. A path would change the configured path of the
@@ -186,9 +192,15 @@ pub(super) const TRANSIT_MOUNTS: Parser<Vec<String>> = Parser::Text {
     },
 };
 
+/// The start of the names of variables in references.
+pub(super) const ENV_PREFIX: Parser<String> = Parser::Text {
+    accepts: "letters, digits, - and _",
+    convert: |text| is_name(text).then(|| text.to_owned()),
+};
+
 /// Items between commas, trimmed, without empty ones.
 pub(super) fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    text.split(',').map(trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 impl SecretPath {
@@ -213,25 +225,6 @@ impl fmt::Display for KvVersion {
 pub(super) fn quotes_warning(text: &str) -> Option<&'static str> {
     let within = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     (within('"') || within('\'')).then_some("the quotes are part of the value, in Kong as well")
-}
-
-/// The warning about a value that Kong reads as a number: `007` becomes 7, `1e3` becomes 1000, and numbers of more than
-/// 15 digits lose the last ones.
-pub(super) fn number_warning(text: &str) -> Option<&'static str> {
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let hexadecimal = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X"));
-    let is_number = hexadecimal.map_or_else(
-        || text.parse::<f64>().is_ok_and(f64::is_finite),
-        |digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()),
-    );
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "1"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let plain = digits(whole)
-        && digits(fraction)
-        && (whole == "0" || !whole.starts_with('0'))
-        && !fraction.ends_with('0')
-        && whole.len() + fraction.len() <= 15;
-    (is_number && !plain).then_some("Kong reads this value as a number and changes its digits")
 }
 
 #[cfg(test)]
@@ -276,18 +269,6 @@ mod tests {
             "",
         ] {
             assert!(!accepts(&LOOPBACK_ADDRESS, bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn values_that_kong_reads_as_other_numbers_get_a_warning() {
-        for doubtful in ["007", "1e3", "0x1F", "1.50", "-01", "1234567890123456", "+5", "5."] {
-            assert!(number_warning(doubtful).is_some(), "{doubtful}");
-        }
-        for same in
-            ["", "0", "7", "-7", "1.5", "12345678901234", "on", "0x", "s.123", "1e", "nan", "inf", "a"]
-        {
-            assert!(number_warning(same).is_none(), "{same}");
         }
     }
 
@@ -337,7 +318,7 @@ mod tests {
         fn no_text_panics(text: String) {
             let _ = (MODE.parse(&text), BASE_URL.parse(&text), HOST.parse(&text), SECRET_PATH.parse(&text));
             let _ = (KEY_NAME.parse(&text), LOG_LEVEL.parse(&text), NAMESPACE.parse(&text));
-            let _ = (quotes_warning(&text), number_warning(&text));
+            let _ = quotes_warning(&text);
         }
     }
 }

@@ -66,8 +66,29 @@ pub(super) fn client_config(settings: &Tls, identity: Option<Identity>) -> Resul
         }));
     match identity {
         None => Ok(config.with_no_client_auth()),
-        Some(Identity { chain, key }) => config.with_client_auth_cert(chain, key).map_err(TlsError::Identity),
+        Some(Identity { chain, key }) => {
+            config.with_client_auth_cert(leaf_first(chain, &key), key).map_err(TlsError::Identity)
+        }
     }
+}
+
+/// The chain with the certificate of the key first, as TLS requires. Some tools write it last.
+fn leaf_first(
+    mut chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+) -> Vec<CertificateDer<'static>> {
+    let key = ring::sign::any_supported_type(key).ok();
+    let public = key.as_ref().and_then(|key| key.public_key());
+    let is_leaf = |certificate: &CertificateDer<'_>| {
+        let certificate = webpki::EndEntityCert::try_from(certificate);
+        certificate.is_ok_and(|certificate| Some(certificate.subject_public_key_info()) == public)
+    };
+    match chain.iter().position(is_leaf) {
+        Some(last) if last + 1 == chain.len() => chain.reverse(),
+        Some(leaf) => chain[..=leaf].rotate_right(1),
+        None => {}
+    }
+    chain
 }
 
 /// For plain HTTP: it trusts no server, should TLS be used after all.

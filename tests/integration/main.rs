@@ -25,6 +25,7 @@ mod docs;
 mod doctor;
 mod formats;
 mod kms;
+mod kong;
 mod layers;
 mod life;
 mod limits;

@@ -228,7 +228,7 @@ fn an_unresolved_reference_is_a_mistake_with_its_origin_and_without_a_value() {
         ("{vault://env/plain?planted=1}", "is not a well-formed reference: the parameters after ? must be"),
         ("{vault://env/plain?ttl=planted}", "is not a well-formed reference: the times after ? must be"),
         ("{vault://hcv/planted/planted}", "is a reference to a backend that settings cannot use"),
-        ("{vault://env/plain#1}", "is a reference with a version"),
+        ("{vault://env/plain#3}", "is a reference with a version"),
         ("{vault://env/not-there}", "to the variable NOT_THERE, which is not set"),
         ("{vault://env/empty}", "to the variable EMPTY, which is empty"),
         ("{vault://env/plain/field}", "of the variable PLAIN, which does not hold a JSON object"),

@@ -6,7 +6,10 @@ use std::{fmt, fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::Pa
 
 use zeroize::Zeroizing;
 
-use crate::{secret::Secret, settings::reference::is_reference};
+use crate::{
+    secret::Secret,
+    settings::{conf::trim, reference::is_reference},
+};
 
 /// The longest secret in a file, in bytes. A private key with its chain is far smaller.
 const MAX_LEN: usize = 1 << 20;
@@ -49,7 +52,7 @@ impl Credential {
         Self::File(SecretFile { path: path.into(), path_origin })
     }
 
-    /// The current secret, without trailing line breaks, which editors and `echo` add.
+    /// The current secret, without the blanks around it: editors and `echo` add line breaks, and Kong trims all of them.
     pub(crate) fn read(&self) -> Result<Secret<String>, CredentialError> {
         let text = self.read_with_references()?;
         match self {
@@ -85,7 +88,7 @@ impl SecretFile {
             File::open(&self.path).and_then(|file| file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes));
         read.map_err(|error| CredentialError::Unreadable(self.clone(), error))?;
         let text = str::from_utf8(&bytes).ok().filter(|text| text.len() <= MAX_LEN);
-        let text = text.ok_or_else(|| CredentialError::NotText(self.clone()))?.trim_end_matches(['\n', '\r']);
+        let text = trim(text.ok_or_else(|| CredentialError::NotText(self.clone()))?);
         if text.is_empty() {
             Err(CredentialError::Empty(self.clone()))
         } else {
@@ -116,7 +119,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let credential = Credential::file(file.path(), PathOrigin::Setting);
         for (content, secret) in
-            [("one\n", "one"), ("two\r\n", "two"), (" three ", " three "), ("a\nb\n\n", "a\nb")]
+            [("one\n", "one"), ("two\r\n", "two"), (" three ", "three"), ("a\nb\n\n", "a\nb")]
         {
             fs::write(file.path(), content).unwrap();
             assert_eq!(credential.read().unwrap().expose(), secret);

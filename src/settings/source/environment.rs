@@ -17,10 +17,12 @@ use super::{
 use crate::{
     secret::Secret,
     settings::{
+        conf::{Spelling, trim},
         keys, pem,
         reference::{is_any_reference, is_reference},
         resolve::Variable,
         setting::{Content, Key, VARIABLE_PREFIX},
+        spelling,
     },
 };
 
@@ -73,11 +75,17 @@ fn references_among(all: impl Iterator<Item = (OsString, VariableContent)>) -> V
     let reference = |(name, content): (OsString, VariableContent)| match content {
         VariableContent::Inline(text) => {
             let (name, text) = (name.into_string().ok()?, text.into_string().ok()?);
-            is_any_reference(&text).then_some((name, text))
+            let text = trim(&text);
+            is_any_reference(text).then(|| (name, text.to_owned()))
         }
         VariableContent::Moved(_) => None,
     };
     all.filter_map(reference).collect()
+}
+
+/// The working folder of this process.
+pub(super) fn current_dir() -> Option<PathBuf> {
+    std::env::current_dir().ok()
 }
 
 /// The folder of this service's systemd credentials.
@@ -145,8 +153,8 @@ fn secrets_among(
         {
             return None;
         }
-        let value = content.text().ok().filter(|value| !value.expose().is_empty())?;
-        let is_public = of_a_secret.is_some_and(|key| is_reference_or_path(key, value.expose()));
+        let value = content.text().ok().filter(|value| !trim(value.expose()).is_empty())?;
+        let is_public = of_a_secret.is_some_and(|key| is_reference_or_path(key, trim(value.expose())));
         (!is_public).then(|| SecretVariable { moved: format!("{MOVED}{name}"), name, value })
     };
     all.filter_map(secret).collect()
@@ -157,31 +165,59 @@ fn is_reference_or_path(key: &Key, value: &str) -> bool {
     is_reference(value) || (key.content == Content::Pem && pem::is_path(value))
 }
 
-/// Values are used verbatim. Other variables of Kong are not read, since they may hold secrets.
+/// Values are trimmed, as in Kong. Those of its other variables are not read, since they may hold secrets.
 fn variables(all: impl Iterator<Item = (OsString, VariableContent)>) -> Found {
     let mut found = Found::default();
     for (name, content) in all {
-        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(VARIABLE_PREFIX)) else {
-            continue;
-        };
-        let key = key.to_ascii_lowercase();
-        let origin = Origin::Variable(format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase()));
+        let Ok(name) = name.into_string() else { continue };
+        let upper = name.to_ascii_uppercase();
+        let Some(key) = upper.strip_prefix(VARIABLE_PREFIX).map(str::to_ascii_lowercase) else { continue };
         // The name of a setting may itself end with `_file`.
         let of_file = key.strip_suffix("_file").filter(|_| keys::find(&key).is_none()).and_then(keys::find);
-        if of_file.is_none() && !key.starts_with("keyring_") && keys::find(&key).is_none() {
+        let is_known = of_file.is_some() || keys::find(&key).is_some();
+        let origin = Origin::Variable(name);
+        if origin.to_string() != upper {
+            if is_known {
+                let message = format!("is not read, because Kong reads capitals only: use {upper}");
+                found.warnings.push((origin, message));
+            }
             continue;
         }
-        let value = content.text().and_then(|text| match of_file {
-            None => Ok(Some((key, Value::Text(text)))),
-            Some(of) => Ok(file(of, text.expose())?.map(|value| (of.name.to_owned(), value))),
-        });
+        if !is_known && !key.starts_with("keyring_") && spelling::nearly(&key).is_none() {
+            continue;
+        }
+        let value = match of_file {
+            _ if !is_known => Ok(Some((key, Value::Unresolved))),
+            None => content.text().map(|text| Some((key, Value::Text(trimmed(&text))))),
+            Some(of) => content
+                .text()
+                .and_then(|text| file(of, trim(text.expose())))
+                .map(|value| value.map(|value| (of.name.to_owned(), value))),
+        };
         match value {
-            Ok(Some((key, value))) => found.entries.push(Entry { key, value, origin }),
+            Ok(Some((key, value))) => {
+                found.entries.push(Entry { key, value, origin, spelling: Spelling::default() });
+            }
             Ok(None) => {}
             Err(why) => found.mistakes.push((origin, why)),
         }
     }
     found
+}
+
+/// Names and values as the environment, for tests.
+#[cfg(test)]
+pub(in crate::settings) struct Variables(pub Vec<(String, String)>);
+
+#[cfg(test)]
+impl Source for Variables {
+    fn read(&self) -> Found {
+        variables(with_the_moved(self.0.iter().map(|(name, value)| (name.into(), value.into()))))
+    }
+}
+
+fn trimmed(text: &Secret<String>) -> Secret<String> {
+    Secret::new(trim(text.expose()).to_owned())
 }
 
 /// The value that a `KONG_<KEY>_FILE` variable names. The file of a secret is read at each use, others now.
@@ -221,7 +257,7 @@ mod tests {
         let one = |entry: &Entry| match &entry.value {
             Value::Text(text) => format!("{}={}", entry.key, text.expose()),
             Value::File(path) => format!("{}<{}", entry.key, path.display()),
-            Value::Unresolved => entry.key.clone(),
+            Value::Unresolved | Value::NotText => entry.key.clone(),
         };
         found.entries.iter().map(one).collect()
     }
@@ -315,7 +351,7 @@ mod tests {
         ];
         for _ in 0..2 {
             let found = variables(environment(&all));
-            assert_eq!(listed(&found), ["keyring_vault_path=in the environment", "keyring_name= moved\n"]);
+            assert_eq!(listed(&found), ["keyring_vault_path=in the environment", "keyring_name=moved"]);
             let (origin, why) = &found.mistakes[0];
             assert_eq!(origin.to_string(), "KONG_KEYRING_VAULT_TOKEN");
             assert!(why.starts_with("cannot be read from the place"), "{why}");

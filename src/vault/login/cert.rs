@@ -42,11 +42,9 @@ pub(super) fn transport(server: &Server, settings: &Cert) -> Result<Transport, V
     let failed = |name: &String, cause: String| METHOD.no_credential(format!("{name}: {cause}"));
     let [certificate, key] = &names;
     let chain = settings.certificate.read().map_err(|error| failed(certificate, error.to_string()))?;
-    let chain = pem::certificate_chain(chain.expose())
-        .map_err(|expected| failed(certificate, format!("expected {expected}")))?;
+    let chain = pem::certificate_chain(chain.expose()).map_err(|fault| failed(certificate, fault))?;
     let private = settings.key.read().map_err(|error| failed(key, error.to_string()))?;
-    let private =
-        pem::private_key(private.expose()).map_err(|expected| failed(key, format!("expected {expected}")))?;
+    let private = pem::private_key(private.expose()).map_err(|fault| failed(key, fault))?;
     Transport::new(server, Some(Identity { chain, key: private })).map_err(|error| match error {
         TransportError::Tls(TlsError::Identity(error)) => {
             METHOD.no_credential(format!("{certificate} and {key} do not belong together: {error}"))
