@@ -287,6 +287,9 @@ fn warn(reader: &mut Reader, settings: &Settings) {
         reader.warn(&keys::MAX_STALE.key, message);
     }
     server::warn(reader, &keys::VAULT_HOST.key, &settings.server);
+    for warning in settings.socket.access.iter().flat_map(AccessList::warnings) {
+        reader.warn(&keys::ACCESS.key, warning);
+    }
     let references = &settings.references;
     if let Some(server) = &references.hcv.server {
         server::warn(reader, &keys::HCV_PROTOCOL.key, server);

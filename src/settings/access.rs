@@ -46,6 +46,25 @@ impl AccessList {
         };
         self.0.iter().filter(|(subject, _)| matches(*subject)).map(|(_, permissions)| *permissions).collect()
     }
+
+    /// Warnings about a list that leaves a common use to nobody: whoever is not listed has no permission.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let granted: Permissions = self.0.iter().map(|(_, permissions)| *permissions).collect();
+        let mut warnings = Vec::new();
+        let unused = (Permission::Encrypt | Permission::Decrypt).difference(granted);
+        if !unused.is_empty() && !granted.contains(Permission::Kms) {
+            let words = unused.iter().map(Permission::word).collect::<Vec<_>>().join(" or ");
+            warnings.push(format!(
+                "no entry grants {words}: the list replaces \"everybody may\", so list every client"
+            ));
+        }
+        if !self.permissions_of(0, &[0]).contains(Permission::Status) {
+            let message =
+                "no entry grants status to root, so root cannot use `keyringd status`: add user:root=status";
+            warnings.push(message.to_owned());
+        }
+        warnings
+    }
 }
 
 /// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt, uid:1001=encrypt`. The error numbers each wrong entry
@@ -77,10 +96,18 @@ fn entry(text: &str, accounts: &impl Accounts) -> Result<(Subject, Permissions),
     let (subject, words) = text.split_once('=').ok_or("has no =")?;
     let (kind, name) = subject.split_once(':').ok_or("names neither a user nor a group")?;
     let (kind, name) = (kind.trim(), name.trim());
+    let unsigned = name.strip_prefix('+').unwrap_or(name);
+    let is_number = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
     let subject = match kind {
+        "user" if is_number => {
+            return Err("has a number in place of a user name: write uid: before it".to_owned());
+        }
+        "group" if is_number => {
+            return Err("has a number in place of a group name: write gid: before it".to_owned());
+        }
         "user" => Subject::User(known(accounts.user(name), "user")?),
         "uid" => Subject::User(digits(name).ok_or(NO_NUMBER)?),
-        "group" => Subject::Group(name.parse().or_else(|_| known(accounts.group(name), "group"))?),
+        "group" => Subject::Group(known(accounts.group(name), "group")?),
         "gid" => Subject::Group(digits(name).ok_or(NO_NUMBER)?),
         _ => return Err("names neither a user, uid, group nor gid".to_owned()),
     };

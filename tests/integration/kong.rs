@@ -509,3 +509,34 @@ fn a_file_that_cannot_be_read_is_the_only_error() {
         }
     }
 }
+
+#[test]
+fn access_lists_that_leave_someone_out_are_warned_about() {
+    let access = |list: &str| check_more(&format!("keyring_access = {list}\n"), &[]);
+    access("uid:0=all").is_fine();
+    access("user:root=status, gid:5=encrypt+decrypt").is_fine();
+    access("uid:0=status+encrypt").warns_of(&["kong.conf:7: keyring_access: ", "no entry grants decrypt"]);
+    access("uid:0=status+decrypt").warns_of(&["no entry grants encrypt"]);
+    access("uid:0=status").warns_of(&["no entry grants encrypt or decrypt"]);
+    access("uid:5=encrypt+decrypt").warns_of(&["status", "root"]);
+    access("uid:5=kms, uid:0=status").is_fine();
+    for (list, cure) in
+        [("group:0=all", "gid:"), ("user:0=all", "uid:"), ("user:+0=all", "uid:"), ("group:+0=all", "gid:")]
+    {
+        access(list).fails_with(&["kong.conf:7: keyring_access: ", "entry 1", cure]);
+    }
+    for list in ["uid:+0=all", "gid:root=all", "uid: =all"] {
+        access(list).fails_with(&["kong.conf:7: keyring_access: ", "entry 1"]);
+    }
+}
+
+#[test]
+fn a_refused_peer_learns_that_the_list_replaces_open_access() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_ACCESS", "uid:4000001=all")]);
+    let answer = daemon.post("/v1/transit/encrypt/keyring", &serde_json::json!({ "plaintext": "YQ==" }));
+    assert_eq!(answer.status, 403);
+    let said = answer.text();
+    assert!(said.contains("keyring_access") && said.contains("list every client"), "{said}");
+}
