@@ -13,9 +13,14 @@ mod vault;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    builder::StyledStr,
+    error::{ContextKind, ContextValue},
+};
 use clap_complete::Shell;
 
+use check::Shown;
 pub use command::Failure;
 use command::{Daemon, SettingsFile};
 
@@ -41,6 +46,12 @@ enum Command {
     Check {
         #[command(flatten)]
         file: SettingsFile,
+        /// The kong.conf to read, as in `kong check`
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        positional: Option<PathBuf>,
+        /// Show only settings that are not a default
+        #[arg(long)]
+        changed: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -79,13 +90,40 @@ enum Command {
     Man,
 }
 
+impl Arguments {
+    /// Parses the command line, or exits with a message and code 2. Kong's commands lead to ours.
+    pub fn from_command_line() -> Self {
+        Self::try_parse().unwrap_or_else(|mut error| {
+            let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+            let tip = match unknown.as_deref() {
+                Some("start") => {
+                    Some("`keyringd run` runs the daemon in the foreground, for systemd or a container")
+                }
+                Some("reload") => {
+                    Some("`systemctl reload keyringd`, or SIGHUP to the daemon, reloads its settings")
+                }
+                _ => None,
+            };
+            if let Some(tip) = tip {
+                let tip = StyledStr::from(tip.to_owned());
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+                error.remove(ContextKind::SuggestedSubcommand);
+            }
+            error.exit()
+        })
+    }
+}
+
 /// Runs a command and returns its exit code.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Run(file) => serve::run(file),
         Command::Dev { socket } => serve::dev(socket),
-        Command::Check { file, json: false } => check::check(&file),
-        Command::Check { file, json: true } => check::check_json(&file),
+        Command::Check { file, positional, changed, json } => {
+            let shown = if changed { Shown::Changed } else { Shown::All };
+            let file = positional.map_or(file, SettingsFile::new);
+            if json { check::check_json(&file, shown) } else { check::check(&file, shown) }
+        }
         Command::Doctor(file) => check::doctor(&file),
         Command::Status { daemon, json: false } => status::status(&daemon, status::lines),
         Command::Status { daemon, json: true } => status::status(&daemon, status::json),

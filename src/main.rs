@@ -2,7 +2,6 @@
 
 use std::{alloc::System, process::ExitCode};
 
-use clap::Parser as _;
 use keyringd::cli::{self, Arguments};
 use zeroizing_alloc::ZeroAlloc;
 
@@ -11,7 +10,7 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
-    match cli::run(Arguments::parse()) {
+    match cli::run(Arguments::from_command_line()) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::command::{Failure, SettingsFile, print, valid_settings, wait};
+use super::command::{Failure, SettingsFile, print, print_error, print_notes, valid_settings, wait};
 use crate::{
     doctor::{self, Finding, State},
     settings::{Effective, Loaded, Note, source::Origin},
@@ -20,12 +20,28 @@ use crate::{
 /// The length of a value in the table on a terminal.
 const MAX_WIDTH: usize = 60;
 
+/// Which settings to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    All,
+    /// Those whose value is not the default.
+    Changed,
+}
+
+impl Shown {
+    fn includes(self, one: &Effective) -> bool {
+        let is_changed = one.secret || one.value.as_deref() != one.key.default;
+        self == Self::All || one.origin != Origin::Default && is_changed
+    }
+}
+
 /// `keyringd check`
-pub(super) fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn check(file: &SettingsFile, shown: Shown) -> Result<ExitCode, Failure> {
     let loaded = file.load();
     let rows: Vec<_> = loaded
         .effective
         .iter()
+        .filter(|one| shown.includes(one))
         .map(|one| [one.key.name.to_owned(), value_text(one), one.origin.to_string()])
         .collect();
     if io::stdout().is_terminal() {
@@ -33,13 +49,17 @@ pub(super) fn check(file: &SettingsFile) -> Result<ExitCode, Failure> {
     } else {
         print(rows.iter().map(|row| row.join("\t") + "\n").collect::<String>())?;
     }
-    valid_settings(loaded).map(|_| ExitCode::SUCCESS)
+    print_notes("warning", &loaded.warnings);
+    let Err(errors) = loaded.settings else { return Ok(ExitCode::SUCCESS) };
+    print_notes("error", &errors);
+    print_error("keyringd: invalid settings; correct them at the places named above");
+    Ok(ExitCode::from(78))
 }
 
 /// `keyringd check --json`
-pub(super) fn check_json(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn check_json(file: &SettingsFile, shown: Shown) -> Result<ExitCode, Failure> {
     let loaded = file.load();
-    print(format!("{:#}\n", json_report(&loaded)))?;
+    print(format!("{:#}\n", json_report(&loaded, shown)))?;
     Ok(if loaded.settings.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(78) })
 }
 
@@ -66,7 +86,7 @@ fn value_text(one: &Effective) -> String {
     }
 }
 
-fn json_report(loaded: &Loaded) -> Value {
+fn json_report(loaded: &Loaded, shown: Shown) -> Value {
     let setting = |one: &Effective| {
         let (key, origin) = (one.key.name, one.origin.to_string());
         json!({ "key": key, "value": one.value, "origin": origin, "secret": one.secret })
@@ -75,7 +95,7 @@ fn json_report(loaded: &Loaded) -> Value {
         |note: &Note| json!({ "origin": note.origin.to_string(), "key": note.key, "message": note.message });
     let errors = loaded.settings.as_ref().err().map(Vec::as_slice).unwrap_or_default();
     json!({
-        "settings": loaded.effective.iter().map(setting).collect::<Vec<_>>(),
+        "settings": loaded.effective.iter().filter(|one| shown.includes(one)).map(setting).collect::<Vec<_>>(),
         "errors": errors.iter().map(note).collect::<Vec<_>>(),
         "warnings": loaded.warnings.iter().map(note).collect::<Vec<_>>(),
     })

@@ -36,6 +36,10 @@ pub(super) struct Daemon {
 }
 
 impl SettingsFile {
+    pub(super) const fn new(path: PathBuf) -> Self {
+        Self { config: Some(path) }
+    }
+
     pub(super) fn load(&self) -> Loaded {
         settings::load(&source::of_this_process(self.config.as_deref()))
     }

@@ -498,7 +498,7 @@ fn names_that_are_nearly_ours_are_warned_about_with_the_nearest() {
 fn a_file_that_cannot_be_read_is_the_only_error() {
     let folder = tempfile::tempdir().unwrap();
     for path in ["/no/such/kong.conf", folder.path().to_str().unwrap()] {
-        for command in [["check", "-c", path].as_slice(), &["run", "-c", path]] {
+        for command in [["check", "-c", path].as_slice(), &["check", path], &["run", "-c", path]] {
             let output = run(command, &[], b"");
             let said = String::from_utf8(output.stderr).unwrap();
             assert_eq!((output.status.code(), said.matches(": error: ").count()), (Some(78), 1), "{said}");
@@ -508,6 +508,58 @@ fn a_file_that_cannot_be_read_is_the_only_error() {
             );
         }
     }
+}
+
+#[test]
+fn check_takes_the_file_as_kong_check_does_and_kongs_commands_lead_to_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kong.conf");
+    fs::write(&path, format!("{ENOUGH}keyring_name = n\n")).unwrap();
+    let output = run(&["check", path.to_str().unwrap()], &[], b"");
+    assert!(success(&output).contains(&format!("keyring_name\tn\t{}:7\n", path.display())));
+    let both = run(&["check", "-c", path.to_str().unwrap(), path.to_str().unwrap()], &[], b"");
+    assert_eq!(both.status.code(), Some(2));
+    let start = run(&["start"], &[], b"");
+    assert_eq!(start.status.code(), Some(2));
+    assert!(String::from_utf8(start.stderr).unwrap().contains("`keyringd run`"));
+    let reload = run(&["reload"], &[], b"");
+    assert_ne!(reload.status.code(), Some(0));
+    assert!(String::from_utf8(reload.stderr).unwrap().contains("reload"));
+}
+
+#[test]
+fn check_changed_prints_only_what_is_not_a_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kong.conf");
+    fs::write(&path, format!("{ENOUGH}keyring_vault_kv = v2\n")).unwrap();
+    let path = path.to_str().unwrap();
+    let text = success(&run(&["check", "-c", path, "--changed"], &[("KONG_KEYRING_AUDIT", "all")], b""));
+    let keys: Vec<_> = text.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    let expected = [
+        "keyring_enabled",
+        "keyring_strategy",
+        "keyring_vault_host",
+        "keyring_vault_mount",
+        "keyring_vault_path",
+        "keyring_vault_token",
+        "keyring_audit",
+    ];
+    assert_eq!(keys, expected);
+    let json = success(&run(&["check", "-c", path, "--changed", "--json"], &[], b""));
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["settings"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn checks_closing_advice_is_not_check_and_a_long_socket_path_is_an_error() {
+    let path = format!("/{}", "s".repeat(107));
+    let too_long = [("KONG_KEYRING_SOCKET_PATH", path.as_str())];
+    check_more("", &too_long).fails_with(&["KONG_KEYRING_SOCKET_PATH: keyring_socket_path: ", "107 bytes"]);
+    check_more("", &[("KONG_KEYRING_SOCKET_PATH", &path[..107])]).is_fine();
+    let check = String::from_utf8(run(&["check"], &[], b"").stderr).unwrap();
+    assert!(!check.contains("`keyringd check`"), "{check}");
+    let run = String::from_utf8(run(&["run"], &[], b"").stderr).unwrap();
+    assert!(run.contains("`keyringd check`"), "{run}");
 }
 
 #[test]
