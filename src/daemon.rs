@@ -23,16 +23,16 @@ use crate::{
     keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
     logging::{LineFormat, Log},
     metrics::Metrics,
-    references::{Engines, References},
+    references::{Engines, KeyringEngine, References},
     server::{
         self, Heartbeat, Listeners, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{self, CiphertextFormat, Loaded, LogFormat, LogLevel, Settings},
+    settings::{self, CiphertextFormat, KvSecret, Loaded, LogFormat, LogLevel, Settings},
     signals::Signal,
     sync::{SyncHandle, Syncer},
     systemd,
-    vault::{SessionName, Sessions, transport::TransportError},
+    vault::{Client, SessionName, Sessions, transport::TransportError},
 };
 use reload::Reload;
 use upstream::VaultUpstream;
@@ -71,7 +71,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let namespace = server.namespace.clone();
     let client = sessions.client(SessionName::Keyring, server)?;
-    let engines = Engines::new(references, (&client, &keyring.secret), &sessions)?;
+    let engines = Engines::new(references, Some(&keyring_engine(&client, &keyring.secret)), &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
@@ -209,6 +209,10 @@ impl Tasks {
 
 async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Metrics(address, error))
+}
+
+fn keyring_engine(client: &Client, secret: &KvSecret) -> KeyringEngine {
+    KeyringEngine { client: client.clone(), mount: secret.mount.clone(), kv: secret.kv }
 }
 
 /// What a reload can change in the API.

@@ -9,13 +9,14 @@ mod engines;
 mod name;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use futures_util::future::join_all;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -24,12 +25,13 @@ use crate::{
     secret::Secret,
     settings::{
         KvSecret, KvVersion, SecretPath,
+        reference::Caching,
         resolve::{EnvReference, kind},
     },
 };
 use cache::{Cache, Key};
-pub use engines::Engines;
-use engines::SecretAddress;
+pub use engines::{Engines, KeyringEngine};
+use engines::{Fetch, SecretAddress};
 use name::Name;
 pub use name::ResolveError;
 
@@ -79,11 +81,52 @@ impl References {
         }
     }
 
-    /// The value of a reference in either notation.
-    pub async fn resolve(&self, reference: &str) -> Result<Resolved, ResolveError> {
+    /// The values of references in either notation, in their order. References to one secret are answered from one read,
+    /// so that a certificate and its key are of one version.
+    pub async fn resolve(&self, references: &[&str]) -> Vec<Result<Resolved, ResolveError>> {
         let engines = self.engines.load_full();
+        let targets: Vec<_> = references.iter().map(|reference| Target::find(&engines, reference)).collect();
+        let mut wanted: HashMap<Key, (Caching, Fetch)> = HashMap::new();
+        for target in targets.iter().flatten() {
+            if let Target::Field { key, caching, fetch, .. } = target {
+                let (all, _) = wanted.entry(key.clone()).or_insert_with(|| (*caching, Arc::clone(fetch)));
+                *all = all.strictest(*caching);
+            }
+        }
+        let reads = wanted.into_iter().map(|(key, (caching, fetch))| async move {
+            let found = self.cache.get(key.clone(), caching, &fetch).await;
+            (key, found)
+        });
+        let found: HashMap<_, _> = join_all(reads).await.into_iter().collect();
+        let value = |target| match target {
+            Target::Variable(value) => Ok(Resolved { value, stale: None }),
+            Target::Field { key, field, decode_base64, .. } => {
+                let found = found[&key].as_ref().map_err(|error| ResolveError::from_vault(error))?;
+                let value = extract(&found.json, field.as_deref(), decode_base64)?;
+                Ok(Resolved { value, stale: found.stale })
+            }
+        };
+        targets.into_iter().map(|target| target.and_then(value)).collect()
+    }
+}
+
+/// What a reference leads to.
+enum Target {
+    Variable(Secret<String>),
+    Field {
+        key: Key,
+        /// `None` for the whole secret.
+        field: Option<String>,
+        caching: Caching,
+        decode_base64: bool,
+        fetch: Fetch,
+    },
+}
+
+impl Target {
+    fn find(engines: &Engines, reference: &str) -> Result<Self, ResolveError> {
         if let Some(named) = EnvReference::from_either_notation(reference, &engines.env) {
-            return Ok(Resolved { value: engines.variable(&named?)?, stale: None });
+            return Ok(Self::Variable(engines.variable(&named?)?));
         }
         let name = Name::parse(reference)?;
         let engine = engines.get(&name.engine)?;
@@ -92,13 +135,16 @@ impl References {
         }
         let path = SecretPath(engine.below.iter().cloned().chain(name.path).collect());
         let secret = KvSecret { mount: engine.mount.clone(), path, kv: engine.kv };
-        let key =
-            Key { engine: Arc::clone(&engine.id), address: SecretAddress { secret, version: name.version } };
-        let caching = name.caching.or(engine.caching);
-        let found = self.cache.get(key, caching, &engine.fetch).await;
-        let found = found.map_err(|error| ResolveError::from_vault(&error))?;
-        let value = extract(&found.json, name.field.as_deref(), engine.decode_base64)?;
-        Ok(Resolved { value, stale: found.stale })
+        Ok(Self::Field {
+            key: Key {
+                engine: Arc::clone(&engine.id),
+                address: SecretAddress { secret, version: name.version },
+            },
+            field: name.field,
+            caching: name.caching.or(engine.caching),
+            decode_base64: engine.decode_base64,
+            fetch: Arc::clone(&engine.fetch),
+        })
     }
 }
 

@@ -148,6 +148,43 @@ pub fn load(sources: &[Box<dyn Source>]) -> Loaded {
     Loaded { settings, warnings, effective, referred }
 }
 
+/// What a command needs to resolve references without a daemon.
+#[derive(Debug)]
+pub struct ReferenceSources {
+    pub references: ReferenceSettings,
+    /// `None` if no engine needs it, or the settings do not name it.
+    pub keyring: Option<KeyringServer>,
+}
+
+/// The session and the KV engine of the keyring, whatever its path.
+#[derive(Debug)]
+pub struct KeyringServer {
+    pub server: Server,
+    pub mount: SecretPath,
+    pub kv: KvVersion,
+}
+
+/// The settings of references alone. No `keyring_*` setting is required.
+pub fn load_reference_sources(
+    sources: &[Box<dyn Source>],
+) -> (Result<ReferenceSources, Vec<Note>>, Vec<Note>) {
+    let mut reader = Reader::new(sources);
+    let references = engines::read(&mut reader);
+    let needs_keyring = references.as_ref().is_some_and(ReferenceSettings::uses_the_keyrings)
+        && reader.is_given(&keys::VAULT_HOST.key);
+    let keyring = needs_keyring.then(|| {
+        gather!(KeyringServer {
+            server: server::read_keyrings(&mut reader),
+            mount: reader.required(&keys::VAULT_MOUNT),
+            kv: reader.required(&keys::VAULT_KV),
+        })
+    });
+    let Reader { mistakes, warnings, .. } = reader;
+    let complete = references.filter(|_| mistakes.is_empty());
+    let found = complete.map(|references| ReferenceSources { references, keyring: keyring.flatten() });
+    (found.ok_or(mistakes), warnings)
+}
+
 /// The socket's path alone, for commands that talk to a running daemon. Mistakes in other settings are ignored.
 pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
     let mut reader = Reader::new(sources);

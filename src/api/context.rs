@@ -66,8 +66,11 @@ pub trait Upstream: Send + Sync {
     /// Waits for the outcome of the first sync of this keyring.
     fn first_outcome<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()>;
 
-    /// Resolves a reference to another secret.
-    fn resolve<'a>(&'a self, reference: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>>;
+    /// Resolves references to other secrets: a result for each. Those to one secret are answered from one read.
+    fn resolve<'a>(
+        &'a self,
+        references: &'a [&'a str],
+    ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>>;
 
     /// The `source` of `GET /status`.
     fn describe(&self) -> serde_json::Value;

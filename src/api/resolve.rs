@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use futures_util::future::join_all;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -65,10 +64,10 @@ pub(super) async fn resolve(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let upstream = call.context.upstream.as_ref();
     match request {
         Ok(ResolveRequest { reference: Some(reference), batch_input: None }) => {
-            let result = [resolve_one(upstream, &reference).await];
-            call.audit.references = references(&[&reference], &result);
-            let [result] = result;
-            let value = result?;
+            let names = [&*reference];
+            let mut results = resolve_all(upstream, &names).await;
+            call.audit.references = references(&names, &results);
+            let value = results.remove(0)?;
             Ok(written(StatusCode::OK, value.text.expose().len(), &item_result(&Ok(value))))
         }
         Ok(ResolveRequest { reference: None, batch_input: Some(batch) }) if batch.is_empty() => {
@@ -89,7 +88,7 @@ pub(super) async fn resolve(call: &mut Call<'_>) -> Result<Response, ApiError> {
 /// A failed item makes the status 400, as in Transit.
 async fn resolve_batch(upstream: &dyn Upstream, batch: &[ResolveItem<'_>]) -> (Response, AuditFields) {
     let names: Vec<_> = batch.iter().map(|item| &*item.reference).collect();
-    let results = join_all(names.iter().map(|name| resolve_one(upstream, name))).await;
+    let results = resolve_all(upstream, &names).await;
     let (items, failed) = (results.len(), results.iter().filter(|result| result.is_err()).count());
     let audit = AuditFields {
         references: references(&names, &results),
@@ -102,12 +101,19 @@ async fn resolve_batch(upstream: &dyn Upstream, batch: &[ResolveItem<'_>]) -> (R
     (written(status, len, &BatchResults { batch_results }), audit)
 }
 
-async fn resolve_one(upstream: &dyn Upstream, reference: &str) -> Result<ResolvedValue, ApiError> {
-    if reference.len() > MAX_REFERENCE {
-        let message = format!("the text is longer than {MAX_REFERENCE} bytes, the limit for a reference");
-        return Err(ApiError::new(ErrorKind::NotAReference, message));
-    }
-    upstream.resolve(reference).await
+/// A result for each reference.
+async fn resolve_all(upstream: &dyn Upstream, names: &[&str]) -> Vec<Result<ResolvedValue, ApiError>> {
+    let fits = |name: &&str| name.len() <= MAX_REFERENCE;
+    let fitting: Vec<_> = names.iter().copied().filter(fits).collect();
+    let mut resolved = upstream.resolve(&fitting).await.into_iter();
+    let result = |name| {
+        let found = if fits(name) { resolved.next() } else { None };
+        found.unwrap_or_else(|| {
+            let message = format!("the text is longer than {MAX_REFERENCE} bytes, the limit for a reference");
+            Err(ApiError::new(ErrorKind::NotAReference, message))
+        })
+    };
+    names.iter().map(result).collect()
 }
 
 fn item_result(result: &Result<ResolvedValue, ApiError>) -> ItemResult<'_> {

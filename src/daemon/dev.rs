@@ -123,9 +123,13 @@ impl Upstream for WithoutVault {
         Box::pin(async {})
     }
 
-    fn resolve<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
+    fn resolve<'a>(
+        &'a self,
+        references: &'a [&'a str],
+    ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
         let message = "keyringd dev has no Vault to read secrets from";
-        Box::pin(async move { Err(ApiError::new(ErrorKind::NotAReference, message)) })
+        let refused = move |_: &&str| Err(ApiError::new(ErrorKind::NotAReference, message));
+        Box::pin(async move { references.iter().map(refused).collect() })
     }
 
     fn describe(&self) -> Value {

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{
-    describe, level, line_format, runtime_config, server_limits,
+    describe, keyring_engine, level, line_format, runtime_config, server_limits,
     upstream::{LoginFailures, VaultUpstream},
 };
 use crate::{
@@ -93,8 +93,9 @@ impl Reload {
         let Settings { server, keyring, socket, log, references, require_memory_lock: _ } = settings;
         let namespace = server.namespace.clone();
         let client = self.sessions.client(SessionName::Keyring, server).map_err(|error| error.to_string())?;
-        let engines = Engines::new(references, (&client, &keyring.secret), &self.sessions)
-            .map_err(|error| error.to_string())?;
+        let engine = keyring_engine(&client, &keyring.secret);
+        let engines =
+            Engines::new(references, Some(&engine), &self.sessions).map_err(|error| error.to_string())?;
         let created = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
         };

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     api::{ApiError, ErrorKind, ResolvedValue, Upstream, UpstreamFuture},
-    references::{References, ResolveError},
+    references::{References, ResolveError, Resolved},
     secret::Secret,
     settings::resolve::Unresolved,
     sync::SyncHandle,
@@ -88,12 +88,17 @@ impl Upstream for VaultUpstream {
         Box::pin(self.sync.first_outcome())
     }
 
-    fn resolve<'a>(&'a self, reference: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
+    fn resolve<'a>(
+        &'a self,
+        references: &'a [&'a str],
+    ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
         Box::pin(async move {
-            match self.references.resolve(reference).await {
+            let resolved = self.references.resolve(references).await;
+            let answer = |(reference, result): (&&str, Result<Resolved, ResolveError>)| match result {
                 Ok(resolved) => Ok(ResolvedValue { text: resolved.value, stale: resolved.stale }),
                 Err(error) => Err(api_error(reference, &error)),
-            }
+            };
+            references.iter().zip(resolved).map(answer).collect()
         })
     }
 

@@ -31,12 +31,20 @@ const OWN_VARIABLES: [&str; 2] = [VARIABLE_PREFIX, "KEYRINGD_"];
 const CONCURRENT_READS: usize = 8;
 
 pub struct Engines {
-    hcv: Engine,
+    /// `None` if the settings name no Vault for it.
+    hcv: Option<Engine>,
     prefixes: Vec<String>,
     objects: BTreeMap<String, Engine>,
     own_variables: BTreeSet<String>,
     /// How Kong's env backend is set.
     pub(super) env: EnvBackend,
+}
+
+/// The keyring's session and KV engine, for engines without their own.
+pub struct KeyringEngine {
+    pub client: Client,
+    pub mount: SecretPath,
+    pub kv: KvVersion,
 }
 
 pub(super) struct Engine {
@@ -64,18 +72,19 @@ pub(super) type Fetch =
     Arc<dyn Fn(SecretAddress) -> BoxFuture<'static, Result<Secret<String>, VaultError>> + Send + Sync>;
 
 impl Engines {
-    /// Engines without a mount or a server of their own use those of the keyring's secret. No request is sent yet.
+    /// Engines without a mount or a server of their own use those of the keyring. No request is sent yet.
     pub fn new(
         secrets: ReferenceSettings,
-        keyring: (&Client, &KvSecret),
+        keyring: Option<&KeyringEngine>,
         sessions: &Sessions,
     ) -> Result<Self, TransportError> {
-        let objects = secrets.objects.into_iter().map(|(id, object)| {
-            let name = SessionName::Object(id.clone());
-            Ok((id, Engine::new(name, object, keyring, sessions)?))
-        });
+        let mut objects = BTreeMap::new();
+        for (id, object) in secrets.objects {
+            let engine = Engine::new(SessionName::Object(id.clone()), object, keyring, sessions)?;
+            objects.extend(engine.map(|engine| (id, engine)));
+        }
         Ok(Self {
-            objects: objects.collect::<Result<_, TransportError>>()?,
+            objects,
             hcv: Engine::new(SessionName::Hcv, secrets.hcv, keyring, sessions)?,
             prefixes: secrets.prefixes,
             own_variables: secrets.own_variables,
@@ -89,12 +98,14 @@ impl Engines {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Engine> {
-        std::iter::once(&self.hcv).chain(self.objects.values())
+        self.hcv.iter().chain(self.objects.values())
     }
 
     pub(super) fn get(&self, name: &EngineName) -> Result<&Engine, ResolveError> {
         match name {
-            EngineName::Kong(name) if name == "hcv" || self.prefixes.contains(name) => Ok(&self.hcv),
+            EngineName::Kong(name) if name == "hcv" || self.prefixes.contains(name) => {
+                self.hcv.as_ref().ok_or(ResolveError::NoVault)
+            }
             EngineName::Kong(name) => Err(ResolveError::UnknownBackend(name.clone())),
             EngineName::Object(id) => {
                 self.objects.get(id).ok_or_else(|| ResolveError::UnknownObject(id.clone()))
@@ -117,26 +128,30 @@ impl Engine {
     fn new(
         name: SessionName,
         settings: settings::EngineSettings,
-        (keyring, default): (&Client, &KvSecret),
+        keyring: Option<&KeyringEngine>,
         sessions: &Sessions,
-    ) -> Result<Self, TransportError> {
+    ) -> Result<Option<Self>, TransportError> {
         let engine = name.to_string();
-        let client = match settings.server {
-            None => keyring.clone(),
-            Some(server) => sessions.client(name, server)?,
+        let client = match (settings.server, keyring) {
+            (Some(server), _) => sessions.client(name, server)?,
+            (None, Some(keyring)) => keyring.client.clone(),
+            (None, None) => return Ok(None),
         };
+        let mount = settings.mount.or_else(|| keyring.map(|keyring| keyring.mount.clone()));
+        let kv = settings.kv.or_else(|| keyring.map(|keyring| keyring.kv));
+        let Some((mount, kv)) = mount.zip(kv) else { return Ok(None) };
         let server = client.server();
         let id = format!("{engine} {} {}", server.host, server.namespace.as_deref().unwrap_or_default());
-        Ok(Self {
+        Ok(Some(Self {
             id: id.into(),
             fetch: fetch_from(client.clone()),
             client,
-            mount: settings.mount.unwrap_or_else(|| default.mount.clone()),
-            kv: settings.kv.unwrap_or(default.kv),
+            mount,
+            kv,
             below: settings.below,
             caching: settings.caching,
             decode_base64: settings.decode_base64,
-        })
+        }))
     }
 }
 

@@ -26,6 +26,10 @@ pub enum ResolveError {
     UnknownBackend(String),
     #[error("names the ID {0}, which keyring_secret_objects does not have")]
     UnknownObject(String),
+    #[error(
+        "names no Vault: set vault_hcv_host and vault_hcv_token (for $secret://, keyring_secret_objects), or the keyring's"
+    )]
+    NoVault,
     #[error("names a version, but the engine is of version 1, which keeps none")]
     NoVersions,
     #[error("{0}")]

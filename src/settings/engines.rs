@@ -51,6 +51,22 @@ pub struct EngineSettings {
     pub decode_base64: bool,
 }
 
+impl ReferenceSettings {
+    /// Whether any engine has a server of its own.
+    pub fn names_a_server(&self) -> bool {
+        self.engines().any(|engine| engine.server.is_some())
+    }
+
+    /// Whether any engine uses the session of the keyring.
+    pub(super) fn uses_the_keyrings(&self) -> bool {
+        self.engines().any(|engine| engine.server.is_none())
+    }
+
+    fn engines(&self) -> impl Iterator<Item = &EngineSettings> {
+        std::iter::once(&self.hcv).chain(self.objects.values())
+    }
+}
+
 /// An object as APISIX stores it, with our fields from `mount` on.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -41,6 +41,20 @@ pub struct Caching {
     pub resurrect_ttl: Option<Duration>,
 }
 
+impl Caching {
+    /// The times that satisfy both: the shorter of each.
+    pub(crate) fn strictest(self, other: Self) -> Self {
+        // A TTL of 0 never expires.
+        let ttl = |caching: Self| caching.ttl.filter(|ttl| !ttl.is_zero());
+        let shorter = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
+        Self {
+            ttl: shorter(ttl(self), ttl(other)),
+            neg_ttl: self.neg_ttl.zip(other.neg_ttl).map(|(one, other)| one.min(other)),
+            resurrect_ttl: shorter(self.resurrect_ttl, other.resurrect_ttl),
+        }
+    }
+}
+
 /// Why a text is not a well-formed reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {

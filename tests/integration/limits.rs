@@ -381,7 +381,7 @@ impl Upstream for NoVault {
         Box::pin(async {})
     }
 
-    fn resolve<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<ResolvedValue, ApiError>> {
+    fn resolve<'a>(&'a self, _: &'a [&'a str]) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
         Box::pin(std::future::pending())
     }
 
