@@ -6,7 +6,10 @@ mod check;
 mod command;
 mod docs;
 mod exec;
+mod files;
 mod payload;
+mod resolver;
+mod secret_files;
 mod serve;
 mod status;
 mod vault;
@@ -81,6 +84,8 @@ enum Command {
     Vault(vault::Vault),
     /// Run a command with the references in its environment variables resolved
     Exec(exec::Exec),
+    /// Keep secrets in files for programs that read files, and act when they change
+    Files(files::Files),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -132,8 +137,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Encrypt(payload) => payload::encrypt(&payload),
         Command::Decrypt(payload) => payload::decrypt(&payload),
         Command::Rewrap(payload) => payload::rewrap(&payload),
-        Command::Vault(vault::Vault::Get { daemon, reference }) => vault::get(&daemon, &reference),
+        Command::Vault(vault::Vault::Get { resolver, reference }) => vault::get(&resolver, &reference),
         Command::Exec(exec) => exec::exec(&exec),
+        Command::Files(files) => files::files(&files),
         Command::Completions { shell } => docs::completions(shell, Arguments::command()),
         Command::Man => docs::man(Arguments::command()),
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use signal_hook::{
-    consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGXCPU},
+    consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGXCPU},
     flag,
     iterator::Signals,
     low_level::emulate_default_handler,
@@ -63,6 +63,17 @@ pub(crate) fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiv
             let _ = sender.send(signal);
         }
     })?;
+    Ok(receiver)
+}
+
+/// Receives a value when processes of this one ended, if it is PID 1 and so the parent of all orphans; else nothing.
+pub(crate) fn ended_processes() -> io::Result<mpsc::UnboundedReceiver<i32>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    if std::process::id() == 1 {
+        on_each(&[SIGCHLD], move |signal| {
+            let _ = sender.send(signal);
+        })?;
+    }
     Ok(receiver)
 }
 

@@ -53,17 +53,28 @@ pub(super) fn valid_settings(loaded: Loaded) -> Result<Settings, Failure> {
 
 impl Daemon {
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        if let Some(path) = &self.socket {
-            return Ok(Client::new(path));
+        self.socket_path().map(|path| Client::new(&path))
+    }
+
+    /// The named socket, or the settings' one.
+    pub(super) fn socket_path(&self) -> Result<PathBuf, Failure> {
+        match &self.socket {
+            Some(path) => Ok(path.clone()),
+            None => settings::socket_path(&self.sources()).map_err(Failure::Configuration),
         }
-        let sources = source::of_this_process(self.file.config.as_deref());
-        settings::socket_path(&sources).map(|path| Client::new(&path)).map_err(Failure::Configuration)
+    }
+
+    pub(super) const fn names_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(super) fn sources(&self) -> Vec<Box<dyn source::Source>> {
+        source::of_this_process(self.file.config.as_deref())
     }
 
     /// How Kong's env backend is set.
     pub(super) fn env_backend(&self) -> Result<EnvBackend, Failure> {
-        let sources = source::of_this_process(self.file.config.as_deref());
-        settings::env_backend(&sources).map_err(Failure::Configuration)
+        settings::env_backend(&self.sources()).map_err(Failure::Configuration)
     }
 }
 

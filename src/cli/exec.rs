@@ -1,48 +1,58 @@
-//! `exec`: runs a command in whose environment references are replaced by secrets.
+//! `exec`: runs a command with secrets in place of references, in its environment and in files.
 //!
-//! With `--on-change none` the command replaces this process. Otherwise the command is a child: this process forwards
-//! signals, returns the exit code, and polls for changed secrets.
+//! Without files and with `--on-change none` the command replaces this process. Otherwise it is a child: this process
+//! forwards signals, returns the exit code, polls for changed secrets and removes the files at the end.
+
+mod child;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, IsTerminal as _},
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::{
+        ffi::{OsStrExt as _, OsStringExt as _},
+        process::CommandExt as _,
+    },
+    path::PathBuf,
     process::{ExitCode, ExitStatus},
-    time::Duration,
 };
 
 use clap::Args;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::{
     process::{Child, Command},
     sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
-    command::{Daemon, Failure, print_error, wait},
-    vault::resolve,
+    command::{Failure, print_error, wait},
+    resolver::{Poll, Resolver, ResolverArgs},
+    secret_files::{self, FOLDER_VARIABLE, FilePermissions, SecretFile, SecretFiles},
 };
 use crate::{
     secret::Secret,
     settings::source::environment,
     signals::{self, Terminal},
 };
+use child::{STOP_TIMEOUT, exit_code, forward, reap_orphans};
 
-/// The interval between polls. The daemon answers from its cache, whose TTLs are the references' own.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The time between SIGTERM and SIGKILL at a restart.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// In the arguments of the command it stands for the folder of the files.
+const FOLDER_ARGUMENT: &[u8] = b"{files}";
 
 #[derive(Debug, Args)]
 pub(super) struct Exec {
     #[command(flatten)]
-    daemon: Daemon,
-    /// The action when a secret changes: restart, signal:NAME or none
+    resolver: ResolverArgs,
+    /// Write the value of a reference to this file in a private folder, which {files} in the command and the variable
+    /// KEYRINGD_FILES name
+    #[arg(long = "file", value_name = "NAME=REFERENCE", value_parser = SecretFile::parse)]
+    files: Vec<SecretFile>,
+    /// The folder of the files [default: a new one in memory]
+    #[arg(long, value_name = "FOLDER", requires = "files")]
+    files_dir: Option<PathBuf>,
+    #[command(flatten)]
+    permissions: FilePermissions,
+    /// The action when a secret changes: restart, signal:NAME, command:TEXT for /bin/sh, or none
     #[arg(long, value_name = "ACTION", default_value = "none", value_parser = OnChange::parse)]
     on_change: OnChange,
     /// The command and its arguments
@@ -51,11 +61,12 @@ pub(super) struct Exec {
 }
 
 /// The action when a secret changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum OnChange {
     Nothing,
     Restart,
     Signal(Signal),
+    Command(String),
 }
 
 impl OnChange {
@@ -68,140 +79,204 @@ impl OnChange {
                 let signal = format!("SIG{name}").parse();
                 signal.map(Self::Signal).map_err(|_| format!("unknown signal {name}"))
             }
-            _ => Err("expected restart, none, or signal:NAME such as signal:HUP".to_owned()),
+            Some(("command", command)) if !command.trim().is_empty() => Ok(Self::Command(command.to_owned())),
+            _ => Err("expected restart, none, signal:NAME such as signal:HUP, or command:TEXT".to_owned()),
         }
     }
 }
 
 /// `keyringd exec`
 pub(super) fn exec(exec: &Exec) -> Result<ExitCode, Failure> {
-    if exec.on_change != OnChange::Nothing {
-        return wait(supervise(exec))?;
+    let launch = Launch::new(exec)?;
+    if exec.on_change != OnChange::Nothing || launch.files.is_some() {
+        return wait(supervise(exec, launch))?;
     }
-    let variables = environment::references();
-    let values = wait(values(exec, &variables))??;
-    let mut command = command(exec, &variables, &values);
+    let values = wait(async {
+        let resolver = Resolver::new(&exec.resolver);
+        let values = resolver.values(&launch.references()).await;
+        resolver.close().await;
+        values
+    })??;
+    let mut command = launch.command(&values)?;
     // exec(2) returns only on failure.
-    Err(start_failure(exec, &command.as_std_mut().exec()))
+    Err(launch.start_failure(&command.as_std_mut().exec()))
 }
 
-type Variables = [(String, String)];
+/// What the command is started with.
+struct Launch {
+    words: Vec<OsString>,
+    /// Names and references.
+    variables: Vec<(String, String)>,
+    files: Option<SecretFiles>,
+}
 
-async fn values(exec: &Exec, variables: &Variables) -> Result<Vec<Secret<String>>, Failure> {
-    let references: Vec<_> = variables.iter().map(|(_, reference)| reference.as_str()).collect();
-    let values = resolve(&exec.daemon, &references).await?;
-    match variables.iter().zip(&values).find(|(_, value)| value.expose().contains('\0')) {
-        None => Ok(values),
-        Some(((name, reference), _)) => Err(Failure::Operation(format!(
-            "{name}: the value of {reference} contains a NUL byte, which is not allowed in a variable"
-        ))),
+impl Launch {
+    fn new(exec: &Exec) -> Result<Self, Failure> {
+        let variables = environment::references();
+        if exec.files.is_empty() {
+            return Ok(Self { words: exec.command.clone(), variables, files: None });
+        }
+        let files = SecretFiles::create(
+            exec.files_dir.as_deref(),
+            exec.files.clone(),
+            exec.permissions.ownership()?,
+        )?;
+        let words = exec.command.iter().map(|word| with_folder(word, files.folder().as_os_str())).collect();
+        Ok(Self { words, variables, files: Some(files) })
+    }
+
+    /// The references of the variables, then those of the files.
+    fn references(&self) -> Vec<&str> {
+        let variables = self.variables.iter().map(|(_, reference)| reference.as_str());
+        variables.chain(self.files.iter().flat_map(SecretFiles::references)).collect()
+    }
+
+    /// The command, with these values of the references in its environment.
+    fn command(&self, values: &[Secret<String>]) -> Result<Command, Failure> {
+        let mut words = self.words.iter();
+        let mut command = Command::new(words.next().map_or_else(Default::default, Clone::clone));
+        command.args(words);
+        for ((name, reference), value) in self.variables.iter().zip(values) {
+            if value.expose().contains('\0') {
+                return Err(Failure::Operation(format!(
+                    "{name}: the value of {reference} contains a NUL byte, which is not allowed in a variable"
+                )));
+            }
+            command.env(name, value.expose());
+        }
+        if let Some(files) = &self.files {
+            command.env(FOLDER_VARIABLE, files.folder());
+        }
+        Ok(command)
+    }
+
+    fn write_files(&mut self, values: &[Secret<String>]) -> Result<(), Failure> {
+        let of_the_files = values.get(self.variables.len()..).unwrap_or_default();
+        self.files.as_mut().map_or(Ok(()), |files| files.write(of_the_files))
+    }
+
+    fn start(&self, values: &[Secret<String>]) -> Result<Child, Failure> {
+        self.command(values)?.spawn().map_err(|error| self.start_failure(&error))
+    }
+
+    fn start_failure(&self, error: &io::Error) -> Failure {
+        let name = self.words.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Failure::Operation(format!("cannot start {name}: {error}"))
     }
 }
 
-fn command(exec: &Exec, variables: &Variables, values: &[Secret<String>]) -> Command {
-    let mut words = exec.command.iter();
-    let mut command = Command::new(words.next().map_or_else(Default::default, Clone::clone));
-    command.args(words);
-    for ((name, _), value) in variables.iter().zip(values) {
-        command.env(name, value.expose());
+/// The word with the folder in place of each `{files}`.
+fn with_folder(word: &OsStr, folder: &OsStr) -> OsString {
+    let (mut rest, mut whole) = (word.as_bytes(), Vec::new());
+    while let Some(at) = rest.windows(FOLDER_ARGUMENT.len()).position(|window| window == FOLDER_ARGUMENT) {
+        whole.extend_from_slice(&rest[..at]);
+        whole.extend_from_slice(folder.as_bytes());
+        rest = &rest[at + FOLDER_ARGUMENT.len()..];
     }
-    command
-}
-
-fn start_failure(exec: &Exec, error: &io::Error) -> Failure {
-    let name = exec.command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Failure::Operation(format!("cannot start {name}: {error}"))
+    whole.extend_from_slice(rest);
+    OsString::from_vec(whole)
 }
 
 /// A running command whose secrets are polled.
 struct Supervisor<'a> {
-    exec: &'a Exec,
-    variables: Vec<(String, String)>,
+    on_change: &'a OnChange,
+    launch: Launch,
     values: Vec<Secret<String>>,
     signals: UnboundedReceiver<i32>,
+    /// A process ended that could be an orphan. Closed unless this is PID 1.
+    ended: UnboundedReceiver<i32>,
     child: Child,
-    /// The last poll failed. Only the first failure is reported.
-    failing: bool,
+    /// The command of `--on-change` while it runs. No poll begins meanwhile.
+    action: Option<Child>,
 }
 
-async fn supervise(exec: &Exec) -> Result<ExitCode, Failure> {
+async fn supervise(exec: &Exec, mut launch: Launch) -> Result<ExitCode, Failure> {
+    let cannot = |error| Failure::Operation(format!("cannot handle signals: {error}"));
     let terminal = if io::stdin().is_terminal() { Terminal::Shared } else { Terminal::None };
-    let signals = signals::to_forward(terminal)
-        .map_err(|error| Failure::Operation(format!("cannot handle signals: {error}")))?;
-    let variables = environment::references();
-    let values = values(exec, &variables).await?;
-    let child = start(exec, &variables, &values)?;
-    Supervisor { exec, variables, values, signals, child, failing: false }.run().await
-}
-
-fn start(exec: &Exec, variables: &Variables, values: &[Secret<String>]) -> Result<Child, Failure> {
-    command(exec, variables, values).spawn().map_err(|error| start_failure(exec, &error))
+    let signals = signals::to_forward(terminal).map_err(cannot)?;
+    let ended = signals::ended_processes().map_err(cannot)?;
+    let resolver = Resolver::new(&exec.resolver);
+    let values = resolver.values(&launch.references()).await?;
+    launch.write_files(&values)?;
+    let child = launch.start(&values)?;
+    let on_change = &exec.on_change;
+    let supervisor = Supervisor { on_change, launch, values, signals, ended, child, action: None };
+    let code = supervisor.run(&resolver).await;
+    resolver.close().await;
+    code
 }
 
 impl Supervisor<'_> {
     /// Returns when the command has ended.
-    async fn run(mut self) -> Result<ExitCode, Failure> {
-        let mut next = Instant::now() + POLL_INTERVAL;
+    async fn run(mut self, resolver: &Resolver<'_>) -> Result<ExitCode, Failure> {
+        let mut poll = Poll::default();
+        let references: Vec<_> = self.launch.references().into_iter().map(str::to_owned).collect();
+        let references: Vec<_> = references.iter().map(String::as_str).collect();
         loop {
-            let (exec, variables) = (self.exec, &self.variables);
-            // Part of the select, so that a slow daemon delays neither signals nor the end of the command.
-            let poll = async {
-                sleep_until(next).await;
-                values(exec, variables).await
-            };
+            // The poll is part of the select, so that a slow daemon delays neither signals nor the end of the command.
             tokio::select! {
                 ended = self.child.wait() => return ended.map(exit_code).map_err(Failure::from_error),
-                Some(signal) = self.signals.recv() => self.forward(signal),
-                values = poll => {
+                Some(signal) = self.signals.recv() => forward(&self.child, signal),
+                Some(_) = self.ended.recv() => self.reap(),
+                outcome = end_of(&mut self.action) => self.report_action(outcome),
+                values = poll.next(resolver, &references), if self.action.is_none() => {
                     if let Some(ended) = self.apply(values).await? {
                         return Ok(exit_code(ended));
                     }
-                    next = Instant::now() + POLL_INTERVAL;
                 }
             }
         }
     }
 
-    fn forward(&self, signal: i32) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        if let (Some(pid), Ok(signal)) = (pid, Signal::try_from(signal)) {
-            // Fails if the child has just ended; `run` waits for it next.
-            let _ = kill(Pid::from_raw(pid), signal);
+    fn reap(&self) {
+        reap_orphans(std::iter::once(&self.child).chain(&self.action));
+    }
+
+    fn report_action(&mut self, outcome: io::Result<ExitStatus>) {
+        self.action = None;
+        match outcome {
+            Ok(status) if status.success() => {}
+            Ok(status) => print_error(&format!("keyringd: the command of --on-change failed: {status}")),
+            Err(error) => print_error(&format!("keyringd: the command of --on-change: {error}")),
         }
+        self.reap();
     }
 
     /// Acts on changed values. Returns the exit status if the command was stopped by a signal meanwhile.
-    async fn apply(
-        &mut self,
-        values: Result<Vec<Secret<String>>, Failure>,
-    ) -> Result<Option<ExitStatus>, Failure> {
-        let values = match values {
-            Ok(values) => values,
-            Err(failure) => {
-                if !self.failing {
-                    failure.report();
-                    print_error("keyringd: the command keeps its current secrets");
-                }
-                self.failing = true;
-                return Ok(None);
-            }
-        };
-        self.failing = false;
-        if values.iter().zip(&self.values).all(|(new, old)| new.expose() == old.expose()) {
+    async fn apply(&mut self, values: Vec<Secret<String>>) -> Result<Option<ExitStatus>, Failure> {
+        if secret_files::are_equal(&values, &self.values) {
             return Ok(None);
         }
+        let usable = self.launch.command(&values).map(drop);
+        if let Err(failure) = usable.and_then(|()| self.launch.write_files(&values)) {
+            failure.report();
+            return Ok(None); // the next poll tries again
+        }
         self.values = values;
-        match self.exec.on_change {
+        match self.on_change {
             OnChange::Nothing => {}
-            OnChange::Signal(signal) => self.forward(signal as i32),
+            OnChange::Signal(signal) => forward(&self.child, *signal as i32),
+            OnChange::Command(text) => self.act(text),
             OnChange::Restart => return self.restart().await,
         }
         Ok(None)
     }
 
+    fn act(&mut self, text: &str) {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", text]);
+        if let Some(files) = &self.launch.files {
+            shell.env(FOLDER_VARIABLE, files.folder());
+        }
+        match shell.spawn() {
+            Ok(started) => self.action = Some(started),
+            Err(error) => print_error(&format!("keyringd: cannot start the command of --on-change: {error}")),
+        }
+    }
+
     async fn restart(&mut self) -> Result<Option<ExitStatus>, Failure> {
         print_error("keyringd: a secret changed; restarting the command");
-        self.forward(Signal::SIGTERM as i32);
+        forward(&self.child, Signal::SIGTERM as i32);
         let deadline = Instant::now() + STOP_TIMEOUT;
         loop {
             tokio::select! {
@@ -209,11 +284,11 @@ impl Supervisor<'_> {
                     if ended.is_err() {
                         self.child.kill().await.map_err(Failure::from_error)?;
                     }
-                    self.child = start(self.exec, &self.variables, &self.values)?;
+                    self.child = self.launch.start(&self.values)?;
                     return Ok(None);
                 }
                 Some(signal) = self.signals.recv() => {
-                    self.forward(signal);
+                    forward(&self.child, signal);
                     // The sender wants this process to end, so the command is not started again.
                     if matches!(Signal::try_from(signal), Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)) {
                         return self.child.wait().await.map(Some).map_err(Failure::from_error);
@@ -224,10 +299,12 @@ impl Supervisor<'_> {
     }
 }
 
-/// The exit code of the command, or 128 plus the number of its signal, as in shells.
-fn exit_code(ended: ExitStatus) -> ExitCode {
-    let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or_default());
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+/// The end of a child that may not be there: then it never comes.
+async fn end_of(child: &mut Option<Child>) -> io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
@@ -235,19 +312,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_change_is_a_keyword_or_a_signal() {
+    fn on_change_is_a_keyword_a_signal_or_a_command() {
         assert_eq!(OnChange::parse("none"), Ok(OnChange::Nothing));
         assert_eq!(OnChange::parse("restart"), Ok(OnChange::Restart));
         assert_eq!(OnChange::parse("signal:HUP"), Ok(OnChange::Signal(Signal::SIGHUP)));
         assert_eq!(OnChange::parse("signal:SIGUSR1"), Ok(OnChange::Signal(Signal::SIGUSR1)));
-        for wrong in ["", "signal", "signal:", "signal:NOPE", "restart:now", "HUP"] {
+        assert_eq!(OnChange::parse("command:a b:c"), Ok(OnChange::Command("a b:c".to_owned())));
+        for wrong in ["", "signal", "signal:", "signal:NOPE", "restart:now", "HUP", "command:", "command: "] {
             assert!(OnChange::parse(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn the_exit_code_is_the_commands_or_128_plus_its_signal() {
-        assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), ExitCode::from(7));
-        assert_eq!(exit_code(ExitStatus::from_raw(15)), ExitCode::from(143));
+    fn the_folder_replaces_its_placeholder_wherever_it_stands() {
+        for (word, whole) in [
+            ("{files}", "/run/k"),
+            ("--cert={files}/cert.pem:{files}/key.pem", "--cert=/run/k/cert.pem:/run/k/key.pem"),
+            ("{file}{files", "{file}{files"),
+            ("", ""),
+        ] {
+            assert_eq!(with_folder(OsStr::new(word), OsStr::new("/run/k")), whole);
+        }
     }
 }

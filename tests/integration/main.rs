@@ -21,6 +21,7 @@ mod access;
 mod audit;
 mod clients;
 mod commands;
+mod direct;
 mod docs;
 mod doctor;
 mod formats;

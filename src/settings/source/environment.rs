@@ -98,6 +98,12 @@ pub(crate) fn user_runtime_dir() -> Option<PathBuf> {
     path_in("XDG_RUNTIME_DIR").filter(|path| path.is_absolute())
 }
 
+/// Where a folder in memory may be made, the most private first.
+pub(crate) fn runtime_dirs() -> Vec<PathBuf> {
+    let named = [path_in("RUNTIME_DIRECTORY"), user_runtime_dir()];
+    named.into_iter().flatten().chain(["/run".into(), "/dev/shm".into()]).collect()
+}
+
 fn path_in(name: &str) -> Option<PathBuf> {
     let (_, content) = all().find(|(known, _)| known == name)?;
     content.text().ok().map(|text| PathBuf::from(text.expose()))
