@@ -34,6 +34,8 @@ pub struct Engines {
     /// `None` if the settings name no Vault for it.
     hcv: Option<Engine>,
     prefixes: Vec<String>,
+    entities: BTreeMap<String, Engine>,
+    entity_prefixes: BTreeMap<String, String>,
     objects: BTreeMap<String, Engine>,
     own_variables: BTreeSet<String>,
     /// How Kong's env backend is set.
@@ -78,13 +80,18 @@ impl Engines {
         keyring: Option<&KeyringEngine>,
         sessions: &Sessions,
     ) -> Result<Self, TransportError> {
-        let mut objects = BTreeMap::new();
-        for (id, object) in secrets.objects {
-            let engine = Engine::new(SessionName::Object(id.clone()), object, keyring, sessions)?;
-            objects.extend(engine.map(|engine| (id, engine)));
-        }
+        let named = |all: BTreeMap<String, settings::EngineSettings>| {
+            let mut engines = BTreeMap::new();
+            for (name, settings) in all {
+                let engine = Engine::new(SessionName::Object(name.clone()), settings, keyring, sessions)?;
+                engines.extend(engine.map(|engine| (name, engine)));
+            }
+            Ok::<_, TransportError>(engines)
+        };
         Ok(Self {
-            objects,
+            entities: named(secrets.entities)?,
+            entity_prefixes: secrets.entity_prefixes,
+            objects: named(secrets.objects)?,
             hcv: Engine::new(SessionName::Hcv, secrets.hcv, keyring, sessions)?,
             prefixes: secrets.prefixes,
             own_variables: secrets.own_variables,
@@ -98,7 +105,7 @@ impl Engines {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Engine> {
-        self.hcv.iter().chain(self.objects.values())
+        self.hcv.iter().chain(self.entities.values()).chain(self.objects.values())
     }
 
     pub(super) fn get(&self, name: &EngineName) -> Result<&Engine, ResolveError> {
@@ -106,7 +113,10 @@ impl Engines {
             EngineName::Kong(name) if name == "hcv" || self.prefixes.contains(name) => {
                 self.hcv.as_ref().ok_or(ResolveError::NoVault)
             }
-            EngineName::Kong(name) => Err(ResolveError::UnknownBackend(name.clone())),
+            EngineName::Kong(name) => {
+                let entity = self.entity_prefixes.get(name).unwrap_or(name);
+                self.entities.get(entity).ok_or_else(|| ResolveError::UnknownBackend(name.clone()))
+            }
             EngineName::Object(id) => {
                 self.objects.get(id).ok_or_else(|| ResolveError::UnknownObject(id.clone()))
             }

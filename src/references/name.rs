@@ -22,7 +22,9 @@ pub enum ResolveError {
     Apisix(#[from] apisix::Malformed),
     #[error("has a path segment of `.`, `..` or a control character, which is not a path in Vault")]
     BadPath,
-    #[error("names the unknown backend or prefix {0}: use hcv, env, or a prefix in keyring_hcv_prefixes")]
+    #[error(
+        "names the unknown backend or prefix {0}: use hcv, env, a prefix in keyring_hcv_prefixes, or a name in keyring_secret_objects"
+    )]
     UnknownBackend(String),
     #[error("names the ID {0}, which keyring_secret_objects does not have")]
     UnknownObject(String),

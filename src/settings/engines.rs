@@ -1,5 +1,5 @@
-//! The engines that references lead to: Kong's `hcv` backend, by its `vault_hcv_*` settings, and APISIX's objects by ID, as
-//! JSON in one setting.
+//! The engines that references lead to: Kong's `hcv` backend, by its `vault_hcv_*` settings, and the objects of one setting,
+//! which are Kong's further Vault entities and APISIX's objects.
 //!
 //! An engine without a server and login of its own uses the keyring's session. No message quotes the objects, which hold
 //! tokens. Reading and caching are in `references`.
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+mod object;
 
 use super::{
     keys::{self, CACHE_TIME, REFERENCES_LOGIN, SECRET_OBJECTS},
@@ -18,10 +18,11 @@ use super::{
     resolve::{EnvBackend, EnvReference},
     server::{self, Auth, Server, SettingNames},
     setting::{Key, Parser, Row},
-    source::credential::Credential,
+    source::credential::{Credential, PathOrigin},
     value::{BASE_URL, KV_VERSION, KvVersion, NAMESPACE, SECRET_PATH, SecretPath, TOKEN},
 };
 use crate::secret::Secret;
+use object::{ApisixObject, Object};
 
 /// The settings of references to secrets.
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub struct ReferenceSettings {
     pub hcv: EngineSettings,
     /// Other names of `hcv` in Kong's references.
     pub prefixes: Vec<String>,
+    /// Further Vault entities of Kong by name.
+    pub entities: BTreeMap<String, EngineSettings>,
+    /// Their names by their prefixes, which are second names in references.
+    pub entity_prefixes: BTreeMap<String, String>,
     /// APISIX's objects by ID.
     pub objects: BTreeMap<String, EngineSettings>,
     /// The environment variables that settings refer to. They hold the daemon's own secrets, so no client may name them.
@@ -63,38 +68,35 @@ impl ReferenceSettings {
     }
 
     fn engines(&self) -> impl Iterator<Item = &EngineSettings> {
-        std::iter::once(&self.hcv).chain(self.objects.values())
+        std::iter::once(&self.hcv).chain(self.entities.values()).chain(self.objects.values())
     }
-}
-
-/// An object as APISIX stores it, with our fields from `mount` on.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Object {
-    uri: Option<String>,
-    /// The mount, and the start of each path.
-    prefix: String,
-    token: Option<Secret<String>>,
-    namespace: Option<String>,
-    /// For a mount of more than one segment.
-    mount: Option<String>,
-    kv: Option<String>,
-    ttl: Option<u64>,
-    neg_ttl: Option<u64>,
-    resurrect_ttl: Option<u64>,
 }
 
 /// Kong's defaults for an engine with a server of its own.
 const DEFAULT_MOUNT: &str = "secret";
 const DEFAULT_KV: KvVersion = KvVersion::V1;
 
+/// Messages of a session of an object name the one setting.
+const OBJECT_NAMES: SettingNames = SettingNames {
+    host: SECRET_OBJECTS.key.name,
+    token: SECRET_OBJECTS.key.name,
+    prefix: SECRET_OBJECTS.key.name,
+};
+
 pub(super) fn read(reader: &mut Reader) -> Option<ReferenceSettings> {
-    gather!(ReferenceSettings {
-        hcv: hcv(reader),
-        prefixes: Some(reader.optional(&keys::HCV_PREFIXES).unwrap_or_default()),
-        objects: objects(reader),
-        own_variables: Some(reader.referred.clone()),
-        env: read_env(reader),
+    let (hcv, named) = (hcv(reader), named(reader));
+    let prefixes = reader.optional(&keys::HCV_PREFIXES).unwrap_or_default();
+    let env = read_env(reader);
+    let Named { entities, entity_prefixes, objects } = named?;
+    let own_variables = reader.referred.clone();
+    Some(ReferenceSettings {
+        hcv: hcv?,
+        prefixes,
+        entities,
+        entity_prefixes,
+        objects,
+        own_variables,
+        env: env?,
     })
 }
 
@@ -134,34 +136,106 @@ fn hcv_server(reader: &mut Reader) -> Option<Server> {
     server::read(reader, url, keys::HCV_HOST.key.name, &keys::HCV_NAMESPACE, &REFERENCES_LOGIN)
 }
 
-fn objects(reader: &mut Reader) -> Option<BTreeMap<String, EngineSettings>> {
+/// The engines of `keyring_secret_objects`, by their names in references.
+#[derive(Default)]
+struct Named {
+    /// Kong's entities.
+    entities: BTreeMap<String, EngineSettings>,
+    /// The entities' names by their prefixes.
+    entity_prefixes: BTreeMap<String, String>,
+    /// APISIX's objects by ID.
+    objects: BTreeMap<String, EngineSettings>,
+}
+
+fn named(reader: &mut Reader) -> Option<Named> {
+    let mut named = Named::default();
     if !reader.is_given(&SECRET_OBJECTS.key) {
-        return Some(BTreeMap::new());
+        return Some(named);
     }
-    let text = reader.credential(&SECRET_OBJECTS)?.read().ok()?;
-    let objects: BTreeMap<String, Object> = match serde_json::from_str(text.expose()) {
+    let text = objects_text(reader)?;
+    let objects = match object::parse(text.expose()) {
         Ok(objects) => objects,
-        Err(error) => {
-            let (accepts, line, column) = (SECRET_OBJECTS.parser.accepts(), error.line(), error.column());
-            let message = format!("expected {accepts}: invalid JSON at line {line} column {column}");
+        Err(object::Malformed { language, line, column }) => {
+            let accepts = SECRET_OBJECTS.parser.accepts();
+            let message = format!("expected {accepts}: invalid {language} at line {line} column {column}");
             reader.mistake(&SECRET_OBJECTS.key, message);
             return None;
         }
     };
-    let engine = |(id, object): (String, Object)| match engine(reader, &id, object) {
-        Ok(engine) => Some((id, engine)),
-        Err(why) => {
+    for (id, object) in objects {
+        let added = object.and_then(|object| named.add(reader, &id, object));
+        if let Err(why) = added {
             reader.mistake(&SECRET_OBJECTS.key, format!("object {id:?}: {why}"));
-            None
         }
-    };
-    Some(objects.into_iter().filter_map(engine).collect())
+    }
+    Some(named)
 }
 
-fn engine(reader: &mut Reader, id: &str, object: Object) -> Result<EngineSettings, String> {
-    if !(1..=64).contains(&id.len()) || id.contains(|c: char| c == '/' || c.is_control()) {
-        return Err("the ID must have 1 to 64 characters, without / and control characters".to_owned());
+/// The text of the setting, or of the file that it names.
+fn objects_text(reader: &mut Reader) -> Option<Secret<String>> {
+    let text = reader.credential(&SECRET_OBJECTS)?.read().ok()?;
+    let path = text.expose().trim();
+    // No other text is quoted: it may be a secret in the wrong place.
+    if !path.starts_with(['/', '.']) || path.contains('\n') {
+        return Some(text);
     }
+    let file = Credential::file(path, PathOrigin::Setting);
+    let read = file.read();
+    read.map_err(|error| reader.mistake(&SECRET_OBJECTS.key, error.to_string())).ok()
+}
+
+impl Named {
+    fn add(&mut self, reader: &mut Reader, id: &str, object: Object) -> Result<(), String> {
+        if !(1..=64).contains(&id.len()) || id.contains(|c: char| c == '/' || c.is_control()) {
+            return Err("the name must have 1 to 64 characters, without / and control characters".to_owned());
+        }
+        match object {
+            Object::Apisix(object) => {
+                self.objects.insert(id.to_owned(), engine(reader, *object)?);
+            }
+            Object::Entity(entity) => {
+                let prefix = entity.prefix.filter(|prefix| prefix != id);
+                let is_taken = |name: &&str| {
+                    matches!(*name, "hcv" | "env")
+                        || self.entities.contains_key(*name)
+                        || self.entity_prefixes.contains_key(*name)
+                };
+                if let Some(taken) = prefix.as_deref().into_iter().chain([id]).find(is_taken) {
+                    return Err(format!("{taken:?} is the name of another backend: choose another one"));
+                }
+                let engine = entity_engine(reader, entity.settings)?;
+                self.entities.insert(id.to_owned(), engine);
+                self.entity_prefixes.extend(prefix.map(|prefix| (prefix, id.to_owned())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entity is read like the `vault_hcv_*` settings, with its values in their place.
+fn entity_engine(
+    reader: &mut Reader,
+    values: Vec<(&'static Key, Secret<String>)>,
+) -> Result<EngineSettings, String> {
+    let resolved = values.into_iter().map(|(key, text)| {
+        let value = resolved(reader, text).map_err(|why| format!("`{}` {why}", object::field(key.name)))?;
+        Ok((key, value))
+    });
+    let values = resolved.collect::<Result<Vec<_>, String>>()?;
+    let (engine, mistakes) = reader.with_values(object::keys(), values, hcv);
+    if let Some(mistake) = mistakes.first() {
+        let field = mistake.key.as_deref().map_or("config", object::field);
+        return Err(format!("`{field}` {}", mistake.message));
+    }
+    let mut engine = engine.ok_or("it has mistakes")?;
+    if let Some(server) = &mut engine.server {
+        server.names = OBJECT_NAMES;
+    }
+    Ok(engine)
+}
+
+/// An object of APISIX.
+fn engine(reader: &mut Reader, object: ApisixObject) -> Result<EngineSettings, String> {
     let prefix = field("prefix", &SECRET_PATH, &object.prefix)?;
     let mount = match &object.mount {
         Some(mount) => field("mount", &SECRET_PATH, mount)?,
@@ -188,7 +262,7 @@ fn time(name: &str, seconds: Option<u64>) -> Result<Option<Duration>, String> {
 }
 
 /// The server of an object; `None` for the keyring's session.
-fn object_server(reader: &mut Reader, object: Object) -> Result<Option<Server>, String> {
+fn object_server(reader: &mut Reader, object: ApisixObject) -> Result<Option<Server>, String> {
     let namespace = object.namespace.as_deref();
     let (uri, token) = match (object.uri, object.token) {
         (Some(uri), Some(token)) => (uri, token),
@@ -203,9 +277,7 @@ fn object_server(reader: &mut Reader, object: Object) -> Result<Option<Server>, 
     let namespace = namespace.map(|name| field("namespace", &NAMESPACE, name)).transpose()?;
     let auth = Auth::Token(Credential::Inline(resolved_token(reader, token)?));
     let tls = server::read_tls(reader).ok_or("the trust settings have mistakes")?;
-    let name = SECRET_OBJECTS.key.name;
-    let names = SettingNames { host: name, token: name, prefix: name };
-    Ok(Some(Server { host, namespace, auth, tls, names }))
+    Ok(Some(Server { host, namespace, auth, tls, names: OBJECT_NAMES }))
 }
 
 /// How the env backend is set. `merge` has read it, since other settings may refer to that backend.
@@ -215,23 +287,27 @@ pub(super) fn read_env(reader: &mut Reader) -> Option<EnvBackend> {
     Some(reader.env.clone())
 }
 
-/// The token, or the content of the variable that it refers to.
 fn resolved_token(reader: &mut Reader, token: Secret<String>) -> Result<Secret<String>, String> {
-    let reference = if is_reference(token.expose()) {
-        EnvReference::parse(token.expose(), &reader.env).map_err(|why| format!("`token` {why}"))?
+    resolved(reader, token).map_err(|why| format!("`token` {why}")).and_then(checked)
+}
+
+/// The text, or the content of the variable that it refers to.
+fn resolved(reader: &mut Reader, text: Secret<String>) -> Result<Secret<String>, String> {
+    let reference = if is_reference(text.expose()) {
+        EnvReference::parse(text.expose(), &reader.env).map_err(|why| why.to_string())?
     } else {
-        match Apisix::parse(token.expose()) {
+        match Apisix::parse(text.expose()) {
             Ok(Apisix::Variable { name, field }) => {
                 EnvReference { variable: name, field, decode_base64: false }
             }
             Ok(Apisix::Secret { .. }) => {
-                return Err("`token` cannot be a reference to a secret: use $ENV://NAME".to_owned());
+                return Err("cannot be a reference to a secret: use $ENV://NAME".to_owned());
             }
-            Err(_) => return checked(token),
+            Err(_) => return Ok(text),
         }
     };
     let content = reader.variable(&reference.variable);
-    reference.value(content).map_err(|why| format!("`token` {why}")).and_then(checked)
+    reference.value(content).map_err(|why| why.to_string())
 }
 
 fn checked(token: Secret<String>) -> Result<Secret<String>, String> {
@@ -306,9 +382,13 @@ mod tests {
     #[test]
     fn mistakes_in_an_object_are_reported_without_its_token() {
         for (json, message) in [
-            ("planted", "invalid JSON at line 1 column 1"),
-            (r#"{"1": {"prefix": "kv", "planted": 1}}"#, "invalid JSON at line 1 column 32"),
-            (r#"{"1/2": {"prefix": "kv"}}"#, "the ID must have 1 to 64 characters"),
+            ("planted", "invalid YAML at line 1 column 1"),
+            (r#"{"1": {"prefix": "kv",, "token": "planted"}}"#, "invalid JSON at line 1 column 23"),
+            (
+                r#"{"1": {"prefix": "kv", "tokne": "planted"}}"#,
+                "no such field: \"tokne\"; did you mean `token`?",
+            ),
+            (r#"{"1/2": {"prefix": "kv"}}"#, "the name must have 1 to 64 characters"),
             (r#"{"1": {"prefix": ""}}"#, "`prefix` must be a path in Vault"),
             (r#"{"1": {"prefix": "kv/a", "mount": "b"}}"#, "`prefix` must begin with `mount`"),
             (r#"{"1": {"prefix": "kv", "kv": "v3"}}"#, "`kv` must be v1 or v2"),

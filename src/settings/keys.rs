@@ -117,9 +117,9 @@ settings! { SOCKET_ROWS:
         "For references: other names of the backend hcv, such as the prefix of a Vault entity in Kong.",
         value::PREFIXES;
     SECRET_OBJECTS: () [content: Content::Secret] = "keyring_secret_objects",
-        "For APISIX references: the object of each ID. namespace, mount, kv, ttl, neg_ttl and resurrect_ttl are further fields.",
+        "For references: APISIX's objects by ID, and further Vault entities of Kong by name, with kind hcv or as exported.",
         Parser::Text {
-            accepts: r#"JSON such as {"1": {"uri": "https://vault.example.com:8200", "prefix": "kv/apisix", "token": "$ENV://NAME"}}"#,
+            accepts: r#"JSON such as {"1": {"uri": "https://vault.example.com:8200", "prefix": "kv/apisix", "token": "$ENV://NAME"}}, or a file of JSON or YAML"#,
             convert: |_| Some(()),
         };
     SOCKET_PATH: PathBuf [default: Some("/run/keyringd/keyringd.sock")] = "keyring_socket_path",

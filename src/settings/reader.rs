@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    conf::Spelling,
     merge::{self, Merged},
     pem,
     report::{Effective, Note, quoted, redacted},
@@ -219,6 +220,30 @@ impl<'a> Reader<'a> {
             );
             self.mistake(&setting.key, message);
         }
+    }
+
+    /// What `read` makes of these values in place of those of the settings `keys`, and the mistakes in them.
+    pub(super) fn with_values<T>(
+        &mut self,
+        keys: impl Iterator<Item = &'static Key>,
+        values: Vec<(&'static Key, Secret<String>)>,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> (T, Vec<Note>) {
+        let keys: Vec<_> = keys.collect();
+        let before: Vec<_> = keys.iter().filter_map(|key| self.values.remove_entry(key.name)).collect();
+        let entry = |(key, text): (&'static Key, Secret<String>)| {
+            let (value, origin, spelling) = (Value::Text(text), Origin::Default, Spelling::default());
+            (key.name, Entry { key: key.name.to_owned(), value, origin, spelling })
+        };
+        self.values.extend(values.into_iter().map(entry));
+        let mistakes = std::mem::take(&mut self.mistakes);
+        let outcome = read(self);
+        let found = std::mem::replace(&mut self.mistakes, mistakes);
+        for key in keys {
+            self.values.remove(key.name);
+        }
+        self.values.extend(before);
+        (outcome, found)
     }
 
     pub(super) fn effective(&self, key: &'static Key) -> Effective {

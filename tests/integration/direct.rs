@@ -396,3 +396,90 @@ fn nginx_serves_a_rotated_pair_without_a_failed_request() {
     let on_disk = |name: &str| fs::read_to_string(named.join(name)).unwrap();
     assert_eq!(on_disk("key.pem"), fs::read_to_string(&second.key).unwrap());
 }
+
+/// The objects in these three forms read the same: inline JSON, a JSON file, a YAML file.
+#[test]
+fn several_vault_entities_of_kong_are_pasted_as_they_are() {
+    let servers = [OpenBao::dev(), OpenBao::dev()];
+    for (server, value) in servers.iter().zip(["first", "second"]) {
+        server.api("POST", "secret/data/a", &json!({ "data": { "b": value } }));
+        let mount = json!({ "type": "kv", "options": { "version": "1" } });
+        server.api("POST", "sys/mounts/kv", &mount);
+        server.api("POST", "kv/apisix/a", &json!({ "b": format!("{value} by v1") }));
+    }
+    let ports = servers.each_ref().map(|server| port(&server.address()).parse::<u16>().unwrap());
+    let objects = json!({
+        // As decK and the Admin API export an entity.
+        "one": {
+            "id": "b1f5b7e2-0000-4000-8000-000000000000", "created_at": 1_700_000_000, "tags": ["a"],
+            "name": "hcv", "prefix": "hashicorp-vault", "description": "the first",
+            "config": {
+                "protocol": "http", "host": "127.0.0.1", "port": ports[0], "mount": "secret", "kv": "v2",
+                "token": "$ENV://FIRST", "ttl": 60, "neg_ttl": null, "base64_decode": false,
+            },
+        },
+        "two": {
+            "kind": "hcv", "protocol": "http", "host": "127.0.0.1", "port": ports[1], "kv": "v2",
+            "auth_method": "token", "token": servers[1].token(),
+        },
+        // As APISIX stores an object.
+        "1": {
+            "id": "vault/1", "create_time": 1_700_000_000, "update_time": 1_700_000_000,
+            "uri": servers[1].address(), "prefix": "kv/apisix", "token": servers[1].token(),
+        },
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let (as_json, as_yaml) = (folder.path().join("objects.json"), folder.path().join("objects.yaml"));
+    fs::write(&as_json, objects.to_string()).unwrap();
+    let yaml = format!(
+        "one:\n  name: hcv\n  prefix: hashicorp-vault\n  config:\n    protocol: http\n    host: 127.0.0.1\n    \
+         port: {}\n    kv: v2\n    token: $ENV://FIRST\n\
+         two:\n  {{kind: hcv, protocol: http, host: 127.0.0.1, port: {}, kv: v2, token: {}}}\n\
+         \"1\":\n  uri: {}\n  prefix: kv/apisix\n  token: {}\n",
+        ports[0],
+        ports[1],
+        servers[1].token(),
+        servers[1].address(),
+        servers[1].token()
+    );
+    fs::write(&as_yaml, yaml).unwrap();
+    let settings = |objects: &str| {
+        vec![
+            ("KONG_KEYRING_SECRET_OBJECTS", objects.to_owned()),
+            ("KONG_KEYRING_SOCKET_PATH", "/nonexistent/keyringd.sock".to_owned()),
+            ("FIRST", servers[0].token().to_owned()),
+        ]
+    };
+    for form in [objects.to_string().as_str(), as_json.to_str().unwrap(), as_yaml.to_str().unwrap()] {
+        for (reference, value) in [
+            ("{vault://one/a/b}", "first"),
+            ("{vault://hashicorp-vault/a/b}", "first"),
+            ("{vault://two/a/b}", "second"),
+            ("$secret://vault/1/a/b", "second by v1"),
+        ] {
+            let got = keyringd(&["vault", "get", reference], &settings(form));
+            assert_eq!(success(&got), format!("{value}\n"), "{reference} by {form}");
+        }
+    }
+    for (objects, message) in [
+        (
+            json!({ "x": { "kind": "hcv", "hots": "h" } }),
+            "object \"x\": no such field: \"hots\"; did you mean `host`?",
+        ),
+        (json!({ "x": { "kind": "hcv", "host": "h", "kv": "v3" } }), "object \"x\": `kv` expected"),
+        (json!({ "x": { "kind": "hcv", "host": "h" } }), "object \"x\": `token` is required"),
+        (json!({ "x": { "kind": "aws" } }), "object \"x\": `kind` must be hcv"),
+        (json!({ "x": { "name": "aws", "config": {} } }), "object \"x\": `name` must be hcv"),
+        (
+            json!({ "env": { "kind": "hcv", "host": "h", "token": "planted" } }),
+            "\"env\" is the name of another backend",
+        ),
+        (json!({ "x": { "kind": "hcv", "token": { "planted": 1 } } }), "object \"x\": `token` must be text"),
+        (json!({ "x": { "uri": "http://h", "prefix": 7 } }), "object \"x\": `prefix` must be text"),
+    ] {
+        let refused = keyringd(&["vault", "get", "{vault://x/a/b}"], &settings(&objects.to_string()));
+        let printed = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(78), "{printed}");
+        assert!(printed.contains(message) && !printed.contains("planted"), "{printed}");
+    }
+}

@@ -521,7 +521,7 @@ fn a_reload_applies_the_settings_and_refreshes_every_secret() {
     );
     daemon.reload("failure");
     assert!(daemon.log().contains("vault_hcv_kv: expected v1 or v2"), "{}", daemon.log());
-    assert!(daemon.log().contains("keyring_secret_objects: expected JSON such as"), "{}", daemon.log());
+    assert!(daemon.log().contains("keyring_secret_objects: object \"1\": `uri` must be text"));
     assert_eq!(asked(&daemon, "{vault://hcv/a/b}").at("/data/value"), "new");
 }
 
