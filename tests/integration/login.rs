@@ -440,7 +440,7 @@ fn jwt_from_a_file() {
 fn a_configured_token_is_looked_up_renewed_and_never_revoked() {
     let server = OpenBao::durable();
     server.put_record("first", KEY);
-    let token = server.token_for(&json!({ "policies": ["keyring"], "period": "2s" }));
+    let token = server.token_for(&json!({ "policies": ["keyring"], "period": "6s" }));
     let folder = tempfile::tempdir().unwrap();
     let path = file(&folder, "token", &token);
     let variables = [

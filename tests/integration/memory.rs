@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{
     Daemon, OpenBao,
     daemon::{PROGRAM, kongs_settings},
-    wait_for,
+    success, wait_for,
 };
 
 /// Long and unique, so that a match is no coincidence.
@@ -134,7 +134,8 @@ fn it_cannot_be_dumped_or_read_by_its_own_user() {
     let folder = tempfile::tempdir().unwrap();
     nix::unistd::chown(folder.path(), Some(40001.into()), Some(40001.into())).unwrap();
     let program = folder.path().join("keyringd");
-    fs::copy(PROGRAM, &program).unwrap();
+    // By another process: a descriptor for writing that a test forks meanwhile inherits would make the program busy.
+    success(&Command::new("cp").arg(PROGRAM).arg(&program).output().unwrap());
     let socket = folder.path().join("s");
     let mut other = crate::support::ending_with_us(std::path::Path::new("setpriv"))
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"])
