@@ -1,8 +1,9 @@
 //! TLS: server verification and client certificate.
 //!
-//! rustls with the ring provider, TLS 1.2 and 1.3. Verification cannot be switched off. Our verifier calls the one of
-//! rustls. It also enforces `lua_ssl_verify_depth`, and it accepts a self-signed authority that the settings name as the
-//! server's own certificate. Reading the settings is in `settings`.
+//! rustls with the aws-lc-rs provider, TLS 1.2 and 1.3, the hybrid key exchange X25519MLKEM768 first. Verification
+//! cannot be switched off. Our verifier calls the one of rustls. It also enforces `lua_ssl_verify_depth`, and it
+//! accepts a self-signed authority that the settings name as the server's own certificate. Reading the settings is in
+//! `settings`.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{CryptoProvider, ring},
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
@@ -52,7 +53,7 @@ pub enum TlsError {
 
 pub(super) fn client_config(settings: &Tls, identity: Option<Identity>) -> Result<ClientConfig, TlsError> {
     let Tls { trusted, verify_depth: depth } = settings;
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(provider());
     let roots = Arc::new(roots(trusted)?);
     let webpki = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
         .build()
@@ -77,7 +78,7 @@ fn leaf_first(
     mut chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'static>,
 ) -> Vec<CertificateDer<'static>> {
-    let key = ring::sign::any_supported_type(key).ok();
+    let key = aws_lc_rs::sign::any_supported_type(key).ok();
     let public = key.as_ref().and_then(|key| key.public_key());
     let is_leaf = |certificate: &CertificateDer<'_>| {
         let certificate = webpki::EndEntityCert::try_from(certificate);
@@ -93,8 +94,18 @@ fn leaf_first(
 
 /// For plain HTTP: it trusts no server, should TLS be used after all.
 pub(super) fn unused() -> Result<ClientConfig, TlsError> {
-    let config = with_provider(Arc::new(ring::default_provider()))?;
+    let config = with_provider(Arc::new(provider()))?;
     Ok(config.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// The hybrid key exchange first: a recorded handshake that carried the keys of a keyring must stay secret for as long as
+/// what they sealed. P-521 is missing as a group, not in signatures.
+fn provider() -> CryptoProvider {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    CryptoProvider {
+        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 fn with_provider(

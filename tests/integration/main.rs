@@ -44,6 +44,7 @@ mod streams;
 mod sync;
 mod systemd;
 mod tls;
+mod tls_crypto;
 mod transit;
 mod transit_clients;
 mod transit_contract;

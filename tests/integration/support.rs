@@ -10,8 +10,10 @@ pub mod openbao;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod relay;
 
 pub use daemon::Daemon;
 pub use openbao::OpenBao;
 pub use process::{ending_with_us, free_port, success, wait_for};
 pub use proxy::{Fault, Proxy};
+pub use relay::Relay;

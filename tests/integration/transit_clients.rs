@@ -74,7 +74,7 @@ fn pass_on(mut client: TcpStream, mut daemon: UnixStream) {
 fn vaultrs_does_all_of_transit() {
     let (_server, daemon) = started(&[]);
     // Another test of this program may have done so.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let settings = VaultClientSettingsBuilder::default()
         .address(format!("http://127.0.0.1:{}", bridge(daemon.socket())))
         .token("ignored")

@@ -23,7 +23,11 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
+        Self::with_key(name, KeyPair::generate().unwrap())
+    }
+
+    /// An authority whose key is of any kind.
+    pub fn with_key(name: &str, key: KeyPair) -> Self {
         let params = authority_params(name);
         let pem = params.self_signed(&key).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
@@ -43,14 +47,23 @@ impl Authority {
 
     /// Issues a certificate for a server or a client with these names.
     pub fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        self.issue_for(&KeyPair::generate().unwrap(), names, change)
+    }
+
+    /// The same for a key of any kind.
+    pub fn issue_for(
+        &self,
+        key: &KeyPair,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Issued {
         let folder = tempfile::tempdir().unwrap();
-        let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
         Issued {
             authority: self.pem.clone(),
             certificate: file(&folder, "certificate.pem", &certificate.pem()),
