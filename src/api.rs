@@ -19,6 +19,7 @@ mod handle;
 mod headers;
 mod keyring;
 pub mod kms;
+mod kms_recovery;
 mod promotion;
 mod resolve;
 mod response;
@@ -45,8 +46,8 @@ pub struct Api(Arc<Context>);
 impl Api {
     pub fn new(config: RuntimeConfig, metrics: Arc<Metrics>, upstream: Arc<dyn Upstream>) -> Self {
         let config = ArcSwap::from_pointee(config);
-        let (budget, audit, promotion) = Default::default();
-        Self(Arc::new(Context { metrics, upstream, config, budget, audit, promotion }))
+        let (budget, audit, promotion, moved_keys) = Default::default();
+        Self(Arc::new(Context { metrics, upstream, config, budget, audit, promotion, moved_keys }))
     }
 
     /// Swaps the configuration. Requests in flight keep theirs.

@@ -14,7 +14,7 @@ mod transit;
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
 pub use aead::{NoRandomness, OpenError, Opened, Payload, SealError};
-pub use native::{ROOM, TAG_LEN, is_binary, open_binary_with, overhead};
+pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_binary_with, overhead};
 
 /// Opens the text form of any format. The prefix determines the format.
 pub fn open_text<'k>(

@@ -79,7 +79,8 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     };
     let (syncer, sync) = Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics));
     let references = Arc::new(References::new(engines));
-    let upstream = Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), described));
+    let upstream =
+        Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), Arc::clone(&sessions), described));
     let config = runtime_config(namespace, &keyring, &socket, &published);
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));

@@ -1,11 +1,12 @@
 //! The doctor: checks each step from DNS to the keys, on the code paths of the daemon.
 //!
-//! Each step reports what was found, or what to do. Nothing is changed: a wrapped secret ID is checked and not unwrapped, a
-//! token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
+//! Each step reports what was found, or what to do. Nothing is changed or used up: a wrapped secret ID is checked and not
+//! unwrapped, a limited one is not sent, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
 
 mod report;
 
 use std::{
+    iter,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,11 +16,11 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{History, Listing, record::Contents},
+    keyring::{Listing, record::Contents},
     metrics::Metrics,
     server::listen,
-    settings::{self, Settings},
-    sync::{self, Read},
+    settings::{self, Auth, ReferenceSettings, Server, Settings},
+    sync::{self, Read, Reader},
     vault::{
         Client, Kv, SessionName, Sessions, VaultError,
         kv::{self, Purpose},
@@ -70,24 +71,69 @@ async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
 }
 
 async fn vault(report: &mut Report<'_>, settings: Settings) -> Step<()> {
-    network(report, &settings.server).await?;
     let sessions = Sessions::new(Arc::new(Metrics::default()), CancellationToken::new());
-    let client = report.require("tls", sessions.client(SessionName::Keyring, settings.server))?;
-    health(report, &client).await?;
-    if let Some(checked) = client.check_wrapped_secret_id().await {
-        report.require("login", checked)?;
-        report.warn(
-            "login",
-            "the wrapped secret ID is valid; it was not unwrapped, since that works once: the daemon checks the rest",
-        );
-        return Ok(());
+    let done = keyring(report, &sessions, settings.server, &settings.keyring).await;
+    let ReferenceSettings { hcv, entities, objects, .. } = settings.references;
+    let named = entities.into_iter().chain(objects);
+    let objects = named.map(|(id, engine)| (SessionName::Object(id), engine.server));
+    for (name, server) in iter::once((SessionName::Hcv, hcv.server)).chain(objects) {
+        let Some(server) = server else { continue };
+        report.set_subject(Some(name.to_string()));
+        let _ = references(report, &sessions, name, server).await; // a step that ended it is reported
     }
-    let done = keys(report, &client, &settings.keyring).await;
+    report.set_subject(None);
     sessions.end().await;
     done
 }
 
-async fn network(report: &mut Report<'_>, vault: &settings::Server) -> Step<()> {
+async fn keyring(
+    report: &mut Report<'_>,
+    sessions: &Sessions,
+    server: Server,
+    keyring: &settings::Keyring,
+) -> Step<()> {
+    match connect(report, sessions, SessionName::Keyring, server).await? {
+        Some(client) => keys(report, &client, keyring).await,
+        None => Ok(()),
+    }
+}
+
+/// A session of its own for references: up to its login.
+async fn references(
+    report: &mut Report<'_>,
+    sessions: &Sessions,
+    name: SessionName,
+    server: Server,
+) -> Step<()> {
+    match connect(report, sessions, name, server).await? {
+        Some(client) => login(report, &client).await,
+        None => Ok(()),
+    }
+}
+
+/// The steps up to the login; `None` if that has to be left to the daemon.
+async fn connect(
+    report: &mut Report<'_>,
+    sessions: &Sessions,
+    name: SessionName,
+    server: Server,
+) -> Step<Option<Client>> {
+    network(report, &server).await?;
+    let client = report.require("tls", sessions.client(name, server))?;
+    health(report, &client).await?;
+    let left_alone = if let Some(checked) = client.check_wrapped_secret_id().await {
+        report.require("login", checked)?;
+        "the wrapped secret ID is valid; it was not unwrapped, since that works once: the daemon checks the rest"
+    } else if matches!(&client.server().auth, Auth::AppRole(settings) if settings.limited) {
+        "the secret ID was not used, since its role limits its uses: the daemon checks the rest"
+    } else {
+        return Ok(Some(client));
+    };
+    report.warn("login", left_alone);
+    Ok(None)
+}
+
+async fn network(report: &mut Report<'_>, vault: &Server) -> Step<()> {
     let (host, port) =
         (vault.host.host_str().unwrap_or_default(), vault.host.port_or_known_default().unwrap_or(0));
     let bare = host.trim_matches(['[', ']']);
@@ -170,26 +216,43 @@ fn skew(one: SystemTime, other: SystemTime) -> Duration {
     one.duration_since(other).unwrap_or_else(|error| error.duration())
 }
 
-async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyring) -> Step<()> {
+async fn login(report: &mut Report<'_>, client: &Client) -> Step<()> {
     report.require("login", client.log_in().await)?;
     match client.server().auth.name() {
         "token" => report.good("login", "the configured token is used as it is"),
         method => report.good("login", format!("logged in by {method}")),
     }
-    capabilities(report, client, &kv::read_paths(&keyring.secret)).await;
-    let mut history = History::default();
-    let read = read(report, client, keyring, &mut history).await;
-    let Read { built, listing } = report.require("secret", read)?;
+    for note in client.token_notes() {
+        report.warn("login", note);
+    }
+    Ok(())
+}
+
+async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyring) -> Step<()> {
+    login(report, client).await?;
+    if client.token_has_limited_uses() {
+        report.warn("policy", "the rest was not checked: the uses of the token are left to the daemon");
+        return Ok(());
+    }
+    let mut paths = kv::read_paths(&keyring.secret);
+    paths.extend(kv::engine_config_path(&keyring.secret));
+    capabilities(report, client, &paths).await;
+    let mut reader = Reader::default();
+    let read = read(report, client, keyring, &mut reader).await;
+    let Read { built, listing, .. } = report.require("secret", read)?;
     for rejection in built.rejected {
         report.warn("record", rejection.to_string());
     }
-    for (version, id) in history.short_keys() {
-        report.warn("record", format!("version {version}: the key text of {id} is short for a key"));
+    for warning in sync::record_warnings(&reader.history) {
+        report.warn("record", warning);
     }
     let keyring = report.require("keyring", built.keyring)?;
     report.good("keyring", format!("{} held, {} is active", keyring.key_count(), keyring.active().key.id()));
     if let Some(listing) = listing {
         headroom(report, &listing);
+        if let Some(warning) = sync::expiry_warning(&listing) {
+            report.warn("versions", warning);
+        }
     }
     Ok(())
 }
@@ -197,14 +260,19 @@ async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyr
 async fn capabilities(report: &mut Report<'_>, client: &Client, paths: &[String]) {
     let capabilities = match client.capabilities(paths).await {
         Ok(capabilities) => capabilities,
-        Err(error) => {
-            return report.warn("policy", format!("the token may not read its own capabilities: {error}"));
+        Err(VaultError::Denied { .. }) => {
+            let message = "the token's rights cannot be listed: that needs `update` on sys/capabilities-self";
+            return report.warn("policy", message);
         }
+        Err(error) => return report.warn("policy", format!("the token's rights cannot be listed: {error}")),
     };
     for (path, capabilities) in capabilities {
         let message = format!("{path}: {}", capabilities.join(", "));
         if capabilities.iter().any(|one| one == "read" || one == "root") {
             report.good("policy", message);
+        } else if path.ends_with("/config") {
+            let cure = "without `read` on it, how many versions Vault keeps is a guess";
+            report.warn("policy", format!("{message}: {cure}"));
         } else {
             report.failed("policy", format!("{message}: give the token's policy `read` on it"));
         }
@@ -215,7 +283,7 @@ async fn read(
     report: &mut Report<'_>,
     client: &Client,
     keyring: &settings::Keyring,
-    history: &mut History,
+    reader: &mut Reader,
 ) -> Result<Read, VaultError> {
     let kv = Kv::new(client, &keyring.secret, Purpose::Keyring);
     let observe = |version: Option<u64>, contents: &Contents| {
@@ -226,7 +294,7 @@ async fn read(
             report.good("record", format!("{record}: {}", ids.join(", ")));
         }
     };
-    sync::read(&kv, keyring.derivation, history, SystemTime::now(), observe).await
+    reader.read(&kv, keyring.derivation, SystemTime::now(), observe).await
 }
 
 fn headroom(report: &mut Report<'_>, listing: &Listing) {

@@ -13,4 +13,4 @@ mod xaes;
 pub use history::{History, Listing};
 pub use key::{HeldKey, Key, KeyDerivation, KeyId};
 pub use registry::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published};
-pub use snapshot::{Keyring, Names, SecretLocation};
+pub use snapshot::{Keyring, NamedVersion, Names, SecretLocation, name_hash};

@@ -7,6 +7,7 @@ mod gauges;
 mod latency;
 
 use std::{
+    collections::HashSet,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -26,6 +27,9 @@ use latency::Latency;
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The most hashes of missing keys that have series of their own.
+const MAX_MISSING_KEYS: usize = 16;
+
 type ByOutcome = EnumMap<Outcome, Counter>;
 type Requests = EnumMap<Operation, EnumMap<RequestOutcome, Latency>>;
 type Bytes = EnumMap<Operation, Counter>;
@@ -37,6 +41,14 @@ pub enum Outcome {
     Failure,
 }
 
+/// Which sessions with Vault a value is about. Those of all APISIX objects count as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum SessionKind {
+    Keyring,
+    References,
+    Objects,
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum)]
 pub enum RequestOutcome {
@@ -45,6 +57,8 @@ pub enum RequestOutcome {
     Partial,
     /// A bad request, or a ciphertext that does not open.
     Invalid,
+    /// No key has the name that Kubernetes stored.
+    MissingKey,
     /// The peer lacks a permission.
     Denied,
     /// Too large, too slow, or over a limit.
@@ -70,16 +84,26 @@ impl Outcome {
     }
 }
 
+impl SessionKind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Keyring => "keyring",
+            Self::References => "references",
+            Self::Objects => "objects",
+        }
+    }
+}
+
 impl RequestOutcome {
     /// From a status, and from how many items of a batch failed.
     pub const fn from_status(status: u16, items: usize, failed_items: usize) -> Self {
         match status {
+            503 => Self::Unavailable,
             _ if failed_items > 0 && failed_items < items => Self::Partial,
             _ if failed_items > 0 => Self::Invalid,
             403 => Self::Denied,
             408 | 413 | 429 => Self::Limited,
             400..=499 => Self::Invalid,
-            503 => Self::Unavailable,
             500..=599 => Self::Failed,
             _ => Self::Success,
         }
@@ -90,6 +114,7 @@ impl RequestOutcome {
             Self::Success => "success",
             Self::Partial => "partial",
             Self::Invalid => "invalid",
+            Self::MissingKey => "missing_key",
             Self::Denied => "denied",
             Self::Limited => "limited",
             Self::Unavailable => "unavailable",
@@ -109,10 +134,14 @@ pub struct Metrics {
     connections: Gauge,
     syncs: ByOutcome,
     logins: ByOutcome,
+    session_logins: EnumMap<SessionKind, ByOutcome>,
     renewals: ByOutcome,
     unwraps: ByOutcome,
     reloads: ByOutcome,
-    token_expiry: Mutex<Option<TokenExpiry>>,
+    kms_moved_keys: Counter,
+    kms_missing_keys: Family<[(&'static str, String); 1], Counter>,
+    kms_missing_hashes: Mutex<HashSet<String>>,
+    token_expiry: Mutex<EnumMap<SessionKind, Option<TokenExpiry>>>,
     gauges: Gauges,
 }
 
@@ -153,6 +182,19 @@ impl Default for Metrics {
         let unwraps =
             by_outcome("unwraps", "Unwraps of a response-wrapped secret ID; a failure is a security event");
         let reloads = by_outcome("reloads", "Reloads of the settings");
+        let session_logins = register_session_logins(&mut registry);
+        let kms_moved_keys = Counter::default();
+        registry.register(
+            "kms_moved_key_decrypts",
+            "Decrypts for Kubernetes under the key_id of another place or version of a held key",
+            kms_moved_keys.clone(),
+        );
+        let kms_missing_keys = Family::default();
+        registry.register(
+            "kms_missing_key",
+            "Decrypts for Kubernetes under a key_id that no key has, by its hash; from the 17th hash on as `other`",
+            kms_missing_keys.clone(),
+        );
         let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
         Self {
             registry,
@@ -163,9 +205,13 @@ impl Default for Metrics {
             connections,
             syncs,
             logins,
+            session_logins,
             renewals,
             unwraps,
             reloads,
+            kms_moved_keys,
+            kms_missing_keys,
+            kms_missing_hashes: Mutex::default(),
             token_expiry,
             gauges,
         }
@@ -186,6 +232,17 @@ fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Bytes {
     let family: Family<Labels<1>, Counter> = registered(registry, name, help, Some(Unit::Bytes));
     let label = |operation: Operation| [("operation", operation.name())];
     EnumMap::from_fn(|operation| family.get_or_create(&label(operation)).clone())
+}
+
+fn register_session_logins(registry: &mut Registry) -> EnumMap<SessionKind, ByOutcome> {
+    let family = Family::<Labels<2>, Counter>::default();
+    let series = |session: SessionKind, outcome: Outcome| {
+        let [outcome] = outcome.labels();
+        family.get_or_create(&[("session", session.name()), outcome]).clone()
+    };
+    let logins = EnumMap::from_fn(|session| ByOutcome::from_fn(|outcome| series(session, outcome)));
+    registry.register("session_logins", "Logins to Vault by session", family);
+    logins
 }
 
 impl Metrics {
@@ -217,16 +274,38 @@ impl Metrics {
         self.syncs[outcome].inc();
     }
 
-    pub fn logged_in(&self, outcome: Outcome) {
-        self.logins[outcome].inc();
+    pub fn logged_in(&self, session: SessionKind, outcome: Outcome) {
+        self.session_logins[session][outcome].inc();
+        if session == SessionKind::Keyring {
+            self.logins[outcome].inc();
+        }
     }
 
-    pub fn renewed(&self, outcome: Outcome) {
-        self.renewals[outcome].inc();
+    pub fn renewed(&self, session: SessionKind, outcome: Outcome) {
+        if session == SessionKind::Keyring {
+            self.renewals[outcome].inc();
+        }
     }
 
     pub fn unwrapped(&self, outcome: Outcome) {
         self.unwraps[outcome].inc();
+    }
+
+    /// Kubernetes got a plaintext under the `key_id` of another place of the key.
+    pub fn kms_moved_key(&self) {
+        self.kms_moved_keys.inc();
+    }
+
+    /// Kubernetes stored something under a `key_id` of this hash, which no key has. Callers choose the `key_id`, so the number
+    /// of series has a limit.
+    pub fn kms_missing_key(&self, hash: &str) {
+        let label = if self.has_own_series(hash) { hash } else { "other" };
+        self.kms_missing_keys.get_or_create(&[("key_id_hash", label.to_owned())]).inc();
+    }
+
+    fn has_own_series(&self, hash: &str) -> bool {
+        let mut hashes = self.kms_missing_hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        hashes.contains(hash) || (hashes.len() < MAX_MISSING_KEYS && hashes.insert(hash.to_owned()))
     }
 
     pub fn reloaded(&self, outcome: Outcome) {
@@ -234,15 +313,15 @@ impl Metrics {
     }
 
     /// The session has a token, which expires at this time or never.
-    pub fn token_expires(&self, at: Option<SystemTime>) {
+    pub fn token_expires(&self, session: SessionKind, at: Option<SystemTime>) {
         let expiry = at.map_or(TokenExpiry::Never, TokenExpiry::At);
-        *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner) = Some(expiry);
+        self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner)[session] = Some(expiry);
     }
 
     /// All metrics as OpenMetrics text.
     pub fn text(&self, state: &State) -> String {
-        let token = *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauges.set(state, token, SystemTime::now());
+        let tokens = *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauges.set(state, &tokens, SystemTime::now());
         let mut text = String::new();
         // Writing into memory cannot fail.
         let _ = text::encode(&mut text, &self.registry);
@@ -266,6 +345,7 @@ mod tests {
             messages_budget: 1 << 32,
             last_sync: None,
             versions_headroom: Some(9),
+            next_version_deletion: None,
         }
     }
 
@@ -276,17 +356,20 @@ mod tests {
         let before = series(&metrics.text(&state()));
         for _ in 0..1000 {
             metrics.synced(Outcome::Failure);
-            metrics.logged_in(Outcome::Success);
+            metrics.logged_in(SessionKind::Keyring, Outcome::Success);
             let took = Duration::from_micros(70);
             metrics.request_ended(Operation::Rewrap, RequestOutcome::Denied, took, 100, 10);
         }
-        metrics.token_expires(None);
+        metrics.token_expires(SessionKind::Keyring, None);
         let guards = (metrics.request_in_flight(), metrics.open_connection(), metrics.open_connection());
         let text = metrics.text(&state());
         assert_eq!(series(&text), before);
         for line in [
             "keyringd_syncs_total{outcome=\"failure\"} 1000",
             "keyringd_unwraps_total{outcome=\"failure\"} 0",
+            "keyringd_session_logins_total{session=\"keyring\",outcome=\"success\"} 1000",
+            "keyringd_session_logins_total{session=\"references\",outcome=\"failure\"} 0",
+            "keyringd_session_token_remaining_seconds{session=\"objects\"} NaN",
             "keyringd_request_seconds_count{operation=\"rewrap\",outcome=\"denied\"} 1000",
             "keyringd_request_seconds_bucket{le=\"0.0001\",operation=\"rewrap\",outcome=\"denied\"} 1000",
             "keyringd_request_seconds_count{operation=\"encrypt\",outcome=\"success\"} 0",
@@ -314,7 +397,7 @@ mod tests {
     #[test]
     fn an_expired_token_has_no_time_remaining() {
         let metrics = Metrics::default();
-        metrics.token_expires(Some(SystemTime::UNIX_EPOCH));
+        metrics.token_expires(SessionKind::Keyring, Some(SystemTime::UNIX_EPOCH));
         assert!(metrics.text(&state()).contains("keyringd_token_remaining_seconds 0.0"));
     }
 

@@ -323,13 +323,13 @@ fn warn(reader: &mut Reader, settings: &Settings) {
             "is not longer than keyring_sync_interval: /readyz would fail between two successful syncs";
         reader.warn(&keys::MAX_STALE.key, message);
     }
-    server::warn(reader, &keys::VAULT_HOST.key, &settings.server);
+    server::warn(reader, &keys::VAULT_HOST.key, &keys::KEYRING_LOGIN, &settings.server);
     for warning in settings.socket.access.iter().flat_map(AccessList::warnings) {
         reader.warn(&keys::ACCESS.key, warning);
     }
     let references = &settings.references;
     if let Some(server) = &references.hcv.server {
-        server::warn(reader, &keys::HCV_PROTOCOL.key, server);
+        server::warn(reader, &keys::HCV_PROTOCOL.key, &keys::REFERENCES_LOGIN, server);
     }
     let mut servers = references.objects.values().filter_map(|engine| engine.server.as_ref());
     if servers.any(Server::sends_in_the_clear) {

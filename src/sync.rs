@@ -4,8 +4,10 @@
 //! send requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 //! The file is longer than most: it is one state and all that changes it.
 
+mod lost;
 mod queue;
 mod read;
+mod warnings;
 
 use std::{
     sync::Arc,
@@ -16,9 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{
-        History, KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
-    },
+    keyring::{KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{self, KvSecret, KvVersion},
@@ -26,7 +26,11 @@ use crate::{
 };
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
-pub use read::{Read, read};
+pub use read::{Read, Reader};
+pub use warnings::{expiry_warning, record_warnings};
+
+/// The least time from a failed sync to one that another answer from Vault causes.
+const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The least time between two syncs for unknown keys.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
@@ -50,16 +54,28 @@ pub struct Syncer {
     secret: KvSecret,
     derivation: KeyDerivation,
     interval: Duration,
-    history: History,
+    reader: Reader,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     report: Report,
     queue: Queue,
+    /// Whether any answer from Vault makes the next sync due.
+    waits_for_vault: bool,
     /// When the last sync for a caller ended.
     last_request: Option<Instant>,
 }
 
 impl SyncError {
+    /// Whether it can pass without a change in Vault or in the settings.
+    const fn can_pass(&self) -> bool {
+        matches!(self, Self::Vault(error) if error.is_outage())
+    }
+
+    /// Whether nothing is known of keys that are not held.
+    const fn is_outage(&self) -> bool {
+        matches!(self, Self::Vault(error) if !error.is_missing())
+    }
+
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Vault(error) => error.retry_after(),
@@ -81,11 +97,12 @@ impl Syncer {
             secret: settings.secret.clone(),
             derivation: settings.derivation,
             interval: settings.sync_interval,
-            history: History::default(),
+            reader: Reader::default(),
             published,
             metrics,
             report: Report::default(),
             queue,
+            waits_for_vault: false,
             last_request: None,
         };
         (syncer, handle)
@@ -102,9 +119,19 @@ impl Syncer {
 
     async fn keep_in_step(&mut self) {
         let mut next = Instant::now() + self.scheduled_sync().await;
+        let mut is_woken = false;
         loop {
+            let answered = self.client.answered();
             tokio::select! {
-                () = tokio::time::sleep_until(next) => next = Instant::now() + self.scheduled_sync().await,
+                () = tokio::time::sleep_until(next) => {
+                    next = Instant::now() + self.scheduled_sync().await;
+                    // One early sync per wait: other requests may succeed while the sync keeps failing.
+                    self.waits_for_vault &= !std::mem::take(&mut is_woken);
+                }
+                // Vault answers again, whatever the request: the sync need not wait for the end of its backoff.
+                () = answered, if self.waits_for_vault && !is_woken => {
+                    (is_woken, next) = (true, next.min(Instant::now() + WAKE_INTERVAL));
+                }
                 request = self.queue.next() => match request {
                     Some(request) => self.execute(request, &mut next).await,
                     None => return,
@@ -114,8 +141,12 @@ impl Syncer {
     }
 
     async fn execute(&mut self, request: Request, next: &mut Instant) {
+        let is_from_operator = matches!(request, Request::Sync(_));
         match request {
             // While Vault fails the backoff holds, whatever clients send.
+            Request::UnknownKey(done) if self.report.outage.is_some() => {
+                let _ = done.send(self.report.outage.clone().map_or(Ok(()), Err));
+            }
             Request::UnknownKey(_) if self.report.failures > 0 || self.synced_a_moment_ago() => {}
             Request::SyncWith(token, done) => {
                 let _ = done.send(self.sync_with(&token).await);
@@ -125,6 +156,9 @@ impl Syncer {
                 let _ = done.send(Ok(()));
             }
             Request::Sync(done) | Request::UnknownKey(done) => {
+                if is_from_operator {
+                    self.client.forget_failures();
+                }
                 let mut waiting = self.queue.take_alike();
                 waiting.push(done);
                 let outcome = self.requested_sync(next).await;
@@ -143,11 +177,12 @@ impl Syncer {
             || settings.secret != self.secret
             || settings.derivation != self.derivation
         {
-            self.history = History::default();
+            self.reader = Reader::default();
         }
         self.client = client;
         (self.secret, self.derivation) = (settings.secret, settings.derivation);
         self.interval = settings.sync_interval;
+        self.report.failures = 0; // of the settings before
         let delay = self.scheduled_sync().await;
         // Settings often change on many hosts at once.
         if self.report.failures > 0 { delay } else { out_of_step(self.interval, backoff::random()) }
@@ -167,15 +202,23 @@ impl Syncer {
             Err(_) => self.report.failures.saturating_add(1),
         };
         self.publish_report(); // before the log line, so that the status agrees with it
+        if let Some(outage) = &self.report.outage {
+            // One timeout is enough for all that came meanwhile.
+            for done in self.queue.take_alike() {
+                let _ = done.send(Err(outage.clone()));
+            }
+        }
         match outcome {
             Ok(()) if in_step => out_of_step(self.interval, random),
             Ok(()) => after_success(self.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
-                let mut delay = delay.max(self.client.cooldown()); // there is no login before that
-                if self.published.keyring().is_some() {
-                    delay = delay.max(with_keys(self.interval, random));
-                }
+                let delay = if self.published.keyring().is_some() {
+                    // There is no login before the cooldown ends.
+                    delay.max(self.client.cooldown()).max(with_keys(self.interval, random))
+                } else {
+                    delay.min(without_keys(random))
+                };
                 let retry_in_seconds = delay.as_secs();
                 tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
                 delay
@@ -207,17 +250,19 @@ impl Syncer {
         self.report.last_attempt = Some(now);
         let outcome = self.read(None, now).await;
         self.metrics.synced(Outcome::from_result(&outcome));
+        self.waits_for_vault = matches!(&outcome, Err(error) if error.can_pass());
         match outcome {
             Ok(keyring) => {
                 if self.report.failures > 0 {
                     tracing::info!(failures = self.report.failures, "sync with Vault succeeds again");
                 }
-                (self.report.last_error, self.report.failures) = (None, 0);
+                (self.report.last_error, self.report.outage, self.report.failures) = (None, None, 0);
                 self.publish(keyring, now);
                 Ok(())
             }
             Err(error) => {
                 self.report.last_error = Some(error.to_string());
+                self.report.outage = error.is_outage().then(|| error.to_string());
                 Err(error)
             }
         }
@@ -239,13 +284,14 @@ impl Syncer {
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
         let kv = Kv::new(&self.client, &self.secret, Purpose::Keyring).with_token(token);
-        let read = read(&kv, self.derivation, &mut self.history, now, |_, _| {}).await?;
+        let read = self.reader.read(&kv, self.derivation, now, |_, _| {}).await?;
         self.apply(read)
     }
 
     /// Puts into the report what was read.
     fn apply(&mut self, read: Read) -> Result<Option<Keyring>, SyncError> {
-        let warnings = read.warnings(&self.history);
+        let current = self.published.keyring();
+        let warnings = warnings::from_sync(&read, &self.reader.history, current.as_deref());
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
@@ -286,6 +332,9 @@ impl Syncer {
     fn publish_keyring(&self, keyring: Keyring) {
         let (before, keys) = (self.published.keyring(), keyring.key_count());
         let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
+        if let Some(before) = &before {
+            lost::warn(before, &keyring);
+        }
         self.published.publish(keyring);
         if before.is_none_or(|before| *before.active().key.id() != id) {
             tracing::info!(key_id = %id, version, keys, "active key");
@@ -308,6 +357,14 @@ fn after_success(interval: Duration, random: f64) -> Duration {
 /// daemon can wait, and a fleet that retries early hits Vault in the first second of its return. `random` is in 0..1.
 fn with_keys(interval: Duration, random: f64) -> Duration {
     (interval / 2).min(LONGEST_WITH_KEYS).mul_f64(random.mul_add(-0.5, 1.0))
+}
+
+/// The longest wait of a daemon without keys, which serves nothing until a sync succeeds.
+const WITHOUT_KEYS: Duration = Duration::from_secs(15);
+
+/// At most this long after a failure without keys: 15 s, give or take a quarter. `random` is in 0..1.
+pub(super) fn without_keys(random: f64) -> Duration {
+    WITHOUT_KEYS.mul_f64(random.mul_add(0.5, 0.75))
 }
 
 #[cfg(test)]
@@ -335,5 +392,11 @@ mod tests {
         assert_eq!(after_success(minute, 0.0), Duration::from_secs(54));
         assert_eq!(after_success(minute, 0.5), minute);
         assert!(after_success(minute, 0.999_999) <= Duration::from_secs(66));
+    }
+
+    #[test]
+    fn without_keys_a_daemon_waits_15_s_at_most_give_or_take_a_quarter() {
+        assert_eq!(without_keys(0.0), Duration::from_millis(11_250));
+        assert!(without_keys(0.999_999) <= Duration::from_millis(18_750));
     }
 }

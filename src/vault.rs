@@ -10,6 +10,7 @@ mod error;
 pub mod kv;
 mod lease;
 mod login;
+mod refusals;
 mod session;
 mod state;
 mod tls;
@@ -26,10 +27,11 @@ use client::WeakClient;
 pub use error::VaultError;
 pub use kv::Kv;
 use login::Memory;
+use refusals::Refusals;
 use session::Session;
 pub use state::SessionName;
 use state::State;
-use transport::{Transport, TransportError};
+use transport::TransportError;
 
 /// Commands that may wait for a session's task. Further callers wait to send theirs.
 const MAX_COMMANDS: usize = 64;
@@ -41,6 +43,7 @@ pub struct Sessions {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    refusals: Arc<Refusals>,
     open: Mutex<Vec<Open>>,
 }
 
@@ -53,7 +56,7 @@ struct Open {
 impl Sessions {
     /// Sessions that end at `stop` at the latest.
     pub fn new(metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { metrics, tasks: TaskTracker::new(), stop, open: Mutex::default() }
+        Self { metrics, tasks: TaskTracker::new(), stop, refusals: Arc::default(), open: Mutex::default() }
     }
 
     /// The session of this name with these settings, or a new one. No request is sent yet.
@@ -71,20 +74,22 @@ impl Sessions {
         }
         let is_standby = alike.iter().any(|(client, _)| client.is_logged_in());
         let memory = alike.into_iter().last().map_or_else(Memory::default, |(_, memory)| memory);
-        let metrics = match name {
-            SessionName::Keyring => Arc::clone(&self.metrics),
-            // The metrics count the logins of the keyring's session.
-            SessionName::Hcv | SessionName::Object(_) => Arc::default(),
-        };
-        let transport = Transport::new(&server, None)?;
-        let state = Arc::new(State::new(name, server, transport, is_standby));
+        let transport = login::initial_transport(&server)?;
+        let refusals = Arc::clone(&self.refusals);
+        let state = Arc::new(State::new(name, server, transport, refusals, is_standby));
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
-        let session = Session::new(Arc::clone(&state), memory.clone(), metrics);
+        let session = Session::new(Arc::clone(&state), memory.clone(), Arc::clone(&self.metrics));
         self.tasks.spawn(session.run(commands, self.stop.clone()));
         let client = Client::new(state, sender);
         open.push(Open { client: client.downgrade(), memory });
         drop(open);
         Ok(client)
+    }
+
+    /// The sessions in use, as `GET /status` describes them.
+    pub fn describe(&self) -> Vec<serde_json::Value> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.iter().filter_map(|one| Some(one.client.upgrade()?.describe())).collect()
     }
 
     /// Ends all sessions: a token that a login gave is revoked.

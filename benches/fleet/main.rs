@@ -179,14 +179,14 @@ fn on_paper() -> String {
     );
     for hosts in [100.0, 10_000.0, 1_000_000.0] {
         for interval in [60.0, 600.0] {
-            // A renewal happens after half to two thirds of the token's TTL.
-            let rest = hosts * (1.0 / interval + 1.0 / (3600.0 * 7.0 / 12.0));
+            // A renewal happens after half to two thirds of the token's TTL. The engine's limit is requested every hour.
+            let rest = hosts * (1.0 / interval + 1.0 / (3600.0 * 7.0 / 12.0) + 1.0 / 3600.0);
             // One more request per host within an interval.
             let rotation = rest + hosts / interval;
             // All hosts within half an interval, and some of them twice.
             let back = hosts * 1.3 / (interval / 2.0);
-            // The login, the metadata and the versions.
-            let start = hosts * (2.0 + 10.0) / 60.0;
+            // The login, the metadata, the engine's limit and the versions.
+            let start = hosts * (3.0 + 10.0) / 60.0;
             let rounded = [rest, rotation, back, start]
                 .map(|rate| if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") });
             let _ = writeln!(text, "| {hosts} | {interval} | {} |", rounded.join(" | "));

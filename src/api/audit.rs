@@ -32,6 +32,8 @@ pub(super) struct AuditFields {
     pub(super) key_id: Option<KeyId>,
     /// The references that were resolved, separated by spaces.
     pub(super) references: Option<Box<str>>,
+    /// The hash of a Kubernetes `key_id` that no key has.
+    pub(super) missing_key: Option<Box<str>>,
     pub(super) batch: Option<BatchCount>,
 }
 
@@ -189,6 +191,7 @@ fn log(record: &AuditRecord, repeated: Option<u64>) {
                 pid = peer.and_then(|peer| peer.pid),
                 key_id = fields.key_id.as_ref().map(KeyId::as_str),
                 references = fields.references.as_deref(),
+                key_id_hash = fields.missing_key.as_deref(),
                 items = fields.batch.as_ref().map(|batch| batch.items),
                 failed_items = fields.batch.as_ref().map(|batch| batch.failed),
                 received = record.received,

@@ -11,6 +11,7 @@ use super::{
     audit::{Audit, AuditFields},
     body::{ByteBudget, Limits, RequestBody},
     error::ApiError,
+    kms_recovery::MovedKeys,
     promotion::Promotion,
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Context {
     pub(super) budget: Arc<ByteBudget>,
     pub(super) audit: Audit,
     pub(super) promotion: Promotion,
+    pub(super) moved_keys: MovedKeys,
 }
 
 /// What a reload can change. A request keeps the one that it began with.
@@ -60,8 +62,8 @@ pub trait Upstream: Send + Sync {
     ) -> UpstreamFuture<'a, Result<(), String>>;
 
     /// Looks for the key of a ciphertext that the snapshot of this keyring does not have, unless the last look was a
-    /// moment ago.
-    fn look_for_new_keys<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()>;
+    /// moment ago. The error is why Vault cannot be asked.
+    fn look_for_new_keys<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, Result<(), String>>;
 
     /// Waits for the outcome of the first sync of this keyring.
     fn first_outcome<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()>;
@@ -111,15 +113,25 @@ impl Context {
         entry.published.keyring().ok_or_else(|| ApiError::unavailable(entry.no_keys()))
     }
 
-    /// A newer snapshot, for a ciphertext whose key this one does not have. `None` if there is none in time.
+    /// A newer snapshot, for a ciphertext whose key this one does not have. `None` if Vault has none either.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`], when Vault cannot be asked: `unknown` names the key.
     pub(super) async fn newer_snapshot(
         &self,
         entry: &KeyringEntry,
         current: &Arc<Keyring>,
-    ) -> Option<Arc<Keyring>> {
+        unknown: impl FnOnce() -> String,
+    ) -> Result<Option<Arc<Keyring>>, ApiError> {
         let look = self.upstream.look_for_new_keys(&entry.name);
         let looked = tokio::time::timeout(UNKNOWN_KEY_TIMEOUT, look).await;
-        entry.published.keyring().filter(|newer| looked.is_ok() && !Arc::ptr_eq(newer, current))
+        let newer = entry.published.keyring().filter(|newer| !Arc::ptr_eq(newer, current));
+        let cause = match (looked, &newer) {
+            (Ok(Ok(())), _) | (_, Some(_)) => return Ok(newer),
+            (Ok(Err(cause)), None) => cause,
+            (Err(_), None) => format!("no answer within {} s", UNKNOWN_KEY_TIMEOUT.as_secs()),
+        };
+        Err(ApiError::unavailable(format!("{}, and Vault cannot be asked for it: {cause}", unknown())))
     }
 }
 

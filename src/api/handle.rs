@@ -124,7 +124,10 @@ impl<'a> RequestRecord<'a> {
         let bytes = std::mem::take(&mut response.body_mut().bytes);
         if let Some(record) = &mut self.record {
             let batch = fields.batch.unwrap_or_default();
-            record.outcome = RequestOutcome::from_status(status, batch.items, batch.failed);
+            record.outcome = match fields.missing_key {
+                Some(_) => RequestOutcome::MissingKey,
+                None => RequestOutcome::from_status(status, batch.items, batch.failed),
+            };
             (record.status, record.fields, record.sent) = (status, fields, bytes.len());
         }
         self.record();

@@ -6,14 +6,9 @@
 
 pub mod messages;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use hyper::body::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     audit::AuditFields,
@@ -24,7 +19,7 @@ use super::{
 };
 use crate::{
     cipher::{self, Format, Nonces},
-    keyring::{Keyring, KeyringEntry},
+    keyring::{Keyring, KeyringEntry, name_hash},
 };
 use messages::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse, decode,
@@ -48,10 +43,11 @@ const MAX_LOGGED_UID: usize = 64;
 /// `Status` announces the active key, without a request to Vault: an API server asks every minute.
 pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let StatusRequest {} = decode(call.body.take())?;
-    let health = call.keyring.health(SystemTime::now());
-    let healthz = health.err().unwrap_or_else(|| "ok".to_owned());
-    let mut status = StatusResponse { version: VERSION.to_owned(), healthz, key_id: String::new() };
+    let (version, healthz, key_id) = (VERSION.to_owned(), call.keyring.no_keys(), String::new());
+    let mut status = StatusResponse { version, healthz, key_id };
+    // Not `health`: with keys, the calls succeed however old the last sync is.
     if let Some(keyring) = call.keyring.published.keyring() {
+        "ok".clone_into(&mut status.healthz);
         status.key_id = announce(call.context, &keyring);
         call.audit = AuditFields::from_key(keyring.active().key.id());
     }
@@ -76,7 +72,7 @@ pub(super) async fn decrypt(call: &mut Call<'_>) -> Result<Response, ApiError> {
 fn announce(context: &Context, keyring: &Keyring) -> String {
     let (name, held) = (keyring.names().active(), keyring.active());
     if context.promotion.announce(keyring, Instant::now()) {
-        let (hash, version) = (hash(name), held.version);
+        let (hash, version) = (name_hash(name), held.version);
         tracing::info!(
             key_id = %held.key.id(), version, kms_key_id = name, key_id_hash = hash, "Kubernetes encrypts with this key"
         );
@@ -105,24 +101,52 @@ fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<Encr
     Ok(EncryptResponse { ciphertext, key_id: name.to_owned(), annotations: HashMap::new() })
 }
 
-/// Decrypts with the key that `key_id` names, and no other.
+/// Decrypts with the key that `key_id` names. If no version has it, the key that the ciphertext names may have sealed it in
+/// another place: authentication under this `key_id` proves that.
 async fn decrypt_message(call: &mut Call<'_>, request: &DecryptRequest) -> Result<DecryptResponse, ApiError> {
     check(request)?;
     let mut keyring = snapshot(call.keyring)?;
-    if keyring.names().get(&request.key_id).is_none()
-        && let Some(newer) = call.context.newer_snapshot(call.keyring, &keyring).await
-    {
-        keyring = newer;
+    if keyring.names().get(&request.key_id).is_none() {
+        if let Some(response) = decrypt_moved(call, &keyring, request) {
+            return Ok(response);
+        }
+        let unknown = || format!("key_id: no key of this name ({})", name_hash(&request.key_id));
+        if let Some(newer) = call.context.newer_snapshot(call.keyring, &keyring, unknown).await? {
+            keyring = newer;
+        }
     }
-    let held = keyring.names().get(&request.key_id).ok_or_else(|| {
-        let message =
-            "key_id: no key of this name: it was removed from Vault, or its secret has another path";
-        ApiError::new(ErrorKind::NotFound, message)
-    })?;
+    let Some(held) = keyring.names().get(&request.key_id) else {
+        return decrypt_moved(call, &keyring, request).ok_or_else(|| missing_key(call, request));
+    };
     let opened = cipher::open_binary_with(held, request.ciphertext.to_vec(), request.key_id.as_bytes())
         .map_err(|error| ApiError::invalid(format!("ciphertext: {error}")))?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(DecryptResponse { plaintext: Bytes::from_owner(opened.plaintext) })
+}
+
+/// With the key whose record ID the ciphertext has, and the request's `key_id` as associated data.
+fn decrypt_moved(
+    call: &mut Call<'_>,
+    keyring: &Keyring,
+    request: &DecryptRequest,
+) -> Option<DecryptResponse> {
+    let held = keyring.get(cipher::binary_key_id(&request.ciphertext)?)?;
+    let ciphertext = request.ciphertext.to_vec();
+    let opened = cipher::open_binary_with(held, ciphertext, request.key_id.as_bytes()).ok()?;
+    call.context.moved_keys.record(name_hash(&request.key_id), held);
+    call.context.metrics.kms_moved_key();
+    call.audit = AuditFields::from_key(held.key.id());
+    Some(DecryptResponse { plaintext: Bytes::from_owner(opened.plaintext) })
+}
+
+fn missing_key(call: &mut Call<'_>, request: &DecryptRequest) -> ApiError {
+    let hash = name_hash(&request.key_id);
+    call.context.metrics.kms_missing_key(&hash);
+    let message = format!(
+        "key_id: no key of this name ({hash}): its version was removed from Vault; undelete it, or write the record back"
+    );
+    call.audit.missing_key = Some(hash.into());
+    ApiError::new(ErrorKind::NotFound, message)
 }
 
 /// Without waiting: an API server has its own retries.
@@ -157,13 +181,7 @@ fn check_uid(uid: &str) -> Result<(), ApiError> {
 /// A line that can be joined with the API server's logs by the uid, and with its metrics by the hash.
 fn log(call: &'static str, uid: &str, key_id: &str, error: Option<&ApiError>) {
     let code = error.map_or(GrpcCode::Ok, ApiError::grpc_code);
-    tracing::debug!(call, uid = printable(uid), key_id_hash = hash(key_id), ?code, "Kubernetes");
-}
-
-/// The form of a key_id in the API server's metrics.
-fn hash(key_id: &str) -> String {
-    let digest = hex_simd::encode_to_string(Sha256::digest(key_id.as_bytes()), hex_simd::AsciiCase::Lower);
-    if key_id.is_empty() { String::new() } else { format!("sha256:{digest}") }
+    tracing::debug!(call, uid = printable(uid), key_id_hash = name_hash(key_id), ?code, "Kubernetes");
 }
 
 fn printable(text: &str) -> String {
@@ -173,12 +191,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hash_has_the_form_of_the_api_servers_metrics() {
-        assert_eq!(hash("1"), "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b");
-        assert_eq!(hash(""), "");
-    }
 
     #[test]
     fn a_logged_uid_has_no_control_characters_and_a_limit() {

@@ -85,7 +85,7 @@ pub(super) async fn resolve(call: &mut Call<'_>) -> Result<Response, ApiError> {
     }
 }
 
-/// A failed item makes the status 400, as in Transit.
+/// A failed item makes the status 400, as in Transit; one that failed because of Vault makes it 503, as without a batch.
 async fn resolve_batch(upstream: &dyn Upstream, batch: &[ResolveItem<'_>]) -> (Response, AuditFields) {
     let names: Vec<_> = batch.iter().map(|item| &*item.reference).collect();
     let results = resolve_all(upstream, &names).await;
@@ -96,7 +96,15 @@ async fn resolve_batch(upstream: &dyn Upstream, batch: &[ResolveItem<'_>]) -> (R
         ..AuditFields::default()
     };
     let len = results.iter().flatten().map(|value| value.text.expose().len()).sum();
-    let status = if failed == 0 { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+    let is_unavailable = results
+        .iter()
+        .filter_map(|result| result.as_ref().err())
+        .any(|error| error.kind == ErrorKind::Unavailable);
+    let status = match failed {
+        0 => StatusCode::OK,
+        _ if is_unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
     let batch_results = results.iter().map(item_result).collect();
     (written(status, len, &BatchResults { batch_results }), audit)
 }

@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use super::{
     context::{Call, Context},
     error::ApiError,
+    kms_recovery::MovedKeys,
     response::{self, Response},
 };
 use crate::{
     keyring::{
-        HeldKey, KeyId, Keyring, KeyringEntry, Listing,
+        HeldKey, KeyId, Keyring, KeyringEntry, Listing, NamedVersion,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
+        name_hash,
         registry::Report,
     },
     metrics::{self, State},
@@ -44,17 +46,34 @@ pub(super) async fn metrics(call: &mut Call<'_>) -> Result<Response, ApiError> {
 /// `GET /status`: everything that `keyringd status` shows.
 pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let (entry, keyring) = (call.keyring, call.keyring.published.keyring());
+    let (now, report) = (SystemTime::now(), entry.published.report());
+    let health = entry.health(now);
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "ready": keyring.is_some(),
-        "reason": keyring.is_none().then(|| entry.no_keys()),
+        "ready": health.is_ok(),
+        "reason": health.err(),
         "name": entry.name,
         "keyring": keyring.as_deref().map(describe_keyring),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
-        "sync": describe_sync(&entry.published.report(), SystemTime::now()),
+        "sync": describe_sync(&report, now),
+        "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys)),
         "source": call.context.upstream.describe(),
     });
     Ok(response::json(StatusCode::OK, &body))
+}
+
+/// The version of each key with the hash of its `key_id`, for a join with the API server's metrics.
+fn describe_kms(keyring: &Keyring, moved: &MovedKeys) -> Value {
+    let describe = |(name, named): (&str, &NamedVersion)| {
+        json!({
+            "id": named.held.key.id().as_str(),
+            "version": named.version.number,
+            "creation_time": rfc3339(named.version.created),
+            "key_id_hash": name_hash(name),
+        })
+    };
+    let keys: Vec<_> = keyring.names().all().into_iter().map(describe).collect();
+    json!({ "keys": keys, "moved_key_decrypts": moved.decrypts() })
 }
 
 /// `id`, `creation_time` and `state` of a key.
@@ -89,6 +108,7 @@ fn gauges(context: &Context, entry: &KeyringEntry) -> State {
         messages_budget: MESSAGE_BUDGET,
         last_sync: report.last_success,
         versions_headroom: report.listing.as_ref().map(Listing::headroom),
+        next_version_deletion: report.listing.as_ref().and_then(Listing::next_deletion).map(|(_, at)| at),
     }
 }
 
@@ -132,6 +152,9 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
         "failures": report.failures,
         "current_version": report.listing.as_ref().map(|listing| listing.current),
         "max_versions": report.listing.as_ref().map(|listing| listing.max_versions),
+        "next_deletion": report.listing.as_ref().and_then(Listing::next_deletion).map(|(version, at)| {
+            json!({ "version": version, "time": rfc3339(at) })
+        }),
         "headroom": report.listing.as_ref().map(Listing::headroom),
         "rejected": rejected,
         "warnings": report.warnings,

@@ -43,10 +43,14 @@ pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response,
     others_first(call).await;
     let keyring = call.context.snapshot(call.keyring).await?;
     let mut attempt = attempt(call, action, &keyring);
-    if attempt.unknown_key
-        && let Some(newer) = Box::pin(call.context.newer_snapshot(call.keyring, &keyring)).await
-    {
-        attempt = self::attempt(call, action, &newer);
+    if attempt.unknown_key {
+        let unknown = || attempt.result.as_ref().err().map_or_else(String::new, ToString::to_string);
+        match Box::pin(call.context.newer_snapshot(call.keyring, &keyring, unknown)).await {
+            Ok(Some(newer)) => attempt = self::attempt(call, action, &newer),
+            Err(error) if !attempt.has_results() => attempt.result = Err(error),
+            // A batch keeps the results that it has.
+            Ok(None) | Err(_) => {}
+        }
     }
     call.audit = attempt.audit;
     attempt.result

@@ -103,6 +103,11 @@ pub fn open_binary_with<'k>(
     open(held, sealed, start, associated_data)
 }
 
+/// The key ID in the binary form; `None` for anything else.
+pub fn binary_key_id(sealed: &[u8]) -> Option<&str> {
+    head(sealed).ok().map(|(id, _)| id)
+}
+
 /// The key ID, and the position of the nonce.
 fn head(sealed: &[u8]) -> Result<(&str, usize), OpenError> {
     sealed

@@ -104,7 +104,7 @@ fn json_report(loaded: &Loaded, shown: Shown) -> Value {
 /// `keyringd doctor`
 pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
     let settings = valid_settings(file.load())?;
-    let policy = kv::least_privilege(&settings.keyring.secret);
+    let policy = kv::least_privilege(&settings.keyring.secret, &settings.server.auth);
     let (mut failed, mut printed) = (false, Ok(()));
     let report = |finding: Finding| {
         failed |= finding.state == State::Failed;

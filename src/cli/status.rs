@@ -24,10 +24,44 @@ const fn exit_code(ready: bool) -> ExitCode {
     if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// `keyringd sync`
+/// `keyringd sync`: what the sync came to, if this user may read the status. A failure if the newest version was rejected.
 pub(super) fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
-    wait(daemon.client()?.sync())??;
-    Ok(ExitCode::SUCCESS)
+    let client = daemon.client()?;
+    wait(client.sync())??;
+    let Ok(status) = wait(client.status())? else { return Ok(ExitCode::SUCCESS) };
+    print(outcome(&status))?;
+    let current = status.pointer("/sync/current_version");
+    let is_rejected = array(&status, "/sync/rejected").any(|rejected| rejected.get("version") == current);
+    Ok(exit_code(!is_rejected))
+}
+
+/// The outcome of a sync: the active key, what was rejected, and other warnings.
+fn outcome(status: &Value) -> String {
+    let mut out = String::new();
+    let (active, keys) = (text(status, "/keyring/active"), array(status, "/keyring/keys").count());
+    let version = array(status, "/keyring/keys").find(|key| text(key, "/id") == active);
+    let version = version.and_then(|key| text(key, "/version"));
+    if let (Some(active), Some(version)) = (active, version) {
+        let plural = if keys == 1 { "" } else { "s" };
+        let _ = writeln!(out, "active {active} (version {version}), {keys} key{plural}");
+    }
+    let mut reasons = Vec::new();
+    for rejected in array(status, "/sync/rejected") {
+        let [version, reason] =
+            ["/version", "/reason"].map(|field| text(rejected, field).unwrap_or_default());
+        let _ = writeln!(out, "rejected: version {version}: {reason}");
+        reasons.push(reason);
+    }
+    for warning in array(status, "/sync/warnings").filter_map(Value::as_str) {
+        if !reasons.iter().any(|reason| warning.ends_with(reason.as_str())) {
+            let _ = writeln!(out, "warning: {warning}");
+        }
+    }
+    out
+}
+
+fn array<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
+    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// `--json`
@@ -38,7 +72,7 @@ pub(super) fn json(status: &Value) -> String {
 /// The status as lines `name: value`.
 pub(super) fn lines(status: &Value) -> String {
     let text = |pointer| text(status, pointer);
-    let array = |pointer| status.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let array = |pointer| array(status, pointer);
     let mut out = String::new();
     let mut line = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -64,6 +98,24 @@ pub(super) fn lines(status: &Value) -> String {
             line("key:", Some(format!("{id}  {state}  version {version} of {created}")));
         }
     }
+    for session in array("/source/sessions") {
+        let state = match self::text(session, "/login_error") {
+            _ if session.pointer("/logged_in") == Some(&Value::Bool(true)) => "logged in".to_owned(),
+            Some(error) => format!("not logged in: {error}"),
+            None => "not logged in yet".to_owned(),
+        };
+        line("session:", self::text(session, "/name").map(|name| format!("{name}  {state}")));
+    }
+    for key in array("/kms/keys") {
+        let fields = ["/key_id_hash", "/id", "/version"].map(|field| self::text(key, field));
+        if let [Some(hash), Some(id), Some(version)] = fields {
+            line("kms key_id:", Some(format!("{hash}  {id}  version {version}")));
+        }
+    }
+    line(
+        "kms moved:",
+        text("/kms/moved_key_decrypts").filter(|count| count != "0").map(|count| format!("{count} decrypts")),
+    );
     for (name, pointer) in [("warning:", "/sync/warnings"), ("not reloaded:", "/source/reload_mistakes")] {
         for message in array(pointer) {
             line(name, message.as_str().map(str::to_owned));

@@ -14,11 +14,13 @@ use crate::{
     secret::Secret,
     settings::resolve::Unresolved,
     sync::SyncHandle,
+    vault::Sessions,
 };
 
 pub(super) struct VaultUpstream {
     pub(super) sync: SyncHandle,
     pub(super) references: Arc<References>,
+    sessions: Arc<Sessions>,
     described: ArcSwap<Value>,
     mistakes: Mutex<Mistakes>,
 }
@@ -46,8 +48,14 @@ impl LoginFailures {
 }
 
 impl VaultUpstream {
-    pub(super) fn new(sync: SyncHandle, references: Arc<References>, described: Value) -> Self {
-        Self { sync, references, described: ArcSwap::from_pointee(described), mistakes: Mutex::default() }
+    pub(super) fn new(
+        sync: SyncHandle,
+        references: Arc<References>,
+        sessions: Arc<Sessions>,
+        described: Value,
+    ) -> Self {
+        let (described, mistakes) = (ArcSwap::from_pointee(described), Mutex::default());
+        Self { sync, references, sessions, described, mistakes }
     }
 
     pub(super) fn set_described(&self, described: Value) {
@@ -80,7 +88,7 @@ impl Upstream for VaultUpstream {
         Box::pin(self.sync.sync(token))
     }
 
-    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
+    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(self.sync.look_for_new_keys())
     }
 
@@ -109,6 +117,7 @@ impl Upstream for VaultUpstream {
         all.extend(lock(&mistakes.logins.0).values().cloned());
         drop(mistakes);
         described["reload_mistakes"] = all.into();
+        described["sessions"] = self.sessions.describe().into();
         described
     }
 }

@@ -23,11 +23,17 @@ pub(super) type Step<T> = Result<T, Stopped>;
 /// Passes findings on as they are made.
 pub(super) struct Report<'a> {
     observe: Box<dyn FnMut(Finding) + Send + 'a>,
+    /// The session that findings are about, if it is not the keyring's.
+    subject: Option<String>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(observe: impl FnMut(Finding) + Send + 'a) -> Self {
-        Self { observe: Box::new(observe) }
+        Self { observe: Box::new(observe), subject: None }
+    }
+
+    pub(super) fn set_subject(&mut self, subject: Option<String>) {
+        self.subject = subject;
     }
 
     pub(super) fn good(&mut self, step: &'static str, message: impl Into<String>) {
@@ -55,6 +61,10 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, step: &'static str, state: State, message: String) {
+        let message = match &self.subject {
+            Some(subject) => format!("{subject}: {message}"),
+            None => message,
+        };
         (self.observe)(Finding { step, state, message });
     }
 }

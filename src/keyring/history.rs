@@ -16,6 +16,8 @@ use super::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     pub versions: BTreeMap<VersionId, VersionState>,
+    /// When Vault deletes a live version by itself, by its number (`delete_version_after`).
+    pub deletions: BTreeMap<u64, SystemTime>,
     pub current: u64,
     /// Vault keeps this many versions. One more destroys the oldest.
     pub max_versions: u64,
@@ -50,7 +52,10 @@ pub struct Rejection {
 pub enum RejectionReason {
     #[error(transparent)]
     Record(#[from] RecordError),
-    #[error("version {0} already holds a different key with this id; the older key stays")]
+    #[error(
+        "version {0} already holds a different key with this id; the older key stays: write the key under a new id, since \
+         hosts that start after version {0} is gone use the newer one"
+    )]
     Conflict(u64),
 }
 
@@ -70,6 +75,11 @@ pub struct Built {
 }
 
 impl Listing {
+    /// The version that Vault deletes next by itself, and when.
+    pub fn next_deletion(&self) -> Option<(u64, SystemTime)> {
+        self.deletions.iter().min_by_key(|&(_, at)| at).map(|(version, at)| (*version, *at))
+    }
+
     /// The number of versions that can be written before Vault destroys the oldest listed version.
     pub fn headroom(&self) -> u64 {
         let oldest = self.versions.keys().map(|id| id.number).min().unwrap_or(self.current);
@@ -189,6 +199,14 @@ impl History {
         Built { keyring, rejected }
     }
 
+    /// IDs of keys whose text ends in a line break, with their version and what becomes of it.
+    pub fn line_breaks(&self) -> Vec<(u64, KeyId, &'static str)> {
+        let all = self.0.iter().flat_map(|(version, held)| {
+            held.contents.line_breaks.iter().map(|(id, meaning)| (version.number, id.clone(), *meaning))
+        });
+        all.collect()
+    }
+
     /// Keys with a short key text: their version and ID.
     pub fn short_keys(&self) -> Vec<(u64, KeyId)> {
         let all = self
@@ -234,6 +252,7 @@ mod tests {
             versions: numbers.iter().map(|n| (version(n.unsigned_abs()), state(n))).collect(),
             current: numbers.iter().map(|n| n.unsigned_abs()).max().unwrap_or(0),
             max_versions: 10,
+            ..Listing::default()
         }
     }
 

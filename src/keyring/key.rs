@@ -143,7 +143,9 @@ impl Key {
             KeyDerivation::Raw => {
                 // A fixed buffer is never reallocated: 44 base64 characters decode to at most 33 bytes.
                 let mut decoded = Zeroizing::new([0; 33]);
-                match BASE64_STANDARD.decode_slice(text, decoded.as_mut_slice()) {
+                match BASE64_STANDARD
+                    .decode_slice(text.trim_end_matches(['\r', '\n']), decoded.as_mut_slice())
+                {
                     Ok(32) => k.expose_mut().copy_from_slice(&decoded[..32]),
                     _ => return Err(KeyError::NotRaw),
                 }

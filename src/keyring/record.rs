@@ -26,6 +26,8 @@ pub struct Contents {
     pub rejected: Vec<RejectedRecord>,
     /// The keys with fewer than [`SHORT_KEY_TEXT`] characters.
     pub short: Vec<KeyId>,
+    /// IDs whose key text ends in a line break, and what becomes of it.
+    pub line_breaks: Vec<(KeyId, &'static str)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,6 +167,13 @@ impl Contents {
     ) {
         if derivation == KeyDerivation::Sha256 && text.expose().chars().count() < SHORT_KEY_TEXT {
             self.short.push(id.clone());
+        }
+        if text.expose().ends_with(['\n', '\r']) {
+            let meaning = match derivation {
+                KeyDerivation::Sha256 => "part of the key",
+                KeyDerivation::Raw => "ignored",
+            };
+            self.line_breaks.push((id.clone(), meaning));
         }
         let key = Key::derive(id.clone(), text, derivation);
         let key = key.and_then(|key| match hmac_key {

@@ -71,6 +71,8 @@ pub struct Report {
     pub last_success: Option<SystemTime>,
     /// `None` after a success.
     pub last_error: Option<String>,
+    /// The same, if Vault or the way to it failed, so that nothing is known of keys that are not held.
+    pub outage: Option<String>,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// Vault's last listing; `None` on KV v1 and before the first success.

@@ -100,7 +100,14 @@ pub struct SecretLocation {
 #[derive(Debug)]
 pub struct Names {
     active: String,
-    by_name: HashMap<String, Arc<HeldKey>>,
+    by_name: HashMap<String, NamedVersion>,
+}
+
+/// One version of a key, which has a name of its own.
+#[derive(Clone, Debug)]
+pub struct NamedVersion {
+    pub held: Arc<HeldKey>,
+    pub version: VersionId,
 }
 
 impl Names {
@@ -112,7 +119,8 @@ impl Names {
         let mut by_name = HashMap::new();
         for held in keys {
             for version in held.earlier_versions.iter().copied().chain([held.newest()]) {
-                by_name.insert(location.name(held, version), Arc::clone(held));
+                let named = NamedVersion { held: Arc::clone(held), version };
+                by_name.insert(location.name(held, version), named);
             }
         }
         Self { active: location.name(active, active.newest()), by_name }
@@ -124,8 +132,25 @@ impl Names {
     }
 
     pub fn get(&self, name: &str) -> Option<&HeldKey> {
-        self.by_name.get(name).map(Arc::as_ref)
+        self.version(name).map(|named| &*named.held)
     }
+
+    pub fn version(&self, name: &str) -> Option<&NamedVersion> {
+        self.by_name.get(name)
+    }
+
+    /// Every name, newest version first.
+    pub fn all(&self) -> Vec<(&str, &NamedVersion)> {
+        let mut all: Vec<_> = self.by_name.iter().map(|(name, version)| (name.as_str(), version)).collect();
+        all.sort_by(|(a_name, a), (b_name, b)| b.version.cmp(&a.version).then_with(|| a_name.cmp(b_name)));
+        all
+    }
+}
+
+/// The form of a name in the metrics of Kubernetes' API server: `sha256:` and its digest in hexadecimal.
+pub fn name_hash(name: &str) -> String {
+    let digest = hex_simd::encode_to_string(Sha256::digest(name.as_bytes()), hex_simd::AsciiCase::Lower);
+    if name.is_empty() { String::new() } else { format!("sha256:{digest}") }
 }
 
 impl SecretLocation {
@@ -230,5 +255,11 @@ mod tests {
             keyring(&location, [HeldKey::new(key, 1, created)], "a").names().active().to_owned()
         };
         assert_eq!(name(UNIX_EPOCH), name(SystemTime::now()));
+    }
+
+    #[test]
+    fn a_hash_has_the_form_of_the_api_servers_metrics() {
+        assert_eq!(name_hash("1"), "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b");
+        assert_eq!(name_hash(""), "");
     }
 }

@@ -5,10 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use enum_map::EnumMap;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::{Metric, Registry, Unit},
 };
+
+use super::SessionKind;
 
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -29,6 +32,8 @@ pub struct State {
     pub last_sync: Option<SystemTime>,
     /// Versions that can be written before Vault destroys the oldest; `None` on KV v1.
     pub versions_headroom: Option<u64>,
+    /// When Vault deletes a version by itself (`delete_version_after`).
+    pub next_version_deletion: Option<SystemTime>,
 }
 
 /// When the Vault token expires.
@@ -46,8 +51,16 @@ pub(super) struct Gauges {
     messages: Family<Labels<1>, Gauge>,
     messages_budget: Gauge,
     since_sync: Seconds,
-    token_remaining: Seconds,
     versions_headroom: Seconds,
+    to_version_deletion: Seconds,
+    tokens: TokenGauges,
+}
+
+/// How long the tokens are valid: that of the keyring's session, and that of each session.
+#[derive(Debug)]
+struct TokenGauges {
+    keyring: Seconds,
+    by_session: Family<Labels<1>, Seconds>,
 }
 
 impl Gauges {
@@ -88,12 +101,6 @@ impl Gauges {
                 registry,
                 "since_last_sync",
                 "Since the last successful sync; NaN before the first",
-                seconds.clone(),
-            ),
-            token_remaining: registered(
-                registry,
-                "token_remaining",
-                "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
                 seconds,
             ),
             versions_headroom: registered(
@@ -102,10 +109,22 @@ impl Gauges {
                 "How many versions can be written before Vault destroys the oldest; NaN on KV v1",
                 None,
             ),
+            to_version_deletion: registered(
+                registry,
+                "seconds_to_version_deletion",
+                "Until Vault deletes a live version by itself (delete_version_after); NaN if it deletes none",
+                None,
+            ),
+            tokens: TokenGauges::register(registry),
         }
     }
 
-    pub(super) fn set(&self, state: &State, token: Option<TokenExpiry>, now: SystemTime) {
+    pub(super) fn set(
+        &self,
+        state: &State,
+        tokens: &EnumMap<SessionKind, Option<TokenExpiry>>,
+        now: SystemTime,
+    ) {
         self.inflight_bytes.set(count(state.inflight_bytes));
         for (label, keys) in [
             ("active", usize::from(state.keys_active)),
@@ -122,14 +141,47 @@ impl Gauges {
         self.active_key_age.set(state.active_key_age.map_or(f64::NAN, |age| age.as_secs_f64()));
         let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs_f64();
         self.since_sync.set(state.last_sync.map_or(f64::NAN, since));
-        self.token_remaining.set(match token {
-            None => f64::NAN,
-            Some(TokenExpiry::Never) => f64::INFINITY,
-            Some(TokenExpiry::At(at)) => at.duration_since(now).unwrap_or_default().as_secs_f64(),
-        });
+        self.tokens.set(tokens, now);
+        self.to_version_deletion.set(state.next_version_deletion.map_or(f64::NAN, |at| until(at, now)));
         #[expect(clippy::cast_precision_loss, reason = "a count of versions is far below 2^52")]
         self.versions_headroom.set(state.versions_headroom.map_or(f64::NAN, |headroom| headroom as f64));
     }
+}
+
+impl TokenGauges {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            keyring: registered(
+                registry,
+                "token_remaining",
+                "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
+                Some(Unit::Seconds),
+            ),
+            by_session: registered(
+                registry,
+                "session_token_remaining",
+                "Until the Vault token of a session expires unless it is renewed; +Inf for never, NaN without one",
+                Some(Unit::Seconds),
+            ),
+        }
+    }
+
+    fn set(&self, tokens: &EnumMap<SessionKind, Option<TokenExpiry>>, now: SystemTime) {
+        let remaining = |token| match token {
+            None => f64::NAN,
+            Some(TokenExpiry::Never) => f64::INFINITY,
+            Some(TokenExpiry::At(at)) => until(at, now),
+        };
+        self.keyring.set(remaining(tokens[SessionKind::Keyring]));
+        for (session, token) in tokens {
+            self.by_session.get_or_create(&[("session", session.name())]).set(remaining(*token));
+        }
+    }
+}
+
+/// Seconds; 0 for a time that has passed.
+fn until(at: SystemTime, now: SystemTime) -> f64 {
+    at.duration_since(now).unwrap_or_default().as_secs_f64()
 }
 
 fn count(number: impl TryInto<i64>) -> i64 {

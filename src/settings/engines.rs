@@ -79,6 +79,7 @@ const DEFAULT_KV: KvVersion = KvVersion::V1;
 /// Messages of a session of an object name the one setting.
 const OBJECT_NAMES: SettingNames = SettingNames {
     host: SECRET_OBJECTS.key.name,
+    protocol: SECRET_OBJECTS.key.name,
     token: SECRET_OBJECTS.key.name,
     prefix: SECRET_OBJECTS.key.name,
 };
@@ -133,7 +134,8 @@ fn hcv_server(reader: &mut Reader) -> Option<Server> {
     let port = reader.required(&keys::HCV_PORT);
     let url = protocol.zip(host).zip(port);
     let url = url.and_then(|((protocol, host), port)| BASE_URL.parse(&format!("{protocol}://{host}:{port}")));
-    server::read(reader, url, keys::HCV_HOST.key.name, &keys::HCV_NAMESPACE, &REFERENCES_LOGIN)
+    let names = [keys::HCV_HOST.key.name, keys::HCV_PROTOCOL.key.name];
+    server::read(reader, url, names, &keys::HCV_NAMESPACE, &REFERENCES_LOGIN)
 }
 
 /// The engines of `keyring_secret_objects`, by their names in references.
@@ -277,7 +279,7 @@ fn object_server(reader: &mut Reader, object: ApisixObject) -> Result<Option<Ser
     let namespace = namespace.map(|name| field("namespace", &NAMESPACE, name)).transpose()?;
     let auth = Auth::Token(Credential::Inline(resolved_token(reader, token)?));
     let tls = server::read_tls(reader).ok_or("the trust settings have mistakes")?;
-    Ok(Some(Server { host, namespace, auth, tls, names: OBJECT_NAMES }))
+    Ok(Some(Server { host, namespace, auth, identity: None, tls, names: OBJECT_NAMES }))
 }
 
 /// How the env backend is set. `merge` has read it, since other settings may refer to that backend.

@@ -33,6 +33,18 @@ const METHOD: Parser<Method> = Parser::Words(&[
     ("oauth2", Method::Jwt),
 ]);
 
+/// Where an OAuth 2.0 client sends its secret (RFC 6749, 2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthStyle {
+    /// In the body.
+    Post,
+    /// HTTP Basic.
+    Basic,
+}
+
+const AUTH_STYLE: Parser<AuthStyle> =
+    Parser::Words(&[("post", AuthStyle::Post), ("basic", AuthStyle::Basic)]);
+
 /// Defines a static for each setting, and the list of them in the order in which people read it. A row is
 /// `name: type [flags] = key, about, parser`.
 macro_rules! settings {
@@ -222,10 +234,13 @@ login_settings! {
         value::PATH;
     approle_response_wrapping: bool [default: Some("off")] =
         "For approle: the secret ID is response-wrapped and is unwrapped once.", value::BOOLEAN;
+    approle_secret_id_limited: bool [default: Some("off")] =
+        "For approle: the role limits the uses of a secret ID (secret_id_num_uses), so doctor leaves it to the daemon.",
+        value::BOOLEAN;
     cert_auth_path: SecretPath [default: Some("cert")] = "For cert: the mount of the auth method.", value::SECRET_PATH;
     cert_auth_cert: () [content: Content::Pem] =
-        "For cert: the client certificate with its intermediates; a file is read at each login.", pem::CERTIFICATES;
-    cert_auth_cert_key: () [content: Content::Pem] = "For cert: the private key of the certificate.", pem::PRIVATE_KEY;
+        "The client certificate with its intermediates, for cert and for listeners that require one; a file is read at each login.", pem::CERTIFICATES;
+    cert_auth_cert_key: () [content: Content::Pem] = "The private key of the certificate.", pem::PRIVATE_KEY;
     cert_auth_role_name: String = "For cert: the role to log in to; any role that matches unless set.",
         Parser::text("a role in Vault");
     jwt_auth_path: SecretPath [default: Some("jwt")] = "For jwt: the mount of the auth method.", value::SECRET_PATH;
@@ -238,6 +253,9 @@ login_settings! {
     oauth2_client_secret: () [content: Content::Secret] = "For jwt: the client secret at that endpoint.",
         Parser::Text { accepts: "a client secret", convert: |_| Some(()) };
     oauth2_audiences: Vec<String> = "For jwt: the audiences to request.", value::LIST;
+    oauth2_scopes: Vec<String> = "For jwt: the scopes to request.", value::LIST;
+    oauth2_auth_style: AuthStyle [default: Some("post"), rejects_empty: true] =
+        "For jwt: where that endpoint gets the client secret: in the body, or as HTTP Basic.", AUTH_STYLE;
 }
 
 /// Up to about three years.

@@ -194,7 +194,8 @@ impl<'a> Reader<'a> {
             |text: Secret<String>| parser.parse(text.expose()).ok_or_else(|| parser.fault(text.expose()));
         match credential.read().map(parse) {
             Ok(Ok(())) => {
-                if credential.is_world_readable() {
+                // A certificate is no secret.
+                if credential.is_world_readable() && parser.accepts() != pem::CERTIFICATES.accepts() {
                     self.warn(key, "every user of this machine can read the file: remove that permission");
                 }
                 return Some(credential);

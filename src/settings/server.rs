@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::{
-    keys::{self, LoginSettings, Method},
+    keys::{self, AuthStyle, LoginSettings, Method},
     pem::{self, TrustItem},
     reader::Reader,
     setting::{Key, Setting},
@@ -20,6 +20,8 @@ pub struct Server {
     pub host: Url,
     pub namespace: Option<String>,
     pub auth: Auth,
+    /// Sent in every TLS handshake, if there is one.
+    pub identity: Option<ClientCertificate>,
     pub tls: Tls,
     pub names: SettingNames,
 }
@@ -44,6 +46,8 @@ pub struct TrustedCertificates {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SettingNames {
     pub host: &'static str,
+    /// The setting with `http` or `https`.
+    pub protocol: &'static str,
     pub token: &'static str,
     /// The start of all other settings of the login: `keyring_vault_` or `vault_hcv_`.
     pub prefix: &'static str,
@@ -75,15 +79,22 @@ pub struct AppRole {
     pub secret_id: Credential,
     /// The secret ID is a wrapping token, which can be used once.
     pub wrapped: bool,
+    /// The role limits how often the secret ID can be used.
+    pub limited: bool,
 }
 
-/// A TLS client certificate.
+/// The TLS client certificate, which is the identity of the server's settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cert {
     pub mount: SecretPath,
+    pub role: Option<String>,
+}
+
+/// A client certificate with its intermediates, and its key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
     pub certificate: Credential,
     pub key: Credential,
-    pub role: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -107,6 +118,8 @@ pub struct ClientCredentials {
     pub client_id: String,
     pub client_secret: Credential,
     pub audiences: Vec<String>,
+    pub scopes: Vec<String>,
+    pub auth_style: AuthStyle,
 }
 
 impl SettingNames {
@@ -119,14 +132,19 @@ impl SettingNames {
 impl Server {
     /// Whether requests leave this machine unencrypted.
     pub fn sends_in_the_clear(&self) -> bool {
-        let loopback = match self.host.host() {
-            Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        self.host.scheme() == "http" && !loopback
+        is_in_the_clear(&self.host)
     }
+}
+
+/// Plain http to anything but this machine.
+fn is_in_the_clear(url: &Url) -> bool {
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "http" && !loopback
 }
 
 impl Auth {
@@ -145,24 +163,41 @@ impl Auth {
 /// The server of the keyring.
 pub(super) fn read_keyrings(reader: &mut Reader) -> Option<Server> {
     let host = reader.required(&keys::VAULT_HOST);
-    read(reader, host, keys::VAULT_HOST.key.name, &keys::VAULT_NAMESPACE, &keys::KEYRING_LOGIN)
+    let names = [keys::VAULT_HOST.key.name; 2];
+    read(reader, host, names, &keys::VAULT_NAMESPACE, &keys::KEYRING_LOGIN)
 }
 
-/// The server at `url`. `host_name` is the setting of its host.
+/// The server at `url`. The names are those of the settings of its host and its protocol.
 pub(super) fn read(
     reader: &mut Reader,
     url: Option<Url>,
-    host_name: &'static str,
+    [host_name, protocol]: [&'static str; 2],
     namespace: &'static Setting<String>,
     login: &'static LoginSettings,
 ) -> Option<Server> {
+    let token = login.token.key.name;
     gather!(Server {
         host: url,
         namespace: Some(reader.optional(namespace)),
         auth: read_auth(reader, login),
+        identity: Some(read_identity(reader, login, auth.as_ref())),
         tls: read_tls(reader),
-        names: Some(SettingNames { host: host_name, token: login.token.key.name, prefix: login.prefix }),
+        names: Some(SettingNames { host: host_name, protocol, token, prefix: login.prefix }),
     })
+}
+
+/// The client certificate, which the method cert requires and every other one allows.
+fn read_identity(
+    reader: &mut Reader,
+    login: &'static LoginSettings,
+    auth: Option<&Auth>,
+) -> Option<ClientCertificate> {
+    let LoginSettings { cert_auth_cert: certificate, cert_auth_cert_key: key, .. } = login;
+    let is_set = reader.is_set(&certificate.key) || reader.is_set(&key.key);
+    if !is_set && !matches!(auth, Some(Auth::Cert(_))) {
+        return None;
+    }
+    gather!(ClientCertificate { certificate: reader.credential(certificate), key: reader.credential(key) })
 }
 
 fn read_auth(reader: &mut Reader, login: &'static LoginSettings) -> Option<Auth> {
@@ -179,12 +214,11 @@ fn read_auth(reader: &mut Reader, login: &'static LoginSettings) -> Option<Auth>
             role_id: reader.required(&login.approle_role_id),
             secret_id: secret_id(reader, login),
             wrapped: reader.required(&login.approle_response_wrapping),
+            limited: reader.required(&login.approle_secret_id_limited),
         })
         .map(Auth::AppRole),
         Method::Cert => gather!(Cert {
             mount: reader.required(&login.cert_auth_path),
-            certificate: reader.credential(&login.cert_auth_cert),
-            key: reader.credential(&login.cert_auth_cert_key),
             role: Some(reader.optional(&login.cert_auth_role_name)),
         })
         .map(Auth::Cert),
@@ -218,6 +252,8 @@ fn jwt_source(reader: &mut Reader, login: &'static LoginSettings) -> Option<JwtS
             client_id: reader.required(&login.oauth2_client_id),
             client_secret: reader.credential(&login.oauth2_client_secret),
             audiences: Some(reader.optional(&login.oauth2_audiences).unwrap_or_default()),
+            scopes: Some(reader.optional(&login.oauth2_scopes).unwrap_or_default()),
+            auth_style: reader.required(&login.oauth2_auth_style),
         })
         .map(JwtSource::Endpoint),
         (both, _) => {
@@ -288,12 +324,21 @@ pub(super) const IN_THE_CLEAR: &str =
     "plain http to another machine: token and keys cross the network unencrypted; use https";
 
 /// Warnings about a server, at the setting that sets its protocol.
-pub(super) fn warn(reader: &mut Reader, key: &'static Key, server: &Server) {
+pub(super) fn warn(reader: &mut Reader, key: &'static Key, login: &'static LoginSettings, server: &Server) {
     if server.sends_in_the_clear() {
         reader.warn(key, IN_THE_CLEAR);
     }
     if matches!(server.auth, Auth::Cert(_)) && server.host.scheme() == "http" {
         reader.warn(key, "the auth method cert needs https: http has no client certificates");
+    } else if server.identity.is_some() && server.host.scheme() == "http" {
+        let message = "the client certificate is not used: plain http has none; use https, or remove it";
+        reader.warn(&login.cert_auth_cert.key, message);
+    }
+    if let Auth::Jwt(Jwt { source: JwtSource::Endpoint(client), .. }) = &server.auth
+        && is_in_the_clear(&client.endpoint)
+    {
+        let message = "plain http to another machine: the client secret and the JWT cross the network unencrypted; use https";
+        reader.warn(&login.oauth2_token_endpoint.key, message);
     }
 }
 

@@ -99,10 +99,11 @@ pub(super) const SOCKET_PATH: Parser<PathBuf> = Parser::Text {
 /// The server's base URL. User info would be a secret that is printed. A path would change the configured path of the
 /// secret.
 pub(super) const BASE_URL: Parser<Url> = Parser::Text {
-    accepts: "<scheme>://<host>:<port> without user name, password, path and query, such as https://vault.example.com:8200",
+    accepts: "<scheme>://<host>:<port>, with the path of a gateway if there is one, without user name, password, query and /v1, such as https://vault.example.com:8200",
     convert: |text| {
         let url = http_url(text)?;
-        (url.path() == "/" && url.query().is_none() && url.fragment().is_none()).then_some(url)
+        let is_base = url.query().is_none() && url.fragment().is_none();
+        (is_base && !url.path().trim_end_matches('/').ends_with("/v1")).then_some(url)
     },
 };
 
@@ -123,7 +124,8 @@ pub(super) const HOST: Parser<String> = Parser::Text {
     accepts: "a host name or an address, without protocol and port",
     convert: |text| {
         let url = BASE_URL.parse(&format!("https://{text}"))?;
-        let is_host = url.port().is_none() && url.host_str().is_some_and(|host| !host.is_empty());
+        let is_host =
+            url.path() == "/" && url.port().is_none() && url.host_str().is_some_and(|host| !host.is_empty());
         (is_host && !text.contains('/')).then(|| text.to_owned())
     },
 };

@@ -93,11 +93,15 @@ impl SyncHandle {
     }
 
     /// Syncs for an unknown key, unless that was done a moment ago. The caller limits how long it waits.
-    pub async fn look_for_new_keys(&self) {
+    ///
+    /// # Errors
+    /// Why Vault cannot be asked, as a message.
+    pub async fn look_for_new_keys(&self) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
-        if self.unknown_keys.try_send(done).is_ok() {
-            let _ = outcome.await;
+        if self.unknown_keys.try_send(done).is_err() {
+            return Ok(());
         }
+        outcome.await.unwrap_or(Ok(()))
     }
 }
 

@@ -1,10 +1,14 @@
 //! One read of the keyring's secret: what changed is fetched, and the history builds the keyring. Sync and doctor share it.
 //!
-//! Also the warnings that follow from it. A failed read leaves the history as it was.
+//! A read that fails keeps the versions that it fetched, so that the next one goes on there: a rate limit slows a read down
+//! and never starts it again. The warnings that follow from a read are in `warnings`.
 
-use std::time::SystemTime;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::future::join_all;
 
 use crate::{
     keyring::{
@@ -13,15 +17,25 @@ use crate::{
         key::VersionId,
         record::Contents,
     },
+    secret::Secret,
     settings::KvVersion,
-    vault::{Kv, VaultError},
+    vault::{Kv, VaultError, kv::DEFAULT_MAX_VERSIONS},
 };
 
-/// How many versions are fetched at once.
-const CONCURRENT_READS: usize = 4;
+/// How many versions are fetched at once. One at a time after the server refused one for its rate limit.
+const CONCURRENT_READS: usize = 16;
 
-/// From this many remaining writes on, there is a warning before Vault destroys the oldest version.
-const LOW_HEADROOM: u64 = 2;
+/// The wait after a refusal by a rate limit that names no time. Vault's limits are per second unless configured otherwise.
+const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest wait within one read. With a longer one the read fails, and the next goes on.
+const LONGEST_RATE_LIMIT_WAIT: Duration = Duration::from_secs(10);
+
+/// How often the engine's `max_versions` is requested. It rarely changes, and a steady sync costs one request.
+const ENGINE_LIMIT_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Refusals of one version in a row, after which the read fails.
+const MAX_REFUSALS: u32 = 5;
 
 /// What a read gave.
 #[derive(Debug)]
@@ -29,77 +43,138 @@ pub struct Read {
     pub built: Built,
     /// `None` on KV version 1.
     pub listing: Option<Listing>,
+    /// The highest current version that was ever seen.
+    pub highest: u64,
 }
 
-/// Reads what `history` does not hold yet. `observe` gets the contents of each version that was fetched, oldest first; on
-/// KV version 1 there is no version number.
-pub async fn read(
-    kv: &Kv<'_>,
-    derivation: KeyDerivation,
-    history: &mut History,
-    now: SystemTime,
-    mut observe: impl FnMut(Option<u64>, &Contents) + Send,
-) -> Result<Read, VaultError> {
-    let parse = |number, fields: &str| {
-        let contents = Contents::parse(fields.as_bytes(), derivation);
-        observe(number, &contents);
-        contents
-    };
-    match kv.engine() {
-        KvVersion::V1 => {
+/// What was read of one secret so far.
+#[derive(Debug, Default)]
+pub struct Reader {
+    pub history: History,
+    /// Fetched by reads that failed later.
+    fetched: BTreeMap<VersionId, Option<Contents>>,
+    limit: EngineLimit,
+    highest: u64,
+}
+
+/// The engine's own `max_versions`, which applies to a secret that sets none.
+#[derive(Debug, Default)]
+struct EngineLimit {
+    max_versions: Option<u64>,
+    requested: Option<SystemTime>,
+}
+
+impl Reader {
+    /// Reads what it does not hold yet. `observe` gets the contents of each version that was fetched, oldest first; on KV
+    /// version 1 there is no version number.
+    ///
+    /// # Errors
+    /// [`VaultError`]. The history stays as it was.
+    pub async fn read(
+        &mut self,
+        kv: &Kv<'_>,
+        derivation: KeyDerivation,
+        now: SystemTime,
+        mut observe: impl FnMut(Option<u64>, &Contents) + Send,
+    ) -> Result<Read, VaultError> {
+        if kv.engine() == KvVersion::V1 {
             let fields = kv.read(None).await?;
-            let contents = { parse }(None, fields.expose());
-            Ok(Read { built: history.replace(contents, now), listing: None })
+            let contents = Contents::parse(fields.expose().as_bytes(), derivation);
+            observe(None, &contents);
+            return Ok(Read { built: self.history.replace(contents, now), listing: None, highest: 0 });
         }
-        KvVersion::V2 => read_versions(kv, history, now, parse).await,
+        let mut listing = kv.list(now).await?;
+        self.limit.complete(kv, &mut listing, now).await;
+        let missing = self.history.missing(&listing);
+        self.fetched.retain(|id, _| missing.contains(id));
+        let pending = missing.into_iter().filter(|id| !self.fetched.contains_key(id)).collect();
+        let fetched = &mut self.fetched;
+        fetch(kv, pending, |id, fields| {
+            let contents = fields.map(|fields| Contents::parse(fields.expose().as_bytes(), derivation));
+            fetched.insert(id, contents);
+        })
+        .await?;
+        let mut contents = Vec::new();
+        for (id, fetched) in std::mem::take(&mut self.fetched) {
+            match fetched {
+                Some(fetched) => {
+                    observe(Some(id.number), &fetched);
+                    contents.push((id, fetched));
+                }
+                // Removed since it was listed, or by a clock that is ahead of ours.
+                None => drop(listing.versions.insert(id, VersionState::Removed)),
+            }
+        }
+        self.highest = self.highest.max(listing.current);
+        let built = self.history.advance(&listing, contents);
+        Ok(Read { built, listing: Some(listing), highest: self.highest })
     }
 }
 
-async fn read_versions(
+/// Fetches versions, oldest first. A rate limit makes it wait and go on with one request at a time.
+async fn fetch(
     kv: &Kv<'_>,
-    history: &mut History,
-    now: SystemTime,
-    mut parse: impl FnMut(Option<u64>, &str) -> Contents + Send,
-) -> Result<Read, VaultError> {
-    let mut listing = kv.list(now).await?;
-    let fetch = |id: VersionId| async move { kv.read_version(id.number).await.map(|fields| (id, fields)) };
-    let missing = stream::iter(history.missing(&listing));
-    let fetched: Vec<_> = missing.map(fetch).buffered(CONCURRENT_READS).try_collect().await?;
-    let mut contents = Vec::new();
-    for (id, fields) in fetched {
-        match fields {
-            Some(fields) => contents.push((id, parse(Some(id.number), fields.expose()))),
-            // Removed since it was listed, or by a clock that is ahead of ours.
-            None => drop(listing.versions.insert(id, VersionState::Removed)),
+    mut pending: Vec<VersionId>,
+    mut keep: impl FnMut(VersionId, Option<Secret<String>>) + Send,
+) -> Result<(), VaultError> {
+    let (mut width, mut refusals) = (CONCURRENT_READS, 0);
+    while !pending.is_empty() {
+        let rest = pending.split_off(width.min(pending.len()));
+        let versions: Vec<_> = std::mem::replace(&mut pending, rest);
+        let outcomes = join_all(versions.iter().map(|id| kv.read_version(id.number))).await;
+        let (mut refused, mut refusal, mut failure) = (Vec::new(), None, None);
+        for (id, outcome) in versions.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(fields) => {
+                    keep(id, fields);
+                    refusals = 0;
+                }
+                Err(error) if error.is_rate_limit() => {
+                    refused.push(id);
+                    refusal = Some(error);
+                }
+                Err(error) => failure = Some(error),
+            }
         }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if let Some(refusal) = refusal {
+            let wait = refusal.retry_after().unwrap_or(RATE_LIMIT_INTERVAL);
+            refusals += 1;
+            if wait > LONGEST_RATE_LIMIT_WAIT || refusals > MAX_REFUSALS {
+                return Err(refusal);
+            }
+            width = 1;
+            tokio::time::sleep(wait).await;
+        }
+        pending.splice(..0, refused);
     }
-    Ok(Read { built: history.advance(&listing, contents), listing: Some(listing) })
+    Ok(())
 }
 
-impl Read {
-    /// What an operator should correct before it causes a failure, each a sentence.
-    pub(super) fn warnings(&self, history: &History) -> Vec<String> {
-        let unchanged = self.built.keyring.as_ref().err().map(|reason| {
-            format!("{reason}: the keyring stays as it was; write a new version, or undelete one")
-        });
-        let short = history.short_keys().into_iter().map(|(version, id)| {
-            format!(
-                "version {version}: the key text of {id} is short for a key: use 32 random bytes in base64"
-            )
-        });
-        let rejected = self.built.rejected.iter().map(ToString::to_string);
-        let headroom = self.listing.as_ref().and_then(low_headroom);
-        unchanged.into_iter().chain(rejected).chain(short).chain(headroom).collect()
+impl EngineLimit {
+    /// Fills in how many versions Vault keeps of a secret that sets no limit of its own: the engine's, or without the right
+    /// to read that, as many as it left when it pruned.
+    async fn complete(&mut self, kv: &Kv<'_>, listing: &mut Listing, now: SystemTime) {
+        if listing.max_versions > 0 {
+            return;
+        }
+        let age = self.requested.map(|at| now.duration_since(at).unwrap_or_default());
+        if age.is_none_or(|age| age >= ENGINE_LIMIT_INTERVAL) {
+            match kv.engine_max_versions().await {
+                Ok(max) => {
+                    self.max_versions = max.map(|max| if max == 0 { DEFAULT_MAX_VERSIONS } else { max });
+                    self.requested = Some(now);
+                }
+                // It is optional: the guess below has to do until the next sync.
+                Err(error) => tracing::debug!("the engine's max_versions is unknown: {error}"),
+            }
+        }
+        let left_by_pruning = || {
+            let oldest = listing.versions.keys().next()?.number;
+            (oldest > 1).then_some((listing.current + 1).saturating_sub(oldest))
+        };
+        listing.max_versions = self.max_versions.or_else(left_by_pruning).unwrap_or(DEFAULT_MAX_VERSIONS);
     }
-}
-
-fn low_headroom(listing: &Listing) -> Option<String> {
-    let headroom = listing.headroom();
-    (headroom <= LOW_HEADROOM).then(|| {
-        format!(
-            "Vault keeps {} versions of the secret: after {headroom} more it destroys the oldest, and a daemon that \
-             starts then cannot open what was sealed under it; raise max_versions",
-            listing.max_versions
-        )
-    })
 }

@@ -42,13 +42,25 @@ struct Failed {
 
 impl Backoff {
     pub(super) fn failed(&mut self, cause: String, retry_after: Option<Duration>) {
+        self.failed_at_most(cause, retry_after, LONGEST_RETRY_AFTER * 2);
+    }
+
+    /// The same with a limit on the wait, up to a quarter of which is added or subtracted as jitter.
+    pub(super) fn failed_at_most(&mut self, cause: String, retry_after: Option<Duration>, longest: Duration) {
         let times = self.0.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
-        let not_before = Instant::now() + after_failure(times, retry_after, random());
+        let random = random();
+        let wait = after_failure(times, retry_after, random);
+        let not_before = Instant::now() + wait.min(longest.mul_f64(random.mul_add(0.5, 0.75)));
         self.0 = Some(Failed { times, not_before, cause });
     }
 
     pub(super) fn clear(&mut self) {
         self.0 = None;
+    }
+
+    /// Why the last attempt failed, unless one has succeeded since.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.0.as_ref().map(|failed| failed.cause.clone())
     }
 
     /// When the next attempt is allowed: now if none failed.

@@ -64,6 +64,17 @@ impl Client {
         &self.state.transport
     }
 
+    /// The session as `GET /status` describes it.
+    pub(super) fn describe(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.state.name.to_string(),
+            "vault": self.state.transport.host(),
+            "auth_method": self.state.server.auth.name(),
+            "logged_in": self.is_logged_in(),
+            "login_error": self.state.backoffs().logins.cause(),
+        })
+    }
+
     pub(super) fn is_logged_in(&self) -> bool {
         self.state.current().is_some()
     }
@@ -83,9 +94,27 @@ impl Client {
         self.state.backoffs().logins.cooldown()
     }
 
-    /// Allows a login at once, whatever failed before: an operator asks for it.
-    pub(super) fn forget_failures(&self) {
+    /// Allows a login at once, whatever failed before: an operator asks for it. A credential that Vault refused is still not
+    /// sent more often than its lockout allows.
+    pub fn forget_failures(&self) {
         *self.state.backoffs() = Backoffs::default();
+        self.state.refusals.forget_lockouts();
+    }
+
+    /// Waits for the next successful answer from Vault, whatever the request.
+    pub fn answered(&self) -> impl Future<Output = ()> + Send + use<> {
+        let answered = Arc::clone(&self.state.answered);
+        async move { answered.notified().await }
+    }
+
+    /// Whether each request takes a use from a configured token, which the next process needs too.
+    pub fn token_has_limited_uses(&self) -> bool {
+        matches!(self.state.server.auth, Auth::Token(_)) && self.token_notes().contains(&login::LIMITED_USES)
+    }
+
+    /// What operators should know of the token.
+    pub fn token_notes(&self) -> Vec<&'static str> {
+        self.state.current().map(|grant| grant.notes.clone()).unwrap_or_default()
     }
 
     /// Logs in unless that is done.
@@ -125,12 +154,32 @@ impl Client {
         let grant = self.grant().await?;
         let path = match read(&grant.transport, &url, &grant.token).await {
             Err(VaultError::Denied { path }) => path,
-            other => return other,
+            Ok(response) => {
+                self.state.answered.notify_waiters();
+                return Ok(response);
+            }
+            Err(error) => return Err(error),
         };
         let grant = self.after_denial(&grant, &path).await?;
         let response = read(&grant.transport, &url, &grant.token).await?;
         self.state.backoffs().login_helped(&path);
+        self.state.answered.notify_waiters();
         Ok(response)
+    }
+
+    /// What is optional: `None` for any answer but 200. It starts no login, and needs a token that is there.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) async fn get_if_allowed(
+        &self,
+        token: Option<&Secret<String>>,
+        segments: impl IntoIterator<Item = &str>,
+    ) -> Result<Option<Response>, VaultError> {
+        let Some(grant) = self.state.current() else { return Ok(None) };
+        let request = Request::get(grant.transport.url(segments)).token(token.unwrap_or(&grant.token));
+        let response = grant.transport.send(request).await?;
+        Ok(Some(response).filter(|response| response.status.is_success()))
     }
 
     /// What the token may do at `paths` (`POST sys/capabilities-self`).

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How long one request may take in all.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may take to open.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The largest response body that is read. A secret of 1000 records is about 100 KiB.
 pub(super) const MAX_BODY: usize = 4 << 20;
 
@@ -17,6 +20,15 @@ pub enum VaultError {
     #[error("cannot trust {host}: {cause}")]
     Untrusted { host: String, cause: String },
     #[error(
+        "{host} did not accept a connection within {} s: check the host and the port in {setting}, and firewalls",
+        CONNECT_TIMEOUT.as_secs()
+    )]
+    ConnectTimeout { host: String, setting: String },
+    #[error(
+        "{host} is a standby and its cluster has no leader that answers: it redirects to {to}, which is unreachable"
+    )]
+    NoLeader { host: String, to: String },
+    #[error(
         "{host} redirects to {to} (status {status}); keyringd follows no redirect: set {setting} to that server"
     )]
     Redirect { host: String, status: u16, to: String, setting: String },
@@ -28,10 +40,17 @@ pub enum VaultError {
         "Vault denies reading {path}, and the token is valid: give its policy the capability `read` on that path"
     )]
     Policy { path: String },
-    #[error("Vault does not know the token, or it has expired: set a valid token in {0}")]
+    #[error(
+        "Vault does not know the token, or it has expired, or has no uses left, or its token_bound_cidrs exclude this \
+         machine: set a valid token in {0}"
+    )]
     BadToken(&'static str),
     #[error("there is nothing at {path} in Vault: {hint}")]
     NotFound { path: String, hint: &'static str },
+    #[error(
+        "no secrets engine is mounted at {mount} (for {path}): correct {setting}, or the namespace, or enable the engine"
+    )]
+    NoMount { path: String, mount: String, setting: &'static str },
     #[error("Vault at {host} is sealed or not initialised: unseal it; the keys held stay in use")]
     Sealed { host: String, retry_after: Option<Duration> },
     #[error("{host} answered {status} to {path}{message}")]
@@ -44,6 +63,11 @@ pub enum VaultError {
     Login { method: &'static str, message: String, cure: String },
     #[error("cannot log in by {method}: {cause}")]
     NoCredential { method: &'static str, cause: String, retry_after: Option<Duration> },
+    #[error(
+        "Vault refused this credential before; it is sent again in {} s, or at once when it changes: {cause}",
+        wait.as_secs() + 1
+    )]
+    RefusedBefore { wait: Duration, cause: String },
     #[error("next login attempt in {} s: {cause}", wait.as_secs() + 1)]
     LoginWaits { wait: Duration, cause: String },
     #[error("the session with Vault has ended: keyringd is shutting down")]
@@ -63,8 +87,33 @@ impl VaultError {
                 Some(Self::Unreachable { host: host.clone(), cause: cause.clone() })
             }
             Self::Timeout { host } => Some(Self::Timeout { host: host.clone() }),
+            Self::ConnectTimeout { host, setting } => {
+                Some(Self::ConnectTimeout { host: host.clone(), setting: setting.clone() })
+            }
             _ => None,
         }
+    }
+
+    /// Whether Vault, the way to it or the login failed, so that the same request may succeed later.
+    pub const fn is_outage(&self) -> bool {
+        !matches!(
+            self,
+            Self::Denied { .. }
+                | Self::Policy { .. }
+                | Self::NotFound { .. }
+                | Self::NoMount { .. }
+                | Self::TooLarge { .. }
+                | Self::Malformed { .. }
+        )
+    }
+
+    /// Whether Vault answered that the secret does not exist.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::NoMount { .. })
+    }
+
+    pub const fn is_rate_limit(&self) -> bool {
+        matches!(self, Self::Status { status: 429, .. })
     }
 
     /// The least time to the next request, if the server or the login asks for one.
@@ -73,7 +122,7 @@ impl VaultError {
             Self::Status { retry_after, .. }
             | Self::Sealed { retry_after, .. }
             | Self::NoCredential { retry_after, .. } => *retry_after,
-            Self::LoginWaits { wait, .. } => Some(*wait),
+            Self::LoginWaits { wait, .. } | Self::RefusedBefore { wait, .. } => Some(*wait),
             _ => None,
         }
     }

@@ -14,11 +14,11 @@ use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
     keyring::{Listing, history::VersionState, key::VersionId},
     secret::Secret,
-    settings::{KvSecret, KvVersion, SecretPath},
+    settings::{Auth, KvSecret, KvVersion, SecretPath},
 };
 
-/// The engine's default, which `max_versions` 0 selects.
-const DEFAULT_MAX_VERSIONS: u64 = 10;
+/// How many versions the engine keeps if neither the secret nor the engine sets `max_versions`.
+pub const DEFAULT_MAX_VERSIONS: u64 = 10;
 
 /// One secret, and how to read it.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ pub enum Purpose {
     Reference,
 }
 
-/// The fields of a secret, or the path of a version that was deleted or destroyed.
+/// The fields of a secret, or the response for a version that was deleted or destroyed.
 enum Fetched {
     Fields(Secret<String>),
-    Removed(String),
+    Removed(Response),
 }
 
 #[derive(Deserialize)]
@@ -48,6 +48,12 @@ struct Metadata {
     #[serde(default)]
     max_versions: u64,
     versions: BTreeMap<u64, VersionMetadata>,
+}
+
+#[derive(Deserialize)]
+struct EngineConfig {
+    #[serde(default)]
+    max_versions: u64,
 }
 
 #[derive(Deserialize)]
@@ -85,11 +91,11 @@ impl<'a> Kv<'a> {
         self.secret.kv
     }
 
-    /// Version 2: the versions, and which of them can be read at `now`. One request.
+    /// Version 2: the versions, and which of them can be read at `now`. `max_versions` is the secret's own. One request.
     pub async fn list(&self, now: SystemTime) -> Result<Listing, VaultError> {
         let response = self.get("metadata", None).await?;
         if response.status == StatusCode::NOT_FOUND {
-            return Err(self.not_found(response.path));
+            return Err(self.not_found(response));
         }
         let Some(metadata) = response.data() else {
             return Err(malformed(response, "it holds no version metadata; is the engine of version 2?"));
@@ -97,11 +103,18 @@ impl<'a> Kv<'a> {
         listing(metadata, now).ok_or_else(|| malformed(response, "a time in it is invalid"))
     }
 
+    /// Version 2: the engine's own `max_versions`; `None` without the right to read it. One request.
+    pub async fn engine_max_versions(&self) -> Result<Option<u64>, VaultError> {
+        let segments = self.secret.mount.segments().chain(["config"]);
+        let Some(response) = self.client.get_if_allowed(self.token, segments).await? else { return Ok(None) };
+        Ok(response.data().map(|EngineConfig { max_versions }| max_versions))
+    }
+
     /// The fields of one version, or of the current one. [`VaultError::NotFound`] also for a removed version.
     pub async fn read(&self, version: Option<u64>) -> Result<Secret<String>, VaultError> {
         match self.fetch(version).await? {
             Fetched::Fields(fields) => Ok(fields),
-            Fetched::Removed(path) => Err(self.not_found(path)),
+            Fetched::Removed(response) => Err(self.not_found(response)),
         }
     }
 
@@ -119,8 +132,8 @@ impl<'a> Kv<'a> {
         if response.status == StatusCode::NOT_FOUND {
             // The response for a removed version has its metadata. Without it, nothing is known of the version.
             return match response.data::<RemovedVersion>() {
-                Some(_) if is_v2 => Ok(Fetched::Removed(response.path)),
-                _ => Err(self.not_found(response.path)),
+                Some(_) if is_v2 => Ok(Fetched::Removed(response)),
+                _ => Err(self.not_found(response)),
             };
         }
         let fields: Option<&RawValue> =
@@ -141,8 +154,20 @@ impl<'a> Kv<'a> {
         self.client.get(segments, version, self.token).await
     }
 
-    const fn not_found(&self, path: String) -> VaultError {
+    fn not_found(&self, response: Response) -> VaultError {
+        let path = response.path;
+        if response.message.contains("no handler for route") {
+            let mount = self.secret.mount.to_string();
+            let setting = match self.purpose {
+                Purpose::Keyring => "keyring_vault_mount",
+                Purpose::Reference => "vault_hcv_mount, or the object's mount",
+            };
+            return VaultError::NoMount { path, mount, setting };
+        }
         let hint = match (self.purpose, self.secret.kv) {
+            (_, KvVersion::V2) if self.has_data_segment() => {
+                "KV v2 adds data/ itself: remove it from the mount or the path"
+            }
             (Purpose::Keyring, KvVersion::V2) => {
                 "write the first record there; or correct keyring_vault_mount and keyring_vault_path, or \
                  keyring_vault_kv if the engine is version 1"
@@ -158,24 +183,31 @@ impl<'a> Kv<'a> {
         };
         VaultError::NotFound { path, hint }
     }
+
+    /// Whether the settings repeat the `data` that the API's paths have, as `secret/data` or `data/keyring`.
+    fn has_data_segment(&self) -> bool {
+        self.secret.path.segments().next() == Some("data")
+            || self.secret.mount.segments().skip(1).last() == Some("data")
+    }
 }
 
 fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
-    let mut versions = BTreeMap::new();
+    let (mut versions, mut deletions) = (BTreeMap::new(), BTreeMap::new());
     for (number, version) in metadata.versions {
         let created = humantime::parse_rfc3339(&version.created_time).ok()?;
-        let deleted = match version.deletion_time.as_str() {
-            "" => false,
-            time => humantime::parse_rfc3339(time).ok()? <= now,
+        let deletion = match version.deletion_time.as_str() {
+            "" => None,
+            time => Some(humantime::parse_rfc3339(time).ok()?),
         };
-        let state = if version.destroyed || deleted { VersionState::Removed } else { VersionState::Live };
+        let is_removed = version.destroyed || deletion.is_some_and(|at| at <= now);
+        let state = if is_removed { VersionState::Removed } else { VersionState::Live };
+        if let Some(at) = deletion.filter(|_| !is_removed) {
+            deletions.insert(number, at);
+        }
         versions.insert(VersionId { number, created }, state);
     }
-    let max_versions = match metadata.max_versions {
-        0 => DEFAULT_MAX_VERSIONS,
-        max => max,
-    };
-    Some(Listing { versions, current: metadata.current_version, max_versions })
+    let Metadata { current_version: current, max_versions, .. } = metadata;
+    Some(Listing { versions, deletions, current, max_versions })
 }
 
 fn malformed(response: Response, what: &'static str) -> VaultError {
@@ -194,9 +226,15 @@ pub fn read_paths(secret: &KvSecret) -> Vec<String> {
     }
 }
 
+/// The path of the engine's own limits. It is optional: without it, the versions that Vault keeps are a guess.
+pub fn engine_config_path(secret: &KvSecret) -> Option<String> {
+    let segments = secret.mount.segments().chain(["config"]).map(str::to_owned);
+    (secret.kv == KvVersion::V2).then(|| SecretPath(segments.collect()).to_string())
+}
+
 /// The policy, in HCL. Vault's `default` policy also has the paths of the token itself; a token without that policy needs
-/// them here.
-pub fn least_privilege(secret: &KvSecret) -> String {
+/// them here. A configured token is never revoked.
+pub fn least_privilege(secret: &KvSecret, auth: &Auth) -> String {
     let mut text = String::new();
     let mut allow = |path: &str, capability: &str| {
         let path = path.replace('\\', "\\\\").replace('"', "\\\"");
@@ -205,9 +243,14 @@ pub fn least_privilege(secret: &KvSecret) -> String {
     for path in read_paths(secret) {
         allow(&path, "read");
     }
+    if let Some(path) = engine_config_path(secret) {
+        allow(&path, "read");
+    }
     allow("auth/token/lookup-self", "read");
     allow("auth/token/renew-self", "update");
-    allow("auth/token/revoke-self", "update");
+    if !matches!(auth, Auth::Token(_)) {
+        allow("auth/token/revoke-self", "update");
+    }
     allow("sys/capabilities-self", "update");
     text
 }
@@ -232,7 +275,8 @@ mod tests {
         let mut states: Vec<_> = listing.versions.iter().map(|(id, state)| (id.number, *state)).collect();
         states.sort_by_key(|(number, _)| *number);
         assert_eq!(states, [(1, Live), (2, Removed), (3, Removed), (4, Live)]);
-        assert_eq!((listing.current, listing.max_versions), (4, 10));
+        assert_eq!((listing.current, listing.max_versions), (4, 0));
+        assert_eq!(listing.next_deletion().map(|(version, _)| version), Some(4));
         let oldest_first: Vec<_> = listing.versions.keys().map(|id| id.number).collect();
         assert_eq!(oldest_first, [1, 2, 3, 4], "whatever the clock of a node");
         let first = listing.versions.keys().next().unwrap().created;

@@ -16,6 +16,7 @@ use super::{
     error::VaultError,
     lease::{Lease, Step, TokenOrigin},
     login::{self, Granted, Login, Memory},
+    refusals::Fingerprint,
     state::{Command, Grant, State},
     transport::Request,
 };
@@ -30,6 +31,12 @@ const REVOKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a login in progress at the stop may take: a login that is cut off leaves its token behind.
 const LAST_LOGIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The longest wait after a failed login. What must not be sent so often is in `refusals`.
+const LONGEST_LOGIN_WAIT: Duration = Duration::from_secs(15);
+
+/// How often a credential that Vault refused is checked for a change.
+const CREDENTIAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The least time between two steps of maintenance, whatever their outcome.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -41,6 +48,10 @@ pub(super) struct Session {
     generation: u64,
     renewals: Backoff,
     maintained: Instant,
+    /// The credential of the last login, if Vault refused it.
+    refused: Option<Fingerprint>,
+    /// The last failure that was logged: each is logged once.
+    logged_failure: Option<String>,
     memory: Memory,
     metrics: Arc<Metrics>,
 }
@@ -60,6 +71,8 @@ impl Session {
             generation: 0,
             renewals: Backoff::default(),
             maintained: Instant::now(),
+            refused: None,
+            logged_failure: None,
             memory,
             metrics,
         }
@@ -139,6 +152,11 @@ impl Session {
 
     /// When [`Session::maintain`] is due next; `None` while nothing is.
     fn next_maintenance(&self) -> Option<Instant> {
+        let check = self.refused.map(|_| self.maintained + CREDENTIAL_CHECK_INTERVAL);
+        self.next_step().into_iter().chain(check).min()
+    }
+
+    fn next_step(&self) -> Option<Instant> {
         let lease = &self.held.as_ref()?.lease;
         let login = lease.login_due()?.max(self.state.backoffs().logins.not_before());
         let due = match lease.next()? {
@@ -151,6 +169,12 @@ impl Session {
     /// Renews the lease or logs in again if that is due. A failure leaves the lease as it is.
     async fn maintain(&mut self) {
         self.maintained = Instant::now();
+        if self.refused.is_some() && self.refused != login::credential(&self.state.server) {
+            self.refused = None;
+            self.state.backoffs().logins.clear();
+            let outcome = self.log_in().await;
+            return self.log_failure("login with the changed credential failed", outcome);
+        }
         let step = self.held.as_ref().map_or(Step::Wait, |held| held.lease.step(Instant::now()));
         let login_allowed = self.state.backoffs().logins.check().is_ok();
         let (outcome, failure) = match step {
@@ -163,9 +187,18 @@ impl Session {
             }
             _ => return,
         };
-        if let Err(error) = outcome {
-            tracing::warn!(session = %self.state.name, seconds_left = self.seconds_left(), "{failure}: {error}");
+        self.log_failure(failure, outcome);
+    }
+
+    /// Logs a failure of maintenance, unless it is the one that was logged last.
+    fn log_failure(&mut self, failure: &str, outcome: Result<(), VaultError>) {
+        let failure = outcome.err().map(|error| format!("{failure}: {error}"));
+        if let Some(failure) =
+            failure.as_ref().filter(|failure| self.logged_failure.as_ref() != Some(failure))
+        {
+            tracing::warn!(session = %self.state.name, seconds_left = self.seconds_left(), "{failure}");
         }
+        self.logged_failure = failure;
     }
 
     /// Whether a configured token is near its end and no other was configured. That is logged once.
@@ -191,12 +224,14 @@ impl Session {
         let url = transport.url(["auth", "token", "renew-self"]);
         let response = transport.send(Request::post(url, &serde_json::json!({})).token(token)).await;
         let granted = response.as_ref().ok().and_then(Granted::from_response);
-        self.metrics.renewed(if granted.is_some() { Outcome::Success } else { Outcome::Failure });
+        let outcome = if granted.is_some() { Outcome::Success } else { Outcome::Failure };
+        self.metrics.renewed(self.state.name.kind(), outcome);
         match (response, granted) {
             (_, Some(granted)) => {
                 held.lease.renewed(granted.ttl(), granted.renewal(), Instant::now());
                 self.renewals.clear();
                 self.record_expiry();
+                self.state.answered.notify_waiters();
             }
             // Refused, which OpenBao does with 500 at the end of a token's longest life: from now on the rule for leases
             // that cannot be renewed applies.
@@ -216,23 +251,37 @@ impl Session {
         // Before the files are read for the login: a change between the two leads to one more login, not to none.
         let certificate = login::fingerprint(server);
         let outcome = login::log_in(&self.state, &self.memory, &self.metrics).await;
-        self.metrics.logged_in(Outcome::from_result(&outcome));
-        let Login { token, lease, transport } = match outcome {
+        self.metrics.logged_in(self.state.name.kind(), Outcome::from_result(&outcome));
+        let Login { token, lease, notes, transport } = match outcome {
             Ok(login) => login,
-            Err(error) => {
-                self.state.backoffs().logins.failed(error.to_string(), error.retry_after());
-                return Err(error);
-            }
+            Err(error) => return Err(self.login_failed(error)),
         };
+        for note in &notes {
+            tracing::warn!(session = %self.state.name, "{note}");
+        }
         tracing::info!(method = server.auth.name(), session = %self.state.name, "logged in to Vault");
         self.generation += 1;
-        let grant = Arc::new(Grant { generation: self.generation, token, transport, certificate });
+        let grant = Arc::new(Grant { generation: self.generation, token, transport, notes, certificate });
         self.state.grant.store(Some(Arc::clone(&grant)));
         self.replaced = self.held.replace(Held { lease: lease.with_jitter(backoff::random()), grant });
         self.state.backoffs().logins.clear();
+        (self.refused, self.logged_failure) = (None, None);
         self.renewals.clear();
         self.record_expiry();
+        self.state.answered.notify_waiters();
         Ok(())
+    }
+
+    fn login_failed(&mut self, error: VaultError) -> VaultError {
+        if matches!(
+            error,
+            VaultError::Login { .. } | VaultError::BadToken(_) | VaultError::RefusedBefore { .. }
+        ) {
+            self.refused = login::credential(&self.state.server);
+        }
+        let retry_after = error.retry_after();
+        self.state.backoffs().logins.failed_at_most(error.to_string(), retry_after, LONGEST_LOGIN_WAIT);
+        error
     }
 
     fn credential_changed(&self) -> bool {
@@ -249,7 +298,10 @@ impl Session {
     }
 
     fn record_expiry(&self) {
-        self.metrics.token_expires(self.remaining().and_then(|left| SystemTime::now().checked_add(left)));
+        self.metrics.token_expires(
+            self.state.name.kind(),
+            self.remaining().and_then(|left| SystemTime::now().checked_add(left)),
+        );
     }
 
     /// Revokes a token that a login gave. A configured token is never revoked.

@@ -8,10 +8,15 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
-use super::{backoff::Backoff, error::VaultError, transport::Transport};
-use crate::{secret::Secret, settings::Server};
+use super::{
+    backoff::Backoff,
+    error::VaultError,
+    refusals::{Fingerprint, Refusals},
+    transport::Transport,
+};
+use crate::{metrics::SessionKind, secret::Secret, settings::Server};
 
 /// The most paths whose denials are counted. More than that are forgotten, which costs a login each.
 const MAX_DENIED_PATHS: usize = 256;
@@ -29,11 +34,14 @@ pub enum SessionName {
 pub(super) struct State {
     pub(super) name: SessionName,
     pub(super) server: Server,
-    /// Without a client certificate, for requests that need no login.
+    /// For requests that need no login.
     pub(super) transport: Transport,
     /// Whether a session with other settings stays in use until this one takes over.
     pub(super) is_standby: AtomicBool,
     pub(super) grant: ArcSwapOption<Grant>,
+    /// Wakes those that wait for Vault to answer again.
+    pub(super) answered: Arc<Notify>,
+    pub(super) refusals: Arc<Refusals>,
     backoffs: Mutex<Backoffs>,
 }
 
@@ -45,12 +53,11 @@ pub(super) struct Grant {
     pub(super) token: Secret<String>,
     /// With the client certificate that the token belongs to, if there is one.
     pub(super) transport: Transport,
+    /// What a lookup showed that operators should know.
+    pub(super) notes: Vec<&'static str>,
     /// Of the client certificate, if that is the credential.
     pub(super) certificate: Option<Fingerprint>,
 }
-
-/// SHA-256 of a credential.
-pub(super) type Fingerprint = [u8; 32];
 
 #[derive(Debug, Default)]
 pub(super) struct Backoffs {
@@ -75,14 +82,32 @@ pub(super) struct Denied {
     pub(super) path: String,
 }
 
+impl SessionName {
+    pub(super) const fn kind(&self) -> SessionKind {
+        match self {
+            Self::Keyring => SessionKind::Keyring,
+            Self::Hcv => SessionKind::References,
+            Self::Object(_) => SessionKind::Objects,
+        }
+    }
+}
+
 impl State {
-    pub(super) fn new(name: SessionName, server: Server, transport: Transport, is_standby: bool) -> Self {
+    pub(super) fn new(
+        name: SessionName,
+        server: Server,
+        transport: Transport,
+        refusals: Arc<Refusals>,
+        is_standby: bool,
+    ) -> Self {
         Self {
+            refusals,
             name,
             server,
             transport,
             is_standby: is_standby.into(),
             grant: ArcSwapOption::empty(),
+            answered: Arc::default(),
             backoffs: Mutex::default(),
         }
     }

@@ -217,23 +217,35 @@ fn combinations<T: Clone>(items: &[T], count: usize) -> impl Iterator<Item = Vec
     })
 }
 
-/// What to do about a TLS error of the server that `setting` names, and which may get the certificate in another setting.
-pub(super) fn cure(error: &rustls::Error, setting: &str, certificate_setting: Option<&str>) -> String {
+/// What to do about a TLS error of a server. The settings have its name, its protocol, and the certificate that it may get.
+pub(super) fn cure(
+    error: &rustls::Error,
+    [setting, protocol]: [&str; 2],
+    certificate: Option<&str>,
+) -> String {
     use CertificateError as Bad;
     use rustls::Error;
     let cure = match error {
         Error::InvalidMessage(_) => {
-            return format!("the server does not speak TLS: use http instead of https in {setting}");
+            return format!("the server does not speak TLS: use http instead of https in {protocol}");
         }
         Error::AlertReceived(rustls::AlertDescription::CertificateRequired) => {
-            let cure = certificate_setting.map(|setting| format!(": set {setting}")).unwrap_or_default();
+            let cure = certificate.map(|setting| format!(": set {setting}")).unwrap_or_default();
             return format!("the server requires a client certificate{cure}");
+        }
+        Error::AlertReceived(rustls::AlertDescription::HandshakeFailure) => {
+            "there is probably no common cipher suite or version: keyringd uses TLS 1.2 with ECDHE and AEAD, and TLS 1.3; \
+             correct tls_cipher_suites, tls_min_version and tls_max_version of the server's listener"
+        }
+        Error::AlertReceived(rustls::AlertDescription::ProtocolVersion) => {
+            "there is no common TLS version: keyringd uses TLS 1.2 and 1.3; correct tls_max_version of the server's listener"
         }
         Error::InvalidCertificate(Bad::Other(other)) if other.0.is::<TooDeep>() => return other.to_string(),
         Error::InvalidCertificate(Bad::Other(other)) if is_ca_as_end_entity(error) => {
             return format!(
                 "the server's certificate is an authority's; add that very certificate to \
-                 lua_ssl_trusted_certificate, or give the server one that is not an authority's ({other})"
+                 lua_ssl_trusted_certificate, or correct tls_cert_file of the server's listener: the \
+                 server's own certificate comes first, and its authorities follow ({other})"
             );
         }
         Error::InvalidCertificate(Bad::UnknownIssuer) => {

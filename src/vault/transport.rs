@@ -15,18 +15,21 @@ use reqwest::{
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use serde::Deserialize;
+use tokio::net::TcpStream;
 use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    error::{MAX_BODY, REQUEST_TIMEOUT, VaultError},
+    error::{CONNECT_TIMEOUT, MAX_BODY, REQUEST_TIMEOUT, VaultError},
     tls::{self, Identity, TlsError},
 };
 use crate::{secret::Secret, settings};
 pub use message::Request;
-use message::{causes, quotable, repeats, source_of};
+pub(super) use message::quotable;
+use message::{causes, repeats, response_message, source_of};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the node that a standby redirects to may take to accept a connection.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A standby that has not caught up yet answers 412: that many attempts, and the time between them.
 const REPLICATION_ATTEMPTS: u32 = 4;
@@ -43,6 +46,8 @@ pub struct Transport {
     namespace: Option<HeaderValue>,
     /// The setting that names the server.
     setting: Arc<str>,
+    /// The setting with its protocol.
+    protocol: Arc<str>,
     /// The setting of the client certificate, if the server can be given one.
     certificate_setting: Option<Arc<str>>,
 }
@@ -95,6 +100,7 @@ impl Transport {
             host: settings.host.clone(),
             namespace,
             setting: settings.names.host.into(),
+            protocol: settings.names.protocol.into(),
             certificate_setting: Some(settings.names.setting("cert_auth_cert").into()),
         })
     }
@@ -110,6 +116,7 @@ impl Transport {
             host: url.clone(),
             namespace: None,
             setting: setting.into(),
+            protocol: setting.into(),
             certificate_setting: None,
         })
     }
@@ -148,12 +155,16 @@ impl Transport {
     pub(crate) async fn send_once(&self, request: &Request<'_>) -> Result<Response, VaultError> {
         let path = request.url.path().to_owned();
         let mut builder = self.http.request(request.method.clone(), request.url.clone());
-        if let Some(token) = request.token {
-            let Ok(mut token) = HeaderValue::from_str(token.expose()) else {
+        for (name, scheme, secret) in
+            [("x-vault-token", "", request.token), ("authorization", "Basic ", request.basic)]
+        {
+            let Some(secret) = secret else { continue };
+            let value = Zeroizing::new([scheme, secret.expose()].concat());
+            let Ok(mut value) = HeaderValue::from_str(&value) else {
                 return Err(VaultError::Denied { path });
             };
-            token.set_sensitive(true);
-            builder = builder.header("x-vault-token", token);
+            value.set_sensitive(true);
+            builder = builder.header(name, value);
         }
         if let Some(namespace) = &self.namespace {
             builder = builder.header("x-vault-namespace", namespace);
@@ -170,16 +181,20 @@ impl Transport {
         let message = if status.is_success() {
             String::new()
         } else {
-            quotable(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
+            response_message(&body, &request.secrets).map(|text| format!(": {text}")).unwrap_or_default()
         };
         if status == StatusCode::BAD_REQUEST && body.starts_with(HTTP_TO_HTTPS) {
-            let cause = format!("the server speaks TLS: use https in {}", self.setting);
+            let cause = format!("the server speaks TLS: use https in {}", self.protocol);
             return Err(VaultError::Untrusted { host: self.host(), cause });
         }
         match status.as_u16() {
             200..=299 | 400 | 401 | 403 | 404 => {
                 let date = text(&headers, header::DATE).and_then(|date| httpdate(&date));
                 Ok(Response { status, body, path, message, date })
+            }
+            307 if self.certificate_setting.is_some() && !has_leader(&headers).await => {
+                let to = location(&headers, &request.secrets);
+                Err(VaultError::NoLeader { host: self.host(), to })
             }
             _ => Err(self.refusal(status, path, message, &headers, &request.secrets)),
         }
@@ -216,9 +231,8 @@ impl Transport {
         let (host, status, retry_after) = (self.host(), status.as_u16(), retry_after(headers));
         match status {
             300..=399 => {
-                let to = text(headers, header::LOCATION).filter(|to| !repeats(to, secrets));
-                let to = to.unwrap_or_else(|| "a location that is not shown".to_owned());
-                VaultError::Redirect { host, status, to, setting: self.setting.as_ref().into() }
+                let (to, setting) = (location(headers, secrets), self.setting.as_ref().into());
+                VaultError::Redirect { host, status, to, setting }
             }
             501 => VaultError::Sealed { host, retry_after },
             503 if message.to_lowercase().contains("sealed") => VaultError::Sealed { host, retry_after },
@@ -228,12 +242,16 @@ impl Transport {
 
     fn failure(&self, error: &reqwest::Error) -> VaultError {
         let host = self.host();
+        if error.is_timeout() && error.is_connect() {
+            return VaultError::ConnectTimeout { host, setting: self.setting.as_ref().into() };
+        }
         if error.is_timeout() {
             return VaultError::Timeout { host };
         }
         match source_of::<rustls::Error>(error) {
             Some(error) => {
-                let cause = tls::cure(error, &self.setting, self.certificate_setting.as_deref());
+                let cause =
+                    tls::cure(error, [&self.setting, &self.protocol], self.certificate_setting.as_deref());
                 VaultError::Untrusted { host, cause }
             }
             None => VaultError::Unreachable { host, cause: causes(error) },
@@ -263,6 +281,23 @@ fn client(
         .default_headers(HeaderMap::from_iter([vault_request]))
         .build()?;
     Ok(client)
+}
+
+fn location(headers: &HeaderMap, secrets: &[&Secret<String>]) -> String {
+    let to = text(headers, header::LOCATION).filter(|to| !repeats(to, secrets));
+    to.unwrap_or_else(|| "a location that is not shown".to_owned())
+}
+
+/// Whether the node that a standby redirects to accepts connections. It gets no request.
+async fn has_leader(headers: &HeaderMap) -> bool {
+    let url = text(headers, header::LOCATION).and_then(|to| Url::parse(&to).ok());
+    let Some((host, port)) =
+        url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)))
+    else {
+        return true;
+    };
+    let connect = TcpStream::connect((host.trim_matches(['[', ']']), port));
+    matches!(tokio::time::timeout(LEADER_TIMEOUT, connect).await, Ok(Ok(_)))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {

@@ -4,25 +4,9 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Daemon, Fault, OpenBao, Proxy,
-    daemon::{kongs_settings, run},
-    success,
-};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, daemon::run_for, success};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
-
-fn doctor(server: &OpenBao, more: &[(&str, &str)]) -> Output {
-    let socket = tempfile::tempdir().unwrap();
-    let path = socket.path().join("s").display().to_string();
-    let settings = kongs_settings(server);
-    let mut variables: Vec<_> =
-        settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    variables.push(("KONG_KEYRING_SOCKET_PATH", &path));
-    variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
-    variables.extend(more);
-    run(&["doctor"], &variables, b"")
-}
 
 /// The output when a step fails.
 fn failed_output(output: &Output) -> String {
@@ -35,7 +19,7 @@ fn every_step_succeeds_and_the_printed_policy_suffices() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put_record("second", KEY);
-    let message = success(&doctor(&server, &[]));
+    let message = success(&run_for(&server, "doctor", &[]));
     for line in [
         "ok    dns       127.0.0.1 is 127.0.0.1",
         "ok    clock     this machine's clock and Vault's agree",
@@ -52,10 +36,10 @@ fn every_step_succeeds_and_the_printed_policy_suffices() {
 
     let policy = message.split("must allow:\n\n").nth(1).unwrap();
     server.api("PUT", "sys/policies/acl/least", &json!({ "policy": policy }));
-    let request = json!({ "policies": ["least"], "no_default_policy": true, "period": "2s" });
+    let request = json!({ "policies": ["least"], "no_default_policy": true, "period": "6s" });
     let token = server.api("POST", "auth/token/create", &request).at("/auth/client_token");
     let with_token = [("KONG_KEYRING_VAULT_TOKEN", token.as_str())];
-    assert!(!success(&doctor(&server, &with_token)).contains("warn"));
+    assert!(!success(&run_for(&server, "doctor", &with_token)).contains("warn"));
     let daemon = Daemon::start(&server, &with_token);
     crate::support::wait_for("renewals", || {
         (daemon.metric("keyringd_token_renewals_total{outcome=\"success\"}") > 1).then_some(())
@@ -84,7 +68,7 @@ fn each_fault_fails_its_own_step() {
         (
             "KONG_KEYRING_VAULT_TOKEN",
             "unknown",
-            "FAIL  secret    Vault does not know the token, or it has expired",
+            "FAIL  login     Vault does not know the token, or it has expired",
         ),
         (
             "KONG_KEYRING_VAULT_TOKEN",
@@ -98,14 +82,14 @@ fn each_fault_fails_its_own_step() {
             "FAIL  socket    keyring_socket_path: the folder /no/such/folder does not exist",
         ),
     ] {
-        let message = failed_output(&doctor(&server, &[(setting, value)]));
+        let message = failed_output(&run_for(&server, "doctor", &[(setting, value)]));
         assert!(message.contains(line), "{line}\nin\n{message}");
         assert!(message.contains("capabilities = [\"read\"]"), "the policy is there all the same: {message}");
     }
     let sealed = OpenBao::durable();
     sealed.seal();
-    assert!(failed_output(&doctor(&sealed, &[])).contains("FAIL  seal      Vault is sealed"));
-    let misconfigured = doctor(&server, &[("KONG_KEYRING_VAULT_HOST", "nonsense")]);
+    assert!(failed_output(&run_for(&sealed, "doctor", &[])).contains("FAIL  seal      Vault is sealed"));
+    let misconfigured = run_for(&server, "doctor", &[("KONG_KEYRING_VAULT_HOST", "nonsense")]);
     assert_eq!(misconfigured.status.code(), Some(78));
 }
 
@@ -114,7 +98,7 @@ fn a_rejected_record_is_a_warning() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.put(&json!({ "id": "no key" }));
-    let message = success(&doctor(&server, &[]));
+    let message = success(&run_for(&server, "doctor", &[]));
     assert!(message.contains("warn  record    version 2: record ignored"), "{message}");
     assert!(message.contains("ok    keyring   1 held, first is active"), "{message}");
 }
@@ -138,7 +122,30 @@ fn a_wrapped_secret_id_is_checked_and_not_unwrapped() {
         ("KONG_KEYRING_VAULT_APPROLE_RESPONSE_WRAPPING", "on"),
     ];
     for _ in 0..2 {
-        assert!(success(&doctor(&server, &settings)).contains("is valid; it was not unwrapped"));
+        assert!(success(&run_for(&server, "doctor", &settings)).contains("is valid; it was not unwrapped"));
+    }
+    let daemon = Daemon::start(&server, &settings);
+    assert_eq!(daemon.active(), "first");
+}
+
+#[test]
+fn a_secret_id_that_works_once_is_left_to_the_daemon() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.enable("approle");
+    let role = json!({ "token_policies": ["keyring"], "secret_id_num_uses": 1 });
+    server.api("POST", "auth/approle/role/app", &role);
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let settings = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID_LIMITED", "on"),
+    ];
+    for _ in 0..2 {
+        let report = success(&run_for(&server, "doctor", &settings));
+        assert!(report.contains("warn  login     the secret ID was not used"), "{report}");
     }
     let daemon = Daemon::start(&server, &settings);
     assert_eq!(daemon.active(), "first");
@@ -158,7 +165,7 @@ fn a_token_from_a_login_is_revoked() {
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
         ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
     ];
-    assert!(success(&doctor(&server, &settings)).contains("logged in by approle"));
+    assert!(success(&run_for(&server, "doctor", &settings)).contains("logged in by approle"));
     assert_eq!(server.tokens(), before);
 }
 
@@ -172,7 +179,7 @@ fn it_works_in_a_namespace() {
         let written = server.try_api("POST", "team/secret/data/keyring", &data)?;
         (written.status == 200).then_some(())
     });
-    let message = success(&doctor(&server, &[("KONG_KEYRING_VAULT_NAMESPACE", "team")]));
+    let message = success(&run_for(&server, "doctor", &[("KONG_KEYRING_VAULT_NAMESPACE", "team")]));
     assert!(
         message.contains("ok    seal      unsealed") && message.contains("of-the-team is active"),
         "{message}"
@@ -187,7 +194,7 @@ fn a_clock_that_differs_is_a_warning() {
     let health = server.api("GET", "sys/health", &Value::Null).text();
     let date = "date: Sat, 01 Jan 2000 00:00:00 GMT\r\n".to_owned();
     proxy.set("/v1/sys/health", Fault::Answer(200, date, health));
-    let message = success(&doctor(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]));
+    let message = success(&run_for(&server, "doctor", &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]));
     assert!(message.contains("warn  clock     this machine's clock and Vault's differ by"), "{message}");
 }
 
@@ -197,7 +204,7 @@ fn low_headroom_is_a_warning() {
     for n in 1..=9 {
         server.put_record(&format!("v{n}"), &format!("{n}{KEY}"));
     }
-    let message = success(&doctor(&server, &[]));
+    let message = success(&run_for(&server, "doctor", &[]));
     assert!(
         message.contains("warn  versions  after 1 more versions Vault destroys the oldest of 10"),
         "{message}"

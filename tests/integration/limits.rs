@@ -373,8 +373,8 @@ impl Upstream for NoVault {
         Box::pin(async { Ok(()) })
     }
 
-    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
-        Box::pin(async {})
+    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {

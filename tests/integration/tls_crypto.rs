@@ -1,8 +1,8 @@
-//! TLS as private authorities use it: curves, hashes, key exchange, client certificates.
+//! TLS as private authorities and strict listeners use it: curves, hashes, key exchange, client certificates, messages.
 //!
 //! Trust, names and redirects are in `tls`.
 
-use std::{fs, process::Command};
+use std::{fs, net::TcpStream, path::Path, process::Command, time::Duration};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512};
 use serde_json::json;
@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::support::{
     Daemon, OpenBao, Relay,
     certificates::{Authority, Issued, issued},
-    success,
+    daemon::check,
+    free_port, success, wait_for,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -19,6 +20,25 @@ fn server_with(issued: &Issued) -> (OpenBao, u16) {
     let (server, port) = OpenBao::dev_with_tls(&issued.certificate, &issued.key);
     server.put_record("first", KEY);
     (server, port)
+}
+
+/// A server with a further TLS listener, with these lines in its configuration.
+fn server_with_listener(issued: &Issued, lines: &str) -> (OpenBao, u16) {
+    let port = free_port();
+    let server = OpenBao::dev_with(&format!(
+        "listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n tls_cert_file = \"{}\"\n tls_key_file = \"{}\"\n{lines}\n}}\n",
+        issued.certificate.display(),
+        issued.key.display()
+    ));
+    server.put_record("first", KEY);
+    (server, port)
+}
+
+/// Why the daemon cannot sync with these settings.
+fn error_with(server: &OpenBao, more: &[(&str, &str)]) -> String {
+    let daemon = Daemon::start_unready(server, more);
+    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
+    daemon.get("/status").at("/sync/last_error")
 }
 
 fn host(port: u16) -> String {
@@ -122,4 +142,150 @@ fn a_client_key_on_p_521_logs_in() {
         ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", &private),
     ];
     assert_eq!(Daemon::start(&server, &more).active(), "first");
+}
+
+#[test]
+fn a_listener_that_requires_client_certificates_gets_one_with_every_login_method() {
+    let served = issued(&["127.0.0.1"], |_| ());
+    let clients = Authority::new("The clients' authority");
+    let client = clients.issue(&["a.client"], |_| ());
+    let authority = client.folder().join("clients.pem");
+    fs::write(&authority, clients.pem()).unwrap();
+    let lines = format!(
+        " tls_require_and_verify_client_cert = true\n tls_client_ca_file = \"{}\"",
+        authority.display()
+    );
+    let (server, port) = server_with_listener(&served, &lines);
+    server.enable("approle");
+    server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
+    let role_id = server.api("GET", "auth/approle/role/app/role-id", &json!(null)).at("/data/role_id");
+    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let host = host(port);
+    let base = [
+        ("KONG_KEYRING_VAULT_HOST", host.as_str()),
+        ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", served.authority.as_str()),
+    ];
+    let said = error_with(&server, &base);
+    assert!(
+        said.contains("requires a client certificate") && said.contains("keyring_vault_cert_auth_cert"),
+        "{said}"
+    );
+
+    let (certificate, private) = (client.certificate.display().to_string(), client.key.display().to_string());
+    let shown = [
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", certificate.as_str()),
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", private.as_str()),
+    ];
+    let approle = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
+    ];
+    for method in [&[][..], &approle] {
+        let daemon = Daemon::start(&server, &[&base[..], &shown, method].concat());
+        assert_eq!(daemon.active(), "first");
+    }
+}
+
+#[test]
+fn a_client_certificate_that_is_never_shown_is_a_warning() {
+    let client = issued(&["a.client"], |_| ());
+    let server = OpenBao::dev();
+    let more = [
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", client.certificate.to_str().unwrap()),
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", client.key.to_str().unwrap()),
+    ];
+    let report = check(&server, &more);
+    let warned =
+        report.lines().any(|line| line.contains("keyring_vault_cert_auth_cert") && line.contains("not used"));
+    assert!(warned, "{report}");
+}
+
+#[test]
+fn a_listener_without_a_common_cipher_suite_is_named_as_such() {
+    let served = issued(&["127.0.0.1"], |_| ());
+    let lines = " tls_max_version = \"tls12\"\n tls_cipher_suites = \"TLS_RSA_WITH_AES_128_CBC_SHA\"";
+    let (server, port) = server_with_listener(&served, lines);
+    let host = host(port);
+    let said = error_with(
+        &server,
+        &[("KONG_KEYRING_VAULT_HOST", &host), ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &served.authority)],
+    );
+    assert!(said.contains("no common cipher suite") && said.contains("tls_cipher_suites"), "{said}");
+}
+
+#[test]
+fn client_certificates_that_cannot_be_used_name_the_setting_and_the_cause() {
+    let served = issued(&["127.0.0.1"], |_| ());
+    let (server, port) = server_with(&served);
+    server.enable("cert");
+    let clients = Authority::new("The clients' authority");
+    let (one, two) = (clients.issue(&["one.client"], |_| ()), clients.issue(&["two.client"], |_| ()));
+    let host = host(port);
+    let error = |certificate: &Path, private: &Path| {
+        error_with(
+            &server,
+            &[
+                ("KONG_KEYRING_VAULT_HOST", host.as_str()),
+                ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", served.authority.as_str()),
+                ("KONG_KEYRING_VAULT_AUTH_METHOD", "cert"),
+                ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", certificate.to_str().unwrap()),
+                ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", private.to_str().unwrap()),
+            ],
+        )
+    };
+    let said = error(&one.certificate, &two.key);
+    assert!(
+        said.contains("do not belong together") && said.contains("keyring_vault_cert_auth_cert_key"),
+        "{said}"
+    );
+
+    let encrypted = one.folder().join("encrypted.pem");
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkcs8", "-topk8", "-passout", "pass:x", "-in"]).arg(&one.key).arg("-out").arg(&encrypted);
+    success(&openssl.output().unwrap());
+    let more = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "cert"),
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", one.certificate.to_str().unwrap()),
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", encrypted.to_str().unwrap()),
+    ];
+    let said = check(&server, &more);
+    let named =
+        |line: &str| line.contains("keyring_vault_cert_auth_cert_key") && line.contains("is encrypted");
+    assert!(said.lines().any(named), "{said}");
+}
+
+#[test]
+fn a_server_that_sends_its_leaf_last_is_named_as_such() {
+    let authority = Authority::new("The Authority");
+    let served = authority.issue(&["127.0.0.1"], |_| ());
+    let backwards = fs::read_to_string(&served.certificate).unwrap();
+    let (server, port) = {
+        // Go refuses to serve a chain whose first certificate does not fit the key: play the authority's own key.
+        let key = KeyPair::generate().unwrap();
+        let first = Authority::with_key("The Authority", KeyPair::from_pem(&key.serialize_pem()).unwrap());
+        fs::write(&served.certificate, format!("{}{backwards}", first.pem())).unwrap();
+        fs::write(&served.key, key.serialize_pem()).unwrap();
+        server_with(&served)
+    };
+    let host = host(port);
+    let said = error_with(
+        &server,
+        &[("KONG_KEYRING_VAULT_HOST", &host), ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &served.authority)],
+    );
+    assert!(said.contains("server's own certificate comes first"), "{said}");
+}
+
+#[test]
+fn a_connection_that_does_not_open_names_its_own_timeout() {
+    let server = OpenBao::dev();
+    // The queue of a listener that accepts nothing fills up, and the kernel drops what comes then.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok();
+    let queued: Vec<_> = std::iter::from_fn(connect).collect();
+    let host = format!("http://{address}");
+    let said = error_with(&server, &[("KONG_KEYRING_VAULT_HOST", &host)]);
+    assert!(said.contains("within 3 s") && said.contains("keyring_vault_host"), "{said}");
+    drop(queued);
 }

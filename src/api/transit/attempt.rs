@@ -69,6 +69,11 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// Whether an item of it succeeded.
+    pub(super) fn has_results(&self) -> bool {
+        self.result.is_ok() && self.audit.batch.is_none_or(|batch| batch.failed < batch.items)
+    }
+
     pub(super) fn failed(error: ApiError) -> Self {
         Self { result: Err(error), audit: AuditFields::default(), unknown_key: false }
     }

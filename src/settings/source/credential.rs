@@ -69,10 +69,12 @@ impl Credential {
         }
     }
 
-    /// Whether every user of this machine can read the file.
+    /// Whether every user of this machine can read the file, and the operator can change that. The kubelet sets the modes of a
+    /// projected volume, which it swaps by the link `..data`.
     pub(crate) fn is_world_readable(&self) -> bool {
         match self {
             Self::Inline(_) => false,
+            Self::File(SecretFile { path, .. }) if path.with_file_name("..data").is_symlink() => false,
             Self::File(SecretFile { path, .. }) => {
                 std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
             }

@@ -4,22 +4,22 @@
 //! creation path checked; then it is unwrapped once and never again. If another party unwrapped it first, that party knows
 //! the secret ID, so a failure is a security event. The secret ID stays in memory, so that later logins work.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
-use super::method::Method;
+use super::method::{Issued, Method};
 use crate::{
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{SecretPath, SettingNames, server::AppRole},
+    settings::{SecretPath, Server, server::AppRole},
     vault::{
         error::VaultError,
-        lease::Lease,
-        state::{Fingerprint, SessionName},
+        refusals::{self, Fingerprint, Refusal, Refusals},
+        state::SessionName,
         transport::{Request, Transport},
     },
 };
@@ -85,23 +85,50 @@ struct SecretId {
     secret_id: Secret<String>,
 }
 
-pub(super) async fn log_in(
+/// The secret ID, unwrapped if that is configured.
+pub(super) async fn secret_id(
     transport: &Transport,
-    names: SettingNames,
     settings: &AppRole,
     memory: &Memory,
     alarm: Alarm<'_>,
-) -> Result<(Secret<String>, Lease), VaultError> {
-    let secret_id = match settings.secret_id.read() {
-        Ok(secret_id) if !settings.wrapped => Arc::new(secret_id),
-        Ok(token) => unwrap_once(transport, &settings.mount, &token, memory, alarm).await?,
+) -> Result<Arc<Secret<String>>, VaultError> {
+    match settings.secret_id.read() {
+        Ok(secret_id) if !settings.wrapped => Ok(Arc::new(secret_id)),
+        Ok(token) => unwrap_once(transport, &settings.mount, &token, memory, alarm).await,
         Err(error) => {
             let unwrapped = if settings.wrapped { latest(&*memory.0.lock().await) } else { None };
-            unwrapped.ok_or_else(|| METHOD.no_credential(error.to_string()))?
+            unwrapped.ok_or_else(|| METHOD.no_credential(error.to_string()))
         }
-    };
+    }
+}
+
+pub(super) async fn log_in(
+    transport: &Transport,
+    server: &Server,
+    settings: &AppRole,
+    secret_id: &Secret<String>,
+    refusals: &Refusals,
+) -> Result<Issued, VaultError> {
+    let (namespace, mount) = (server.namespace.as_deref().unwrap_or_default(), settings.mount.to_string());
+    let parts = [server.host.as_str(), namespace, &mount, &settings.role_id, secret_id.expose()];
+    let credential = refusals::fingerprint(parts);
+    refusals.check(&credential, Instant::now())?;
     let body = Login { role_id: &settings.role_id, secret_id: secret_id.expose() };
-    METHOD.log_in(transport, names, &settings.mount, &body, Some(&secret_id)).await
+    let outcome = METHOD.log_in(transport, server.names, &settings.mount, &body, Some(secret_id)).await;
+    let Err(VaultError::Login { method, message, mut cure }) = outcome else { return outcome };
+    let mut kind = Refusal::Wrong;
+    if message.contains("permission denied") {
+        kind = Refusal::MaybeLocked;
+        let _ = write!(
+            cure,
+            "; or failed logins, here or elsewhere, have locked the role: wait 15 min, or unlock it with `bao write -f \
+             sys/locked-users/<accessor>/unlock/{}` (the accessor is in `bao auth list`), then run `keyringd sync`",
+            settings.role_id
+        );
+    }
+    let error = VaultError::Login { method, message, cure };
+    refusals.add(credential, kind, error.to_string(), Instant::now());
+    Err(error)
 }
 
 /// What the newest wrapping token that could be unwrapped held.

@@ -3,16 +3,15 @@
 //! <https://openbao.org/api-docs/auth/cert/>: `{"name": role}`.
 
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
-use super::method::Method;
+use super::method::{Issued, Method};
 use crate::{
-    secret::Secret,
-    settings::{Server, SettingNames, pem, server::Cert},
+    settings::{
+        Server, SettingNames, pem,
+        server::{Cert, ClientCertificate},
+    },
     vault::{
         error::VaultError,
-        lease::Lease,
-        state::Fingerprint,
         tls::{Identity, TlsError},
         transport::{Transport, TransportError},
     },
@@ -37,7 +36,7 @@ const METHOD: Method = Method {
 };
 
 /// A transport that sends the certificate, as its files are now.
-pub(super) fn transport(server: &Server, settings: &Cert) -> Result<Transport, VaultError> {
+pub(super) fn transport(server: &Server, settings: &ClientCertificate) -> Result<Transport, VaultError> {
     let names = ["cert_auth_cert", "cert_auth_cert_key"].map(|setting| server.names.setting(setting));
     let failed = |name: &String, cause: String| METHOD.no_credential(format!("{name}: {cause}"));
     let [certificate, key] = &names;
@@ -57,21 +56,10 @@ pub(super) async fn log_in(
     transport: &Transport,
     names: SettingNames,
     settings: &Cert,
-) -> Result<(Secret<String>, Lease), VaultError> {
+) -> Result<Issued, VaultError> {
     let mut body = Map::new();
     if let Some(role) = &settings.role {
         body.insert("name".to_owned(), Value::from(role.as_str()));
     }
     METHOD.log_in(transport, names, &settings.mount, &body, None).await
-}
-
-/// Of the certificate and its key, so that a change of either is a change.
-pub(super) fn fingerprint(settings: &Cert) -> Option<Fingerprint> {
-    let mut hash = Sha256::new();
-    for credential in [&settings.certificate, &settings.key] {
-        let text = credential.read().ok()?;
-        hash.update((text.expose().len() as u64).to_be_bytes());
-        hash.update(text.expose());
-    }
-    Some(hash.finalize().into())
 }

@@ -3,21 +3,22 @@
 //! <https://openbao.org/api-docs/auth/jwt/>: `{"role", "jwt"}`. The grant is RFC 6749's client credentials (4.4), with
 //! `audience` as the usual extension.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Deserialize;
-use url::form_urlencoded::Serializer;
+use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
-use super::method::{JwtLogin, Method, with_names};
+use super::method::{Issued, JwtLogin, Method, with_names};
 use crate::{
     secret::Secret,
     settings::{
         Server,
+        keys::AuthStyle,
         server::{ClientCredentials, Jwt, JwtSource},
     },
     vault::{
         error::VaultError,
-        lease::Lease,
-        transport::{Request, Transport},
+        transport::{Request, Transport, quotable},
     },
 };
 
@@ -57,7 +58,7 @@ pub(super) async fn log_in(
     transport: &Transport,
     server: &Server,
     settings: &Jwt,
-) -> Result<(Secret<String>, Lease), VaultError> {
+) -> Result<Issued, VaultError> {
     let jwt = match &settings.source {
         JwtSource::File(file) => file.read().map_err(|error| {
             METHOD.no_credential(format!("{}: {error}", server.names.setting("jwt_file")))
@@ -79,51 +80,76 @@ async fn request_jwt(server: &Server, client: &ClientCredentials) -> Result<Secr
     let transport = Transport::for_other_server(&client.endpoint, &server.tls, &endpoint)
         .map_err(|error| failed(error.to_string()))?;
     let form = form(client, &secret);
-    let request = Request::post_form(client.endpoint.clone(), &form).holding(&secret);
+    let basic = basic(client, &secret);
+    let mut request = Request::post_form(client.endpoint.clone(), &form).holding(&secret);
+    if client.auth_style == AuthStyle::Basic {
+        request = request.basic(&basic);
+    }
     let response = transport.send(request).await.map_err(|error| VaultError::NoCredential {
         method: METHOD.name,
         retry_after: error.retry_after(),
         cause: format!("{endpoint}: {error}"),
     })?;
     if !response.status.is_success() {
-        let code = response.json::<Refusal>().and_then(Refusal::known);
-        let code = code.map(|code| format!(": {code}")).unwrap_or_default();
-        let cure = "check {oauth2_client_id}, {oauth2_client_secret} and {oauth2_audiences}";
+        let refusal = response.json::<Refusal>().unwrap_or_default().text(&[&secret, &basic]);
+        let cure = if client.audiences.is_empty() {
+            "check {oauth2_client_id} and {oauth2_client_secret}; {oauth2_audiences} is not set, and some endpoints require it"
+        } else {
+            "check {oauth2_client_id}, {oauth2_client_secret} and {oauth2_audiences}"
+        };
         let cure = with_names(cure, server.names);
-        return Err(failed(format!("{endpoint} answered {}{code}: {cure}", response.status.as_u16())));
+        return Err(failed(format!("{endpoint} answered {}{refusal}: {cure}", response.status.as_u16())));
     }
-    let grant: Option<Grant> = response.json();
-    grant.map(|grant| grant.access_token).ok_or_else(|| failed(format!("{endpoint} gave no access_token")))
+    let Some(Grant { access_token }) = response.json() else {
+        return Err(failed(format!("{endpoint} gave no access_token")));
+    };
+    // RFC 7519: three parts. RFC 6749 leaves the form of an access token open.
+    if access_token.expose().split('.').count() == 3 {
+        return Ok(access_token);
+    }
+    let cure = "the access token is opaque and not a JWT, so Vault cannot verify it: request a JWT, usually by \
+                {oauth2_audiences} or {oauth2_scopes}";
+    Err(failed(format!("{endpoint}: {}", with_names(cure, server.names))))
 }
 
-/// Why a token endpoint refused (RFC 6749, 5.2). Only the code is quoted: the rest may repeat the request.
-#[derive(Deserialize)]
+/// Why a token endpoint refused (RFC 6749, 5.2).
+#[derive(Default, Deserialize)]
 struct Refusal {
+    #[serde(default)]
     error: String,
+    #[serde(default)]
+    error_description: String,
 }
 
 impl Refusal {
-    fn known(self) -> Option<&'static str> {
-        let codes = [
-            "invalid_request",
-            "invalid_client",
-            "invalid_grant",
-            "unauthorized_client",
-            "unsupported_grant_type",
-            "invalid_scope",
-        ];
-        codes.into_iter().find(|code| *code == self.error)
+    /// Its text on one line, unless it repeats a secret.
+    fn text(self, secrets: &[&Secret<String>]) -> String {
+        let parts = [self.error, self.error_description];
+        let quoted = parts.iter().filter_map(|part| quotable(part, secrets));
+        quoted.fold(String::new(), |text, part| text + ": " + &part)
     }
 }
 
-/// The grant request, as a form (RFC 6749, 4.4.2). The client authenticates in the body (2.3.1).
+/// The grant request, as a form (RFC 6749, 4.4.2). The client authenticates in the body or by a header (2.3.1).
 fn form(client: &ClientCredentials, secret: &Secret<String>) -> Zeroizing<String> {
     let mut form = Serializer::new(String::with_capacity(4096));
-    form.append_pair("grant_type", "client_credentials")
-        .append_pair("client_id", &client.client_id)
-        .append_pair("client_secret", secret.expose());
+    form.append_pair("grant_type", "client_credentials");
+    if client.auth_style == AuthStyle::Post {
+        form.append_pair("client_id", &client.client_id).append_pair("client_secret", secret.expose());
+    }
+    if !client.scopes.is_empty() {
+        form.append_pair("scope", &client.scopes.join(" "));
+    }
     for audience in &client.audiences {
         form.append_pair("audience", audience);
     }
     Zeroizing::new(form.finish())
+}
+
+/// The credentials of HTTP Basic, both parts form-encoded first (RFC 6749, 2.3.1).
+fn basic(client: &ClientCredentials, secret: &Secret<String>) -> Secret<String> {
+    let mut pair: Zeroizing<String> = Zeroizing::new(byte_serialize(client.client_id.as_bytes()).collect());
+    pair.push(':');
+    pair.extend(byte_serialize(secret.expose().as_bytes()));
+    Secret::new(BASE64_STANDARD.encode(pair.as_bytes()))
 }

@@ -2,11 +2,10 @@
 //!
 //! <https://openbao.org/api-docs/auth/kubernetes/>: `{"role", "jwt"}`.
 
-use super::method::{JwtLogin, Method};
+use super::method::{Issued, JwtLogin, Method};
 use crate::{
-    secret::Secret,
     settings::{SettingNames, server::Kubernetes},
-    vault::{error::VaultError, lease::Lease, transport::Transport},
+    vault::{error::VaultError, transport::Transport},
 };
 
 const METHOD: Method = Method {
@@ -30,7 +29,7 @@ pub(super) async fn log_in(
     transport: &Transport,
     names: SettingNames,
     settings: &Kubernetes,
-) -> Result<(Secret<String>, Lease), VaultError> {
+) -> Result<Issued, VaultError> {
     let failed = |error| METHOD.no_credential(format!("{}: {error}", names.setting("kube_api_token_file")));
     let jwt = settings.jwt.read().map_err(failed)?;
     let body = JwtLogin { role: Some(&settings.role), jwt: jwt.expose() };

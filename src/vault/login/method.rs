@@ -54,7 +54,21 @@ pub(in crate::vault) struct Granted {
     client_token: Secret<String>,
     lease_duration: u64,
     renewable: bool,
+    /// How often the token can be used; 0 for any number.
+    #[serde(default)]
+    num_uses: i64,
 }
+
+/// What a method gives.
+pub(super) struct Issued {
+    pub(super) token: Secret<String>,
+    pub(super) lease: Lease,
+    /// What operators should know of the token.
+    pub(super) notes: Vec<&'static str>,
+}
+
+pub(in crate::vault) const LIMITED_USES: &str = "the token has a limited number of uses, and each request takes one: create \
+                                                 it without num_uses, or set token_num_uses of the role to 0";
 
 impl Granted {
     pub(in crate::vault) fn from_response(response: &Response) -> Option<Self> {
@@ -83,7 +97,7 @@ impl Method {
         mount: &SecretPath,
         body: &(impl Serialize + Sync),
         secret: Option<&Secret<String>>,
-    ) -> Result<(Secret<String>, Lease), VaultError> {
+    ) -> Result<Issued, VaultError> {
         let url = transport.url(std::iter::once("auth").chain(mount.segments()).chain(["login"]));
         let mut request = Request::post(url, body);
         if let Some(secret) = secret {
@@ -131,12 +145,13 @@ pub(super) fn with_names(template: &str, names: SettingNames) -> String {
     text + rest
 }
 
-fn granted(response: Response) -> Result<(Secret<String>, Lease), VaultError> {
+fn granted(response: Response) -> Result<Issued, VaultError> {
     let Some(auth) = Granted::from_response(&response) else {
         return Err(VaultError::Malformed { path: response.path, what: "auth.client_token is missing" });
     };
     let lease = Lease::new(TokenOrigin::Login, auth.ttl(), auth.renewal(), Instant::now());
-    Ok((auth.client_token, lease))
+    let notes = if auth.num_uses == 0 { vec![] } else { vec![LIMITED_USES] };
+    Ok(Issued { token: auth.client_token, lease, notes })
 }
 
 #[cfg(test)]
@@ -145,7 +160,12 @@ mod tests {
 
     #[test]
     fn a_cure_names_the_settings_of_its_session() {
-        let hcv = SettingNames { host: "vault_hcv_host", token: "vault_hcv_token", prefix: "vault_hcv_" };
+        let hcv = SettingNames {
+            host: "vault_hcv_host",
+            protocol: "vault_hcv_protocol",
+            token: "vault_hcv_token",
+            prefix: "vault_hcv_",
+        };
         assert_eq!(
             with_names("check {jwt_role} and {jwt_file}.", hcv),
             "check vault_hcv_jwt_role and vault_hcv_jwt_file."

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde::Deserialize;
 
+use super::method::{Issued, LIMITED_USES};
 use crate::{
     secret::Secret,
     settings::{SettingNames, credential::Credential},
@@ -14,29 +16,53 @@ use crate::{
     },
 };
 
+#[derive(Deserialize)]
+struct Lookup {
+    ttl: u64,
+    #[serde(default)]
+    renewable: bool,
+    /// Uses that are left; 0 for any number, negative after the last.
+    #[serde(default)]
+    num_uses: i64,
+    #[serde(default)]
+    policies: Vec<String>,
+}
+
+/// How a 403 begins that means a policy: the token itself is valid. For an invalid one it is "permission denied" alone, or
+/// with "invalid token".
+const LACKS_RIGHT: &str = "1 error occurred";
+
+const ROOT: &str = "the token is a root token: use one that may read the keyring's secret only";
+
 pub(super) async fn log_in(
     transport: &Transport,
     names: SettingNames,
     credential: &Credential,
-) -> Result<(Secret<String>, Lease), VaultError> {
-    #[derive(Deserialize)]
-    struct Lookup {
-        ttl: u64,
-        #[serde(default)]
-        renewable: bool,
-    }
+) -> Result<Issued, VaultError> {
     let unreadable = |error| VaultError::no_credential("token", format!("{}: {error}", names.token));
     let token = credential.read().map_err(unreadable)?;
     let url = transport.url(["auth", "token", "lookup-self"]);
     let response = transport.send(Request::get(url).token(&token)).await?;
-    let (ttl, renewable) = match response.data::<Lookup>() {
-        Some(Lookup { ttl, renewable }) => (ttl, renewable),
+    let (ttl, renewable, notes) = match (response.data::<Lookup>(), response.status) {
+        (Some(lookup), _) => (lookup.ttl, lookup.renewable, lookup.notes()),
         // A token may lack the right to look itself up and yet read the secret: reading it shows that.
-        None => (0, false),
+        (None, StatusCode::FORBIDDEN) if response.message.contains(LACKS_RIGHT) => (0, false, Vec::new()),
+        (None, StatusCode::FORBIDDEN) => return Err(VaultError::BadToken(names.token)),
+        (None, _) => {
+            return Err(VaultError::Malformed { path: response.path, what: "data.ttl is missing" });
+        }
     };
     let renewal = Renewal::from_renewable(renewable);
     let lease = Lease::new(TokenOrigin::Configured, Duration::from_secs(ttl), renewal, Instant::now());
-    Ok((token, lease))
+    Ok(Issued { token, lease, notes })
+}
+
+impl Lookup {
+    fn notes(&self) -> Vec<&'static str> {
+        let is_root = self.policies.iter().any(|policy| policy == "root");
+        let notes = [is_root.then_some(ROOT), (self.num_uses != 0).then_some(LIMITED_USES)];
+        notes.into_iter().flatten().collect()
+    }
 }
 
 /// Whether the token's file holds another token now. Compared without a hash, whose state would leave copies of the token.

@@ -4,7 +4,7 @@ use std::{error::Error as _, fmt::Write as _};
 
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Url, form_urlencoded::byte_serialize};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
@@ -19,12 +19,22 @@ pub struct Request<'a> {
     pub(super) token: Option<&'a Secret<String>>,
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
     pub(super) form: bool,
+    /// The credentials of HTTP Basic, in base64.
+    pub(super) basic: Option<&'a Secret<String>>,
     pub(super) secrets: Vec<&'a Secret<String>>,
 }
 
 impl<'a> Request<'a> {
     pub(crate) fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, token: None, body: None, form: false, secrets: Vec::new() }
+        Self {
+            method: Method::GET,
+            url,
+            token: None,
+            body: None,
+            form: false,
+            basic: None,
+            secrets: Vec::new(),
+        }
     }
 
     pub(crate) fn post(url: Url, body: &impl Serialize) -> Self {
@@ -45,6 +55,11 @@ impl<'a> Request<'a> {
         self.holding(token)
     }
 
+    pub(crate) fn basic(mut self, credentials: &'a Secret<String>) -> Self {
+        self.basic = Some(credentials);
+        self.holding(credentials)
+    }
+
     /// The body holds this secret: a response that repeats it is not quoted.
     pub(crate) fn holding(mut self, secret: &'a Secret<String>) -> Self {
         self.secrets.push(secret);
@@ -54,7 +69,7 @@ impl<'a> Request<'a> {
 
 /// The message of a Vault error response, on one line and shortened. A response that repeats a secret is not quoted, nor
 /// is one that does not have Vault's form: another server's page may repeat the secret in any encoding.
-pub(super) fn quotable(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
+pub(super) fn response_message(body: &[u8], secrets: &[&Secret<String>]) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors {
         #[serde(default)]
@@ -69,9 +84,14 @@ pub(super) fn quotable(body: &[u8], secrets: &[&Secret<String>]) -> Option<Strin
         .chain(response.warnings.into_iter().flatten())
         .collect::<Vec<_>>()
         .join("; ");
+    quotable(&text, secrets)
+}
+
+/// A server's text on one line and shortened; `None` if it is empty or repeats a secret.
+pub(in crate::vault) fn quotable(text: &str, secrets: &[&Secret<String>]) -> Option<String> {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!line.is_empty() && !repeats(&text, secrets)).then_some(line)
+    (!line.is_empty() && !repeats(text, secrets)).then_some(line)
 }
 
 /// Whether a text holds one of the secrets, as it is or in the encoding of URLs and forms.
@@ -79,8 +99,7 @@ pub(super) fn repeats(text: &str, secrets: &[&Secret<String>]) -> bool {
     let lower = text.to_lowercase();
     secrets.iter().any(|secret| {
         let plain = Zeroizing::new(secret.expose().to_lowercase());
-        let in_form: Zeroizing<String> =
-            Zeroizing::new(url::form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect());
+        let in_form: Zeroizing<String> = Zeroizing::new(byte_serialize(secret.expose().as_bytes()).collect());
         lower.contains(plain.as_str()) || lower.contains(&in_form.to_lowercase())
     })
 }

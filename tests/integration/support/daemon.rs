@@ -267,6 +267,25 @@ fn conf(address: &str, socket: &Path, lines: &str) -> String {
     )
 }
 
+/// Runs a command with the settings for this server, which `more` overrides.
+pub fn run_for(server: &OpenBao, command: &str, more: &[(&str, &str)]) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s").display().to_string();
+    let settings = kongs_settings(server);
+    let mut variables: Vec<_> =
+        settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    variables.push(("KONG_KEYRING_SOCKET_PATH", &path));
+    variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
+    variables.extend(more);
+    run(&[command], &variables, b"")
+}
+
+/// All that `check` prints.
+pub fn check(server: &OpenBao, more: &[(&str, &str)]) -> String {
+    let output = run_for(server, "check", more);
+    [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat()
+}
+
 /// Runs the program to its end.
 pub fn run(
     arguments: &[impl AsRef<std::ffi::OsStr>],

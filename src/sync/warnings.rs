@@ -1,0 +1,99 @@
+//! What an operator should correct before it causes a failure, each a sentence. Sync and doctor report the same.
+
+use std::time::SystemTime;
+
+use super::read::Read;
+use crate::keyring::{History, Keyring, Listing};
+
+/// From this many remaining writes on, there is a warning before Vault destroys the oldest version.
+const LOW_HEADROOM: u64 = 2;
+
+/// How many keys a warning names.
+const MAX_NAMED: usize = 8;
+
+/// The warnings of a sync. `current` is the keyring in use if the read gave none.
+pub(super) fn from_sync(read: &Read, history: &History, current: Option<&Keyring>) -> Vec<String> {
+    let keyring = read.built.keyring.as_ref();
+    let unchanged = keyring
+        .err()
+        .map(|reason| format!("{reason}: the keyring stays as it was; write a new version, or undelete one"));
+    let rejected = read.built.rejected.iter().map(ToString::to_string);
+    let held_only_here = keyring.ok().or(current).map(|keyring| held_only_here(keyring, read));
+    let listing = read.listing.as_ref();
+    unchanged
+        .into_iter()
+        .chain(rejected)
+        .chain(record_warnings(history))
+        .chain(held_only_here.into_iter().flatten())
+        .chain(listing.and_then(expiry_warning))
+        .chain(listing.and_then(low_headroom))
+        .collect()
+}
+
+/// Records that are usable and better written again.
+pub fn record_warnings(history: &History) -> impl Iterator<Item = String> + '_ {
+    let short = history.short_keys().into_iter().map(|(version, id)| {
+        format!("version {version}: the key text of {id} is short for a key: use 32 random bytes in base64")
+    });
+    let breaks = history.line_breaks().into_iter().map(|(version, id, meaning)| {
+        format!(
+            "version {version}: the key of {id} ends in a line break, which is {meaning}: write it without one \
+             (printf, or base64 -w0)"
+        )
+    });
+    short.chain(breaks)
+}
+
+/// Keys that Vault no longer has, and a current version that went back.
+fn held_only_here(keyring: &Keyring, read: &Read) -> Vec<String> {
+    let keys = keyring.newest_first();
+    let mut gone: Vec<_> =
+        keys.iter().filter(|held| held.retired).map(|held| held.key.id().as_str()).collect();
+    if gone.is_empty() {
+        return Vec::new();
+    }
+    gone.sort_unstable();
+    let (count, more) = (gone.len(), if gone.len() > MAX_NAMED { ", …" } else { "" });
+    gone.truncate(MAX_NAMED);
+    let (keys, end) = if count == 1 { ("key is", "ends") } else { ("keys are", "end") };
+    let ids = gone.join(", ");
+    let mut warnings = vec![format!(
+        "{count} {keys} no longer in Vault and {end} with this process ({ids}{more}): write them back under their \
+         ids, or rewrap what they sealed"
+    )];
+    if let Some(listing) = &read.listing
+        && listing.current < read.highest
+    {
+        warnings.push(format!(
+            "the secret's current version went back from {} to {}: Vault was restored from an older snapshot, or the \
+             secret was deleted and written again",
+            read.highest, listing.current
+        ));
+    }
+    warnings
+}
+
+/// The version that Vault deletes next by itself.
+pub fn expiry_warning(listing: &Listing) -> Option<String> {
+    let (version, at) = listing.next_deletion()?;
+    Some(format!(
+        "version {version} is deleted by delete_version_after at {}: set delete_version_after to 0s for the secret and \
+         its engine, then write the record again as a new version",
+        rfc3339(at)
+    ))
+}
+
+fn low_headroom(listing: &Listing) -> Option<String> {
+    let headroom = listing.headroom();
+    (headroom <= LOW_HEADROOM).then(|| {
+        format!(
+            "Vault keeps {} versions of the secret: after {headroom} more it destroys the oldest, and a daemon that \
+             starts then cannot open what was sealed under it; raise max_versions",
+            listing.max_versions
+        )
+    })
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
