@@ -2,6 +2,7 @@
 //!
 //! Each step reports what was found, or what to do. Nothing is changed or used up: a wrapped secret ID is checked and not
 //! unwrapped, a limited one is not sent, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
+//! The file is longer than most: it has every check in its order.
 
 mod report;
 

@@ -2,6 +2,7 @@
 //!
 //! Gauges that are set at a scrape are in `gauges`, durations in `latency`. Label values are names of operations, outcomes and
 //! states only: no ID, path or error text. A request is counted without a lock and without a lookup of its series.
+//! The file is longer than most: it has every counter.
 
 mod gauges;
 mod latency;

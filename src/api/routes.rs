@@ -2,6 +2,7 @@
 //! handler. [`find`] compares the rows in order, so the frequent ones are first.
 //!
 //! Transit's paths are written with its usual mount; [`find`] puts it in the place of any configured one.
+//! The file is longer than most: a row per endpoint.
 
 use std::{borrow::Cow, pin::Pin, sync::Arc};
 

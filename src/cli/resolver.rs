@@ -155,7 +155,7 @@ impl ResolverArgs {
     }
 }
 
-/// Whether somebody listens. Only a socket that nobody can ask counts as none: one without permission is an error to show.
+/// Whether a daemon listens. A socket that this user may not use counts: its error is to be shown.
 fn listens(socket: &Path) -> bool {
     let nobody = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
     !UnixStream::connect(socket).is_err_and(|error| nobody.contains(&error.kind()))

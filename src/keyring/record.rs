@@ -2,6 +2,7 @@
 //!
 //! Single: `{"id": "…", "key": "…"}`. Map: `{"active": "<id>", "keys": {"<id>": "<key>", …}}`. A malformed record is
 //! rejected alone, with a reason that never quotes its content. `history` combines the versions.
+//! The file is longer than most: both forms of records and every reason to reject one.
 
 use std::{fmt, sync::Arc};
 

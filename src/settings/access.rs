@@ -47,7 +47,7 @@ impl AccessList {
         self.0.iter().filter(|(subject, _)| matches(*subject)).map(|(_, permissions)| *permissions).collect()
     }
 
-    /// Warnings about a list that leaves a common use to nobody: whoever is not listed has no permission.
+    /// Warnings about a list that leaves a common use to no user: a user who is not listed has no permission.
     pub(super) fn warnings(&self) -> Vec<String> {
         let granted: Permissions = self.0.iter().map(|(_, permissions)| *permissions).collect();
         let mut warnings = Vec::new();

@@ -3,6 +3,7 @@
 //!
 //! An engine without a server and login of its own uses the keyring's session. No message quotes the objects, which hold
 //! tokens. Reading and caching are in `references`.
+//! The file is longer than most: it has each kind of engine with its checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

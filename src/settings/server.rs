@@ -1,6 +1,7 @@
 //! A Vault server: its address, how to trust it, and the auth method with all that it requires.
 //!
 //! The settings are in `keys`. How each method logs in is in `vault::login`.
+//! The file is longer than most: each method is here with all that it requires.
 
 use rustls::pki_types::CertificateDer;
 use url::Url;

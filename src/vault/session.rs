@@ -2,6 +2,7 @@
 //!
 //! A lease is renewed early and kept when that fails. After a failed login the next one waits for its backoff. `lease`
 //! decides what is due, `login` how to log in. Requests are sent by `client`.
+//! The file is longer than most: one task, every state of it.
 
 use std::{
     sync::Arc,

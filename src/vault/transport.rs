@@ -2,6 +2,7 @@
 //!
 //! Here is what a status means to every caller: a redirect, a sealed server, a failing server. The rest is up to the
 //! caller. `message` holds what is sent and what may be quoted of the outcome.
+//! The file is longer than most: the request and each way in which it fails.
 
 mod message;
 

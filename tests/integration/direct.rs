@@ -49,7 +49,7 @@ fn keyringd(arguments: &[&str], variables: &[(&str, String)]) -> std::process::O
     run(arguments, &variables, b"")
 }
 
-/// A command under `exec`, which is told to end when the test does.
+/// A running command, which is ended with the test.
 struct Running(Child);
 
 impl Drop for Running {

@@ -3,6 +3,7 @@
 //! What each endpoint does with a field is in [`slot`]; a field that would change the meaning is refused by name, an unknown
 //! one is ignored with a warning, as in Transit. A batch is refused at the first item over the limit. `values` reads the
 //! values, and `request` checks the fields together.
+//! The file is longer than most: the table and its reader are one thing.
 
 use std::fmt;
 

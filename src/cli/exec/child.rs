@@ -35,12 +35,12 @@ pub(super) fn exit_code(ended: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// Takes the exit codes of processes that ended and that nobody else waits for. PID 1 becomes the parent of every orphan in
+/// Waits for ended processes that nothing else waits for. PID 1 becomes the parent of every orphan in
 /// its container. The exit codes of `ours` are left for those who wait for them.
 pub(super) fn reap_orphans<'a>(ours: impl Iterator<Item = &'a Child>) {
     let ours: Vec<_> = ours.filter_map(pid).collect();
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    // The first that ended is shown again until somebody takes it, so one of ours ends the loop: its taker calls again.
+    // The first that ended is shown again until it is waited for, so one of ours ends the loop: this is called again after it.
     while let Ok(found) = waitid(Id::All, look) {
         let Some(pid) = found.pid().filter(|pid| !ours.contains(pid)) else { return };
         let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
