@@ -329,6 +329,8 @@ fn page(port: u16, authority: &Path) -> Option<String> {
 
 #[test]
 fn nginx_serves_a_rotated_pair_without_a_failed_request() {
+    let nginx = Command::new("/usr/sbin/nginx").arg("-v").output();
+    assert!(nginx.is_ok(), "this test needs nginx (Debian: apt-get install nginx-light): {nginx:?}");
     let server = OpenBao::dev();
     let address = server.address();
     let engine = json!({ "type": "kv", "options": { "version": "1" } });
@@ -375,7 +377,7 @@ fn nginx_serves_a_rotated_pair_without_a_failed_request() {
         "--files-dir",
         named.to_str().unwrap(),
         "--",
-        "nginx",
+        "/usr/sbin/nginx",
         "-e",
         "stderr",
         "-c",
