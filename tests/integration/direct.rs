@@ -5,15 +5,12 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::Arc,
     time::Duration,
 };
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
+use nix::sys::signal::{self, Signal};
 use serde_json::json;
 
 use crate::{
@@ -23,7 +20,7 @@ use crate::{
         certificates::{Issued, issued_by},
         daemon::{PROGRAM, run},
         jwt::Issuer,
-        process::free_port,
+        process::{Running, free_port},
         success, wait_for,
     },
 };
@@ -49,26 +46,10 @@ fn keyringd(arguments: &[&str], variables: &[(&str, String)]) -> std::process::O
     run(arguments, &variables, b"")
 }
 
-/// A running command, which is ended with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = signal::kill(self.pid(), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(arguments: &[&str], variables: &[(&str, String)]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.args(arguments).env_clear().envs(variables.iter().map(|(name, value)| (*name, value)));
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
-    }
+fn running(arguments: &[&str], variables: &[(&str, String)]) -> Running {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).env_clear().envs(variables.iter().map(|(name, value)| (*name, value)));
+    Running::start(command)
 }
 
 #[test]
@@ -203,7 +184,7 @@ fn exec_writes_secrets_to_private_files_and_removes_them() {
     let named = parent.path().join("files");
     let options = ["--files-dir", named.to_str().unwrap(), "--file-mode", "0640"];
     let command = [&["exec"], PAIR.as_slice(), &options, &["--", "sleep", "600"]].concat();
-    let mut running = Running::start(&command, &settings);
+    let mut running = running(&command, &settings);
     let key = wait_for("the files", || fs::metadata(named.join("key.pem")).ok());
     assert_eq!((key.permissions().mode() & 0o777, key.uid()), (0o640, us.as_raw()));
     signal::kill(running.pid(), Signal::SIGTERM).unwrap();
@@ -229,7 +210,7 @@ fn a_pair_of_files_is_never_of_two_versions_and_a_change_acts_once() {
     let action = format!("command:cat $KEYRINGD_FILES/key.pem >> {0}; echo >> {0}", actions.display());
     let options = ["--files-dir", named.to_str().unwrap(), "--on-change", &action];
     let command = [&["exec"], PAIR.as_slice(), &options, &["--", "sleep", "600"]].concat();
-    let _running = Running::start(&command, &settings);
+    let _running = running(&command, &settings);
     // Both halves of what the link names now, unless it moves on meanwhile.
     let halves = || {
         let current = named.join(fs::read_link(named.join("..data")).ok()?);
@@ -299,7 +280,7 @@ fn the_files_service_writes_before_it_is_ready_and_acts_on_a_change() {
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut settings = entity(&server, &address, &[]);
     settings.push(("NOTIFY_SOCKET", notified.to_str().unwrap().to_owned()));
-    let mut running = Running::start(&["files", "--config", config.to_str().unwrap()], &settings);
+    let mut running = running(&["files", "--config", config.to_str().unwrap()], &settings);
     let mut message = [0; 256];
     let len = socket.recv(&mut message).unwrap();
     assert!(message[..len].starts_with(b"READY=1"));
@@ -383,7 +364,7 @@ fn nginx_serves_a_rotated_pair_without_a_failed_request() {
         "-c",
         conf.to_str().unwrap(),
     ];
-    let _running = Running::start(&command, &settings);
+    let _running = running(&command, &settings);
     let authority = |name: &str, pem: &str| {
         let path = folder.path().join(name);
         fs::write(&path, pem).unwrap();

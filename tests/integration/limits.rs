@@ -22,7 +22,8 @@ use crate::support::{Daemon, OpenBao, http, kms, wait_for};
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
 
-fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
+/// A daemon with one key and these settings.
+pub(crate) fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, more);

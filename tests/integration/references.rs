@@ -4,15 +4,12 @@
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
+use nix::sys::signal::{self, Signal};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -21,6 +18,7 @@ use crate::support::{
     daemon::{PROGRAM, run},
     http::Answer,
     jwt::Issuer,
+    process::Running,
     success, wait_for,
 };
 
@@ -562,26 +560,6 @@ fn slow_references_delay_no_decrypt_under_a_new_key() {
         });
         assert_eq!(daemon.opened(&sealed), "under the new key");
     });
-}
-
-/// A command in the background, which is killed at the end of its test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = signal::kill(self.pid(), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
-    }
 }
 
 #[test]

@@ -6,18 +6,14 @@ use std::{collections::HashSet, io::Write as _};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, http};
+use crate::{
+    limits::started,
+    support::{Daemon, OpenBao, http},
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
-
-fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
-    server.put_record("first", KEY);
-    let daemon = Daemon::start(&server, more);
-    (server, daemon)
-}
 
 #[test]
 fn every_success_has_an_envelope_with_an_id_of_its_own() {

@@ -2,8 +2,13 @@
 
 use std::{
     net::TcpListener,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
 };
 
 /// Far longer than any condition takes on a slow machine.
@@ -39,6 +44,26 @@ pub fn ending_with_us(program: &std::path::Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// A command in the background, which is ended with its test.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = signal::kill(self.pid(), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+    }
 }
 
 /// The standard output. The command must have succeeded.
