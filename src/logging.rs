@@ -3,6 +3,8 @@
 //! No secret may reach it at any level. `Secret<T>` ensures that; a test plants secrets and searches the whole trace log,
 //! including the libraries' lines.
 
+mod rate;
+
 use std::{
     fs::File,
     io::{self, IsTerminal as _},
@@ -24,7 +26,12 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use rate::RateLimit;
+
 type FormatLayer = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Registry>> + Send + Sync>;
+
+/// The target of all other lines of this program.
+const OURS: &str = env!("CARGO_PKG_NAME");
 
 /// The target of audit lines.
 pub(crate) const AUDIT: &str = "audit";
@@ -52,7 +59,7 @@ pub(crate) fn start(level: LevelFilter, format: LineFormat) -> Log {
     let (level, level_handle) = reload::Layer::new(filter(level));
     let (layer, format_handle) = reload::Layer::new(format_layer(format, sink.clone()));
     // In tests several starts share one process; the first wins.
-    let _ = tracing_subscriber::registry().with(level).with(layer).try_init();
+    let _ = tracing_subscriber::registry().with(level).with(layer).with(RateLimit::default()).try_init();
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(location, "panic: this is a defect of keyringd, please report it");
@@ -68,9 +75,11 @@ impl Log {
     }
 }
 
-/// The audit has a setting of its own, so its lines pass at every level.
+/// The audit has a setting of its own, so its lines pass at every level. Libraries log what clients do wrong, and would
+/// name it a warning.
 fn filter(level: LevelFilter) -> Targets {
-    Targets::new().with_default(level).with_target(AUDIT, LevelFilter::TRACE)
+    let libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::ERROR) };
+    Targets::new().with_default(libraries).with_target(OURS, level).with_target(AUDIT, LevelFilter::TRACE)
 }
 
 /// Ignores write errors, such as a full disk or a closed pipe: logging must not stop the daemon.

@@ -27,7 +27,7 @@ use super::{
 use crate::{secret::Secret, settings};
 pub use message::Request;
 pub(super) use message::quotable;
-use message::{causes, repeats, response_message, source_of};
+use message::{causes, printable, repeats, response_message, source_of};
 
 /// How long the node that a standby redirects to may take to accept a connection.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -213,7 +213,7 @@ impl Transport {
         // Large enough from the start: a buffer that grows leaves copies behind.
         let mut body = Zeroizing::new(Vec::with_capacity(announced.max(16 << 10)));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&error))? {
-            if body.len() + chunk.len() > MAX_BODY {
+            if body.len().saturating_add(chunk.len()) > MAX_BODY {
                 return Err(VaultError::TooLarge { path: path.to_owned() });
             }
             body.extend_from_slice(&chunk);
@@ -286,7 +286,7 @@ fn client(
 
 fn location(headers: &HeaderMap, secrets: &[&Secret<String>]) -> String {
     let to = text(headers, header::LOCATION).filter(|to| !repeats(to, secrets));
-    to.unwrap_or_else(|| "a location that is not shown".to_owned())
+    to.map_or_else(|| "a location that is not shown".to_owned(), |to| printable(&to))
 }
 
 /// Whether the node that a standby redirects to accepts connections. It gets no request.

@@ -87,11 +87,25 @@ pub(super) fn response_message(body: &[u8], secrets: &[&Secret<String>]) -> Opti
     quotable(&text, secrets)
 }
 
-/// A server's text on one line and shortened; `None` if it is empty or repeats a secret.
+/// A server's text as [`printable`]; `None` if it is empty or repeats a secret.
 pub(in crate::vault) fn quotable(text: &str, secrets: &[&Secret<String>]) -> Option<String> {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE).collect();
-    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(text);
     (!line.is_empty() && !repeats(text, secrets)).then_some(line)
+}
+
+/// A text of a server's on one line of at most [`MAX_MESSAGE`] characters, for logs, the status and terminals. Control
+/// characters and invisible ones, such as those that change the direction of a line, become spaces.
+pub(super) fn printable(text: &str) -> String {
+    let invisible = |c: char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                    | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+            )
+    };
+    let line: String = text.chars().map(|c| if invisible(c) { ' ' } else { c }).take(MAX_MESSAGE).collect();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a text holds one of the secrets, as it is or in the encoding of URLs and forms.
