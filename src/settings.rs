@@ -4,6 +4,11 @@
 //! references, and parses it with its row in the table [`keys`]. This file combines the values. All
 //! but `source` is pure. The file is longer than most: it has every type of the daemon's settings.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
 /// A struct of `Option`s without their `Option`. Every field is read before the first `?`, so each mistake is reported.
 macro_rules! gather {
     ($type:ident { $($field:ident: $value:expr),* $(,)? }) => {{
@@ -41,7 +46,8 @@ pub use report::{Effective, Note};
 pub use server::{Auth, Server, SettingNames, Tls, TrustedCertificates};
 use setting::Setting;
 pub(crate) use source::credential;
-use source::{Origin, Source, SystemAccounts};
+use source::{Origin, Source, SystemAccounts, cgroup::memory_limit};
+use value::InflightSize;
 pub use value::{Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath};
 
 /// The outcome of loading: settings or mistakes, and what to show either way.
@@ -54,6 +60,13 @@ pub struct Loaded {
     /// The environment variables that references name. They may hold secrets.
     pub referred: BTreeSet<String>,
 }
+
+/// The bounds of `keyring_max_inflight_size = auto`.
+const MAX_AUTO_INFLIGHT: usize = 256 << 20;
+const MIN_AUTO_INFLIGHT: usize = 1 << 20;
+
+/// The memory of the program, its connections and h2's headers.
+const OTHER_MEMORY: u64 = 64 << 20;
 
 /// All settings of the daemon, checked.
 #[derive(Debug)]
@@ -125,7 +138,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request_size: keys::MAX_REQUEST_SIZE.default_value(),
-            inflight_size: keys::MAX_INFLIGHT_SIZE.default_value(),
+            inflight_size: automatic_inflight_size(memory_limit()),
             connections: keys::MAX_CONNECTIONS.default_value(),
             batch: keys::MAX_BATCH.default_value(),
         }
@@ -309,12 +322,44 @@ fn limits(reader: &mut Reader) -> Option<Limits> {
     let inflight_size = reader.required(&keys::MAX_INFLIGHT_SIZE);
     let connections = reader.required(&keys::MAX_CONNECTIONS);
     let batch = reader.required(&keys::MAX_BATCH);
-    let (request_size, inflight_size) = (request_size?, inflight_size?);
-    if inflight_size < request_size {
-        let message = "is less than keyring_max_request_size: the largest request could not be handled";
-        reader.mistake(&keys::MAX_INFLIGHT_SIZE.key, message);
-    }
+    let (mut request_size, inflight_size) = (request_size?, inflight_size?);
+    let available = memory_limit();
+    let inflight_size = match inflight_size {
+        InflightSize::Bytes(bytes) => {
+            if bytes < request_size {
+                let message =
+                    "is less than keyring_max_request_size: the largest request could not be handled";
+                reader.mistake(&keys::MAX_INFLIGHT_SIZE.key, message);
+            }
+            if let Some(available) = available.filter(|available| !fits(bytes, *available)) {
+                let message = format!(
+                    "does not fit into this process's memory limit of {} MiB, which a burst of requests may exceed: \
+                     set `auto`, or less than half of the limit",
+                    available >> 20
+                );
+                reader.warn(&keys::MAX_INFLIGHT_SIZE.key, message);
+            }
+            bytes
+        }
+        InflightSize::Auto => {
+            let bytes = automatic_inflight_size(available);
+            request_size = request_size.min(bytes);
+            bytes
+        }
+    };
     Some(Limits { request_size, inflight_size, connections: connections?, batch: batch? })
+}
+
+/// `auto`: the most, or a quarter of the memory limit if that is less.
+fn automatic_inflight_size(available: Option<u64>) -> usize {
+    let quarter = available.and_then(|available| usize::try_from(available / 4).ok());
+    quarter.map_or(MAX_AUTO_INFLIGHT, |quarter| quarter.clamp(MIN_AUTO_INFLIGHT, MAX_AUTO_INFLIGHT))
+}
+
+/// Whether the limit can hold these bytes in flight, with what the program and its connections take besides.
+fn fits(inflight: usize, available: u64) -> bool {
+    let inflight = u64::try_from(inflight).unwrap_or(u64::MAX);
+    inflight.saturating_add(inflight / 8).saturating_add(OTHER_MEMORY) <= available
 }
 
 fn warn(reader: &mut Reader, settings: &Settings) {
@@ -376,6 +421,16 @@ mod tests {
         assert_eq!(settings.keyring.name, "keyring");
         assert_eq!(settings.socket.mode, 0o660);
         assert!(settings.server.tls.trusted.system);
+    }
+
+    #[test]
+    fn bytes_in_flight_follow_the_memory_limit() {
+        for (limit, bytes) in
+            [(None, 256), (Some(64), 16), (Some(384), 96), (Some(8 << 10), 256), (Some(1), 1)]
+        {
+            assert_eq!(automatic_inflight_size(limit.map(|mib: u64| mib << 20)), bytes << 20, "{limit:?}");
+        }
+        assert!(fits(256 << 20, 384 << 20) && !fits(300 << 20, 384 << 20) && !fits(256 << 20, 300 << 20));
     }
 
     #[test]

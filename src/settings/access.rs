@@ -71,10 +71,10 @@ impl AccessList {
 /// and quotes none.
 pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String> {
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
-    for (at, item) in value::list(text).iter().enumerate() {
+    for (number, item) in (1..).zip(&value::list(text)) {
         match entry(item, accounts) {
             Ok(entry) => entries.push(entry),
-            Err(reason) => wrong.push(format!("entry {} {reason}", at + 1)),
+            Err(reason) => wrong.push(format!("entry {number} {reason}")),
         }
     }
     if entries.is_empty() && wrong.is_empty() {
@@ -144,7 +144,9 @@ fn is_mapped(map: &str, id: u32) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
         let (first, count) = (numbers.next(), numbers.nth(1));
-        first.zip(count).is_some_and(|(first, count)| (first..first + count).contains(&u64::from(id)))
+        first
+            .zip(count)
+            .is_some_and(|(first, count)| (first..first.saturating_add(count)).contains(&u64::from(id)))
     })
 }
 

@@ -9,8 +9,9 @@ use url::Url;
 
 use super::{
     pem::{self, TrustItem},
+    reference::MAX_SECONDS,
     setting::{Content, Key, Parser, Row, Setting},
-    value::{self, Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath},
+    value::{self, Audit, CiphertextFormat, InflightSize, KvVersion, LogFormat, LogLevel, SecretPath},
 };
 use crate::keyring::KeyDerivation;
 
@@ -152,8 +153,9 @@ settings! { SOCKET_ROWS:
         "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN;
     MAX_REQUEST_SIZE: usize [default: Some("32m")] = "keyring_max_request_size", "The largest body of one request.",
         SIZE;
-    MAX_INFLIGHT_SIZE: usize [default: Some("256m")] = "keyring_max_inflight_size",
-        "The most bytes of all requests in progress; more are answered with 429 and Retry-After.", SIZE;
+    MAX_INFLIGHT_SIZE: InflightSize [default: Some("auto")] = "keyring_max_inflight_size",
+        "The most memory of all requests in progress; more are answered with 429 and Retry-After. `auto` is 256m, or a \
+        quarter of the process's memory limit if that is less.", value::INFLIGHT_SIZE;
     MAX_CONNECTIONS: usize [default: Some("1024")] = "keyring_max_connections",
         "The most connections at the same time; further clients wait.", Parser::count(1, 1_000_000);
     MAX_BATCH: usize [default: Some("10000")] = "keyring_max_batch", "The most items in one batch.",
@@ -258,8 +260,7 @@ login_settings! {
         "For jwt: where that endpoint gets the client secret: in the body, or as HTTP Basic.", AUTH_STYLE;
 }
 
-/// Up to about three years.
-pub(super) const CACHE_TIME: Parser<Duration> = Parser::seconds(0, 100_000_000);
+pub(super) const CACHE_TIME: Parser<Duration> = Parser::seconds(0, MAX_SECONDS);
 
 const SIZE: Parser<usize> = Parser::size(1 << 10, 1 << 30);
 

@@ -15,6 +15,9 @@ const PREFIX: &str = "prefix=";
 
 const OPENING: &str = "{vault://";
 
+/// The longest time, as in the settings: about three years.
+pub(super) const MAX_SECONDS: u64 = 100_000_000;
+
 /// The parts of a reference, with `%XX` decoded and without empty segments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reference {
@@ -70,7 +73,7 @@ pub enum Malformed {
         "the parameters after ? must be ttl=, neg_ttl= or resurrect_ttl=, or prefix= for the env backend"
     )]
     Parameter,
-    #[error("the times after ? must be whole seconds")]
+    #[error("the times after ? must be whole seconds from 0 to {MAX_SECONDS}")]
     Seconds,
     #[error("its %XX escapes do not decode to UTF-8 text")]
     Escape,
@@ -167,8 +170,8 @@ impl Caching {
                 "resurrect_ttl" => &mut caching.resurrect_ttl,
                 _ => return Err(Malformed::Parameter),
             };
-            let seconds = digits(seconds.unwrap_or_default()).ok_or(Malformed::Seconds)?;
-            *place = Some(Duration::from_secs(seconds));
+            let seconds = digits(seconds.unwrap_or_default()).filter(|seconds| *seconds <= MAX_SECONDS);
+            *place = Some(Duration::from_secs(seconds.ok_or(Malformed::Seconds)?));
         }
         Ok(caching)
     }

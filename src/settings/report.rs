@@ -58,9 +58,10 @@ pub(super) fn redacted(text: &str) -> String {
     if text.contains("-----BEGIN") || !text.split(',').all(|item| is_shown(item.trim())) {
         return "[text, not shown]".to_owned();
     }
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}[redacted]{}", &text[..scheme + 3], &text[at..])
+    match text.split_once("://") {
+        Some((scheme, rest)) if rest.contains('@') => {
+            let host = rest.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://[redacted]@{host}")
         }
         _ => text.to_owned(),
     }

@@ -278,7 +278,7 @@ pub(super) fn read_tls(reader: &mut Reader) -> Option<Tls> {
 
 fn read_certificates(items: Vec<TrustItem>) -> Result<TrustedCertificates, String> {
     let mut trusted = TrustedCertificates::default();
-    for (at, item) in items.into_iter().enumerate() {
+    for (number, item) in (1..).zip(items) {
         match item {
             TrustItem::System => trusted.system = true,
             TrustItem::Certificates(certificates) => trusted.certificates.extend(certificates),

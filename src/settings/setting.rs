@@ -198,10 +198,12 @@ fn alternatives(words: &[&str]) -> String {
 const SIZE_SUFFIXES: [(char, u32); 3] = [('g', 30), ('m', 20), ('k', 10)];
 
 fn bytes(text: &str) -> Option<u64> {
-    let suffix =
-        SIZE_SUFFIXES.iter().find(|(suffix, _)| text.ends_with([*suffix, suffix.to_ascii_uppercase()]));
-    match suffix {
-        Some((_, shift)) => digits::<u64>(&text[..text.len() - 1])?.checked_mul(1 << shift),
+    let with_suffix = SIZE_SUFFIXES.iter().find_map(|(suffix, shift)| {
+        let number = text.strip_suffix([*suffix, suffix.to_ascii_uppercase()])?;
+        Some((number, 1 << shift))
+    });
+    match with_suffix {
+        Some((number, unit)) => digits::<u64>(number)?.checked_mul(unit),
         None => digits(text),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! A source lists its content with the origin of each value. `reader` decides which value wins.
 
+pub(super) mod cgroup;
 pub(crate) mod credential;
 pub(crate) mod environment;
 

@@ -8,6 +8,23 @@ use url::Url;
 
 use super::{conf::trim, reference::is_name, setting::Parser};
 
+/// The memory of all requests in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InflightSize {
+    /// By the process's memory limit.
+    Auto,
+    Bytes(usize),
+}
+
+/// `auto`, or a size.
+pub(super) const INFLIGHT_SIZE: Parser<InflightSize> = Parser::Text {
+    accepts: "auto, or a size from 1k to 1g, such as 512k or 32m",
+    convert: |text| match text {
+        "auto" => Some(InflightSize::Auto),
+        _ => Parser::size(1 << 10, 1 << 30).parse(text).map(InflightSize::Bytes),
+    },
+};
+
 /// A version of the KV secrets engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KvVersion {

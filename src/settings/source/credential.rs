@@ -13,6 +13,7 @@ use crate::{
 
 /// The longest secret in a file, in bytes. A private key with its chain is far smaller.
 const MAX_LEN: usize = 1 << 20;
+const MORE_THAN_MAX_LEN: u64 = MAX_LEN as u64 + 1;
 
 /// Two credentials are equal if they are the same text or the same file path.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,7 +88,7 @@ impl SecretFile {
         // A buffer that grows leaves copies behind, so reserve enough for common files.
         let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
         let read =
-            File::open(&self.path).and_then(|file| file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes));
+            File::open(&self.path).and_then(|file| file.take(MORE_THAN_MAX_LEN).read_to_end(&mut bytes));
         read.map_err(|error| CredentialError::Unreadable(self.clone(), error))?;
         let text = str::from_utf8(&bytes).ok().filter(|text| text.len() <= MAX_LEN);
         let text = trim(text.ok_or_else(|| CredentialError::NotText(self.clone()))?);
