@@ -4,17 +4,15 @@
 
 use std::{
     convert::Infallible,
-    fs::{File, Permissions},
-    io::{self, Write as _},
-    os::{
-        fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    },
+    ffi::c_int,
+    io::{self, PipeReader, Write as _},
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::Command,
 };
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::fcntl::{FcntlArg, fcntl};
 use rustix::{
+    io::{FdFlags, fcntl_setfd},
     mm::{MlockAllFlags, mlockall},
     process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
     thread::{CapabilitySet, capabilities},
@@ -37,6 +35,17 @@ pub(crate) fn disable_dumps() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
+/// Raises the limit on descriptors to the hard limit. It stays where the system forbids that.
+pub(crate) fn raise_descriptor_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits });
+}
+
+/// How many descriptors this process may have open.
+pub(crate) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Locks all current and future memory of this process. With a limit it locks nothing, because an allocation beyond the limit
 /// would terminate the process.
 pub(crate) fn lock_memory() -> Result<(), NotLocked> {
@@ -53,31 +62,37 @@ pub(crate) fn lock_memory() -> Result<(), NotLocked> {
 #[derive(Debug)]
 pub(crate) struct Variable<'a> {
     pub name: &'a str,
-    /// The variable that names the file with the moved value.
+    /// The variable that names the pipe with the moved value.
     pub moved: &'a str,
     pub value: &'a [u8],
 }
 
-/// Executes this program again in this process, with the values in memory files of mode 0600 instead of variables.
-/// Removing a variable would not clear it from `/proc/<pid>/environ`. Returns only on failure; nothing has changed then.
+/// Executes this program again in this process, with the values in pipes instead of variables. Removing a variable would not
+/// clear it from `/proc/<pid>/environ`. The kernel never swaps a pipe, and the program reads it once, into locked memory.
+/// Returns only on failure; nothing has changed then.
 pub(crate) fn reexec_without(variables: &[Variable<'_>]) -> io::Result<Infallible> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(std::env::args_os().skip(1));
     let mut kept_open = Vec::new();
     for variable in variables {
-        let file = memory_file(variable.value)?;
+        let pipe = filled_pipe(variable.value)?;
         command.env_remove(variable.name);
-        command.env(variable.moved, format!("/proc/self/fd/{}", file.as_raw_fd()));
-        kept_open.push(file);
+        command.env(variable.moved, format!("/proc/self/fd/{}", pipe.as_raw_fd()));
+        kept_open.push(pipe);
     }
     let error = command.exec();
     drop(kept_open);
     Err(error)
 }
 
-fn memory_file(content: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create(c"secret", MFdFlags::empty())?);
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(content)?;
-    Ok(file.into())
+/// The end to read from, which stays open in an executed program.
+fn filled_pipe(content: &[u8]) -> io::Result<PipeReader> {
+    let (reader, mut writer) = io::pipe()?;
+    let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ)?;
+    if usize::try_from(capacity).is_ok_and(|capacity| capacity < content.len()) {
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(c_int::try_from(content.len()).unwrap_or(c_int::MAX)))?;
+    }
+    writer.write_all(content)?;
+    fcntl_setfd(&reader, FdFlags::empty())?;
+    Ok(reader)
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h).
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     io::{self, Write as _},
     os::{fd::AsFd, unix::fs::MetadataExt as _},
@@ -52,6 +53,11 @@ pub(super) fn valid_settings(loaded: Loaded) -> Result<Settings, Failure> {
 }
 
 impl Daemon {
+    /// The environment variables that settings refer to.
+    pub(super) fn referred_variables(&self) -> BTreeSet<String> {
+        self.file.load().referred
+    }
+
     pub(super) fn client(&self) -> Result<Client, Failure> {
         self.socket_path().map(|path| Client::new(&path))
     }

@@ -111,7 +111,7 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ("XDG_RUNTIME_DIR", "The default folder for the socket of keyringd dev."),
     (
         "KEYRINGD_ENV_<NAME>",
-        "Set by keyringd run for itself: the memory file with the value of the variable NAME. At its start it moves the \
+        "Set by keyringd run for itself: the pipe with the value of the variable NAME. At its start it moves the \
          variables of secret settings and of references there, so that they do not stay in its environment.",
     ),
 ];

@@ -72,7 +72,8 @@ fn launch(exec: &Exec) -> Result<Launch, Failure> {
     let files = (!exec.files.is_empty())
         .then(|| SecretFiles::create(exec.files_dir.as_deref(), exec.files.clone(), ownership))
         .transpose()?;
-    Ok(Launch::new(&exec.command, environment::references(), files))
+    let own_secrets = exec.resolver.secret_variables();
+    Ok(Launch::new(&exec.command, environment::references(), files, own_secrets))
 }
 
 async fn supervise(exec: &Exec, mut launch: Launch) -> Result<ExitCode, Failure> {

@@ -20,7 +20,7 @@ use crate::{
     settings::{
         self, ReferenceSources,
         resolve::{EnvBackend, EnvReference, Unresolved},
-        source::{Environment, Source as _},
+        source::{Environment, Source as _, environment},
     },
     vault::{SessionName, Sessions, transport::TransportError},
 };
@@ -123,6 +123,12 @@ fn variable(reference: &str, named: Result<EnvReference, Unresolved>) -> Result<
 }
 
 impl ResolverArgs {
+    /// The variables of keyringd's own secrets, which no other program gets.
+    pub(super) fn secret_variables(&self) -> Vec<String> {
+        let secrets = environment::secret_variables(&self.daemon.referred_variables());
+        secrets.into_iter().flat_map(|secret| [secret.name, secret.moved]).collect()
+    }
+
     /// The settings of the backend `env`. They are only needed for variables, so that a bad kong.conf hinders no other
     /// reference.
     fn env_backend(&self, references: &[&str]) -> Result<EnvBackend, Failure> {

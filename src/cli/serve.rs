@@ -30,6 +30,7 @@ pub(super) fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
     }
     let settings = valid_settings(loaded)?;
     disable_dumps();
+    hardening::raise_descriptor_limit();
     if let Err(error) = hardening::lock_memory() {
         if settings.require_memory_lock {
             return Err(Failure::Unusable(format!("keyring_require_memory_lock: {error}")));
@@ -56,7 +57,7 @@ fn disable_dumps() {
     }
 }
 
-/// Moves secrets from variables to memory files and executes the program again. Call it before any thread starts.
+/// Moves secrets from variables to pipes and executes the program again. Call it before any thread starts.
 fn clear_environment(secrets: &[SecretVariable]) {
     if secrets.is_empty() {
         return;
@@ -126,19 +127,8 @@ Keys and status:
 }
 
 fn serve<T>(daemon: impl Future<Output = T>) -> Result<T, Failure> {
-    raise_allocator_thresholds();
     block_on(&mut Builder::new_multi_thread(), daemon)
 }
-
-/// Makes glibc keep freed memory. By default it returns all but 128 KiB to the kernel, and the page faults of a 64 KiB
-/// request cost more than its encryption. Freeing one large block raises the thresholds (mallopt(3), `M_MMAP_THRESHOLD`):
-/// glibc then keeps up to twice that size per arena. Other allocators ignore it.
-fn raise_allocator_thresholds() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
-}
-
-/// The size of large but common request bodies.
-const LARGE_BLOCK: usize = 4 << 20;
 
 fn cannot(what: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::Operation(format!("cannot {what}: {error}"))

@@ -116,6 +116,10 @@ pub(super) fn lines(status: &Value) -> String {
         "kms moved:",
         text("/kms/moved_key_decrypts").filter(|count| count != "0").map(|count| format!("{count} decrypts")),
     );
+    let shown = array("/keyring/keys").count();
+    let total = status.pointer("/keyring/keys_total").and_then(Value::as_u64);
+    let more = total.and_then(|total| total.checked_sub(shown as u64)).filter(|more| *more > 0);
+    line("more keys:", more.map(|more| more.to_string()));
     for (name, pointer) in [("warning:", "/sync/warnings"), ("not reloaded:", "/source/reload_mistakes")] {
         for message in array(pointer) {
             line(name, message.as_str().map(str::to_owned));

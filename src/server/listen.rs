@@ -1,16 +1,23 @@
 //! The socket file: it appears complete, replaces no other daemon's, and is removed by the daemon that made it.
 //!
 //! It is bound in a private folder, gets its mode and group there, and is renamed to its path: it never has wider permissions,
-//! and the path is never without a socket. `accept` serves on it.
+//! and the path is never without a socket. All of this is below one open handle of the folder, to which only root and this
+//! user may write: no other user can replace a part of the path meanwhile. `accept` serves on it.
 
 use std::{
     fs::{self, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{
+            DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+        },
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use nix::fcntl::OFlag;
 use tokio::{
     net::{UnixListener, UnixStream},
     time::{Instant, sleep},
@@ -19,11 +26,8 @@ use tokio::{
 /// The limit on a Unix socket's path (unix(7): `sun_path` is 108 bytes with the closing NUL).
 const MAX_PATH: usize = 107;
 
-/// The length of `/.k01234567/s`, the socket's path before the rename.
-const PRIVATE_LEN: usize = 12;
-
-/// The limit on the folder's path, so that the temporary path fits.
-const MAX_FOLDER: usize = MAX_PATH - PRIVATE_LEN;
+/// The mode of a folder that the daemon makes: all may enter, and the socket's mode decides.
+const FOLDER_MODE: u32 = 0o755;
 
 /// How long another process may hold the folder's lock while it binds its own socket.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -34,19 +38,31 @@ const LOCK_POLL: Duration = Duration::from_millis(10);
 /// A bound socket file. Dropping it removes the file, unless another file has its path by then.
 #[derive(Debug)]
 pub struct SocketFile {
+    _folder: Folder,
     path: PathBuf,
     inode: (u64, u64),
 }
 
+/// The socket's folder, open.
+#[derive(Debug)]
+struct Folder(fs::File);
+
 /// Why the socket could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error(
-        "keyring_socket_path: {0} is too long: a socket's path has at most {MAX_PATH} bytes, its folder's {MAX_FOLDER}"
-    )]
+    #[error("keyring_socket_path: {0} is too long: a socket's path has at most {MAX_PATH} bytes")]
     TooLong(PathBuf),
-    #[error("keyring_socket_path: the folder {0} does not exist: create it, writable for this user only")]
+    #[error(
+        "keyring_socket_path: other users may write to the folder {0} (owner {1}, mode {2:04o}) and replace the socket: \
+         choose a folder of this user or root that only its owner may write to, or a sticky one of theirs"
+    )]
+    Writable(PathBuf, u32, u32),
+    #[error(
+        "keyring_socket_path: the folder {0} does not exist, nor the one above it: create it, writable for this user only"
+    )]
     NoFolder(PathBuf),
+    #[error("keyring_socket_path: {0} is not a folder, or a symbolic link: name the folder itself")]
+    NotAFolder(PathBuf),
     #[error("keyring_socket_path: {0} is {1}, not a socket: move it, or choose another path")]
     NotASocket(PathBuf, &'static str),
     #[error("keyring_socket_path: another daemon serves on {0}: stop it, or choose another path")]
@@ -68,26 +84,27 @@ pub async fn bind(
 ) -> Result<(UnixListener, SocketFile), ListenError> {
     let failed = |step| move |error| ListenError::Io { path: path.to_owned(), step, error };
     let folder = parent_folder(path);
-    if path.as_os_str().len() > MAX_PATH || folder.as_os_str().len() > MAX_FOLDER {
+    if path.as_os_str().len() > MAX_PATH {
         return Err(ListenError::TooLong(path.to_owned()));
     }
-    if !folder.is_dir() {
-        return Err(ListenError::NoFolder(folder.to_owned()));
-    }
-    let _lock = lock(folder).await?;
-    refuse_unless_free(path).await?;
+    let handle = Folder::open(folder)?;
+    handle.lock(folder).await?;
+    let at = handle.path().join(path.file_name().unwrap_or_default());
+    refuse_unless(&at, path).await?;
 
-    let private = PrivateFolder::new(folder).map_err(failed("creating a folder next to it"))?;
+    let private = PrivateFolder::new(&handle.path()).map_err(failed("creating a folder next to it"))?;
     let temporary = private.0.join("s");
     let listener = UnixListener::bind(&temporary).map_err(failed("binding"))?;
     if let Some(group) = group {
-        std::os::unix::fs::chown(&temporary, None, Some(group)).map_err(failed("setting its group"))?;
+        std::os::unix::fs::lchown(&temporary, None, Some(group)).map_err(failed("setting its group"))?;
     }
     fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)).map_err(failed("setting its mode"))?;
-    fs::rename(&temporary, path).map_err(failed("renaming it"))?;
+    fs::rename(&temporary, &at).map_err(failed("renaming it"))?;
 
-    let metadata = fs::symlink_metadata(path).map_err(failed("reading its metadata"))?;
-    let file = SocketFile { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) };
+    let metadata = fs::symlink_metadata(&at).map_err(failed("reading its metadata"))?;
+    drop(private);
+    let _ = handle.0.unlock();
+    let file = SocketFile { _folder: handle, path: at, inode: (metadata.dev(), metadata.ino()) };
     let (actual_group, actual_mode) = (metadata.gid(), metadata.mode() & 0o777);
     if actual_mode != mode || group.is_some_and(|group| group != actual_group) {
         return Err(ListenError::Changed(path.to_owned(), actual_group, actual_mode));
@@ -103,39 +120,83 @@ pub fn parent_folder(path: &Path) -> &Path {
     }
 }
 
-/// Serialises the start of two daemons, so that the second finds the first one's socket.
-async fn lock(folder: &Path) -> Result<fs::File, ListenError> {
-    let failed = |step, error| ListenError::Io { path: folder.to_owned(), step, error };
-    let file = fs::File::open(folder).map_err(|error| failed("opening the folder", error))?;
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
-            Err(TryLockError::WouldBlock) => {
-                // Every user who can read the folder can hold the lock, which must not prevent the start.
-                tracing::warn!("starting without the lock on {}: another process holds it", folder.display());
-                return Ok(file);
+impl Folder {
+    /// Opens a folder to which no other user may write, and makes it if only it is missing. The sticky bit protects entries
+    /// from all but the folder's owner.
+    fn open(shown: &Path) -> Result<Self, ListenError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => ListenError::NoFolder(shown.to_owned()),
+            io::ErrorKind::NotADirectory => ListenError::NotAFolder(shown.to_owned()),
+            _ => ListenError::Io { path: shown.to_owned(), step: "opening the folder", error },
+        };
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let open = || fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(shown);
+        let handle = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::DirBuilder::new().mode(FOLDER_MODE).create(shown).map_err(failed)?;
+                let made = open().map_err(failed)?;
+                made.set_permissions(fs::Permissions::from_mode(FOLDER_MODE)).map_err(failed)?;
+                made
             }
-            Err(TryLockError::Error(error)) => return Err(failed("locking the folder", error)),
+            opened => opened.map_err(failed)?,
+        };
+        let metadata = handle.metadata().map_err(failed)?;
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        let trusted_owner = owner == 0 || owner == nix::unistd::geteuid().as_raw();
+        if !trusted_owner || (mode & 0o022 != 0 && mode & 0o1000 == 0) {
+            return Err(ListenError::Writable(shown.to_owned(), owner, mode));
+        }
+        Ok(Self(handle))
+    }
+
+    /// A path that leads to this very folder, whatever has its name by now.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    /// Serialises the start of two daemons, so that the second finds the first one's socket.
+    async fn lock(&self, shown: &Path) -> Result<(), ListenError> {
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match self.0.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOCK_POLL).await,
+                Err(TryLockError::WouldBlock) => {
+                    // Every user who can read the folder can hold the lock, which must not prevent the start.
+                    let shown = shown.display();
+                    tracing::warn!("starting without the lock on {shown}: another process holds it");
+                    return Ok(());
+                }
+                Err(TryLockError::Error(error)) => {
+                    let step = "locking the folder";
+                    return Err(ListenError::Io { path: shown.to_owned(), step, error });
+                }
+            }
         }
     }
 }
 
-/// Whether a socket could be created in the folder of `path`: creates a private folder there and removes it.
+/// Whether a socket could be created in the folder of `path`: creates a private folder there and removes it. A missing folder
+/// stays missing.
 pub fn probe(path: &Path) -> Result<(), ListenError> {
-    let folder = parent_folder(path);
-    if !folder.is_dir() {
-        return Err(ListenError::NoFolder(folder.to_owned()));
+    let shown = parent_folder(path);
+    if !shown.exists() && parent_folder(shown).is_dir() {
+        return Ok(());
     }
+    let folder = Folder::open(shown)?;
     let failed =
         |error| ListenError::Io { path: path.to_owned(), step: "creating a folder next to it", error };
-    PrivateFolder::new(folder).map(drop).map_err(failed)
+    PrivateFolder::new(&folder.path()).map(drop).map_err(failed)
 }
 
 /// Checks that `path` is free or a socket that no process serves on.
 pub async fn refuse_unless_free(path: &Path) -> Result<(), ListenError> {
-    let kind = match fs::symlink_metadata(path) {
+    refuse_unless(path, path).await
+}
+
+/// The same where messages show another path.
+async fn refuse_unless(at: &Path, path: &Path) -> Result<(), ListenError> {
+    let kind = match fs::symlink_metadata(at) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
@@ -151,7 +212,7 @@ pub async fn refuse_unless_free(path: &Path) -> Result<(), ListenError> {
         return Err(ListenError::NotASocket(path.to_owned(), what));
     }
     // Tokio's connect does not block: a daemon that hangs with a full queue still owns the path.
-    match UnixStream::connect(path).await {
+    match UnixStream::connect(at).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
             Ok(())
         }
@@ -236,12 +297,27 @@ mod tests {
         std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).unwrap();
         assert_fails(&link, "is a symbolic link, not a socket").await;
         assert_fails(folder.path(), "is a folder, not a socket").await;
-        assert_fails(&folder.path().join("no/s"), "does not exist").await;
+        assert_fails(&folder.path().join("no/such/s"), "does not exist").await;
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("linked")).unwrap();
+        for not_a_folder in ["s/s", "linked/other"] {
+            assert_fails(&folder.path().join(not_a_folder), "not a folder, or a symbolic link").await;
+        }
         assert_fails(
             &folder.path().join("x".repeat(200)),
             "is too long: a socket's path has at most 107 bytes",
         )
         .await;
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_made_for_this_user_to_write() {
+        let above = tempfile::tempdir().unwrap();
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let path = above.path().join("socket/s");
+        probe(&path).unwrap();
+        let (_listener, _file) = bind(&path, 0o600, None).await.unwrap();
+        assert_eq!(fs::metadata(above.path().join("socket")).unwrap().mode() & 0o777, FOLDER_MODE);
+        assert_fails(&above.path().join("s"), "other users may write to the folder").await;
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct Launch {
     /// Names and references.
     variables: Vec<(String, String)>,
     files: Option<SecretFiles>,
+    /// The variables with secrets of keyringd's own settings.
+    own_secrets: Vec<String>,
 }
 
 impl Launch {
@@ -31,12 +33,13 @@ impl Launch {
         words: &[OsString],
         variables: Vec<(String, String)>,
         files: Option<SecretFiles>,
+        own_secrets: Vec<String>,
     ) -> Self {
         let whole = |word: &OsString| match &files {
             Some(files) => with_folder(word, files.folder().as_os_str()),
             None => word.clone(),
         };
-        Self { words: words.iter().map(whole).collect(), variables, files }
+        Self { words: words.iter().map(whole).collect(), variables, files, own_secrets }
     }
 
     /// The references of the variables, then those of the files.
@@ -50,6 +53,7 @@ impl Launch {
         let mut words = self.words.iter();
         let mut command = Command::new(words.next().map_or_else(Default::default, Clone::clone));
         command.args(words);
+        self.prepare(&mut command);
         for ((name, reference), value) in self.variables.iter().zip(values) {
             if value.expose().contains('\0') {
                 return Err(Failure::Operation(format!(
@@ -58,10 +62,17 @@ impl Launch {
             }
             command.env(name, value.expose());
         }
+        Ok(command)
+    }
+
+    /// Every program gets the name of the folder, and this process's environment without keyringd's own secrets.
+    pub(super) fn prepare(&self, command: &mut Command) {
+        for name in &self.own_secrets {
+            command.env_remove(name);
+        }
         if let Some(files) = &self.files {
             command.env(FOLDER_VARIABLE, files.folder());
         }
-        Ok(command)
     }
 
     pub(super) const fn files(&self) -> Option<&SecretFiles> {

@@ -16,7 +16,7 @@ use super::{
     super::{
         command::{Failure, print_error},
         resolver::{Poll, Resolver},
-        secret_files::{self, FOLDER_VARIABLE},
+        secret_files,
     },
     child::{STOP_TIMEOUT, exit_code, forward, reap_orphans},
     launch::Launch,
@@ -120,9 +120,7 @@ impl Supervisor<'_> {
     fn act(&mut self, text: &str) {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", text]);
-        if let Some(files) = self.launch.files() {
-            shell.env(FOLDER_VARIABLE, files.folder());
-        }
+        self.launch.prepare(&mut shell);
         match shell.spawn() {
             Ok(started) => self.action = Some(started),
             Err(error) => print_error(&format!("keyringd: cannot start the command of --on-change: {error}")),

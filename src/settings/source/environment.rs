@@ -1,13 +1,14 @@
 //! The environment: `KONG_*` variables, and those that settings refer to. Only this file reads `std::env`.
 //!
 //! A daemon does not keep secrets in its environment. `hardening` moves each such variable into memory, and
-//! `KEYRINGD_ENV_<NAME>` names the place. Readers here get moved and other variables alike.
+//! `KEYRINGD_ENV_<NAME>` names the place: a pipe, which is read once. Readers here get moved and other variables alike.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, btree_map},
     ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::PathBuf,
+    sync::{Mutex, PoisonError},
 };
 
 use super::{
@@ -34,6 +35,9 @@ const MOVED: &str = "KEYRINGD_ENV_";
 
 /// The start of every such place.
 const PLACE: &str = "/proc/self/fd/";
+
+/// What moved variables held, by their place. A reload reads it here.
+static READ: Mutex<BTreeMap<PathBuf, Secret<String>>> = Mutex::new(BTreeMap::new());
 
 /// A variable of this process that holds a secret.
 #[derive(Debug)]
@@ -66,7 +70,8 @@ pub(crate) fn secret_variables(referred: &BTreeSet<String>) -> Vec<SecretVariabl
     secrets_among(all(), referred)
 }
 
-/// Names and values of the variables whose whole value is a reference, in either notation.
+/// Names and values of the variables whose whole value is a reference, in either notation. Secret settings of keyringd are
+/// not for others.
 pub(crate) fn references() -> Vec<(String, String)> {
     references_among(all())
 }
@@ -76,7 +81,7 @@ fn references_among(all: impl Iterator<Item = (OsString, VariableContent)>) -> V
         VariableContent::Inline(text) => {
             let (name, text) = (name.into_string().ok()?, text.into_string().ok()?);
             let text = trim(&text);
-            is_any_reference(text).then(|| (name, text.to_owned()))
+            (is_any_reference(text) && secret_key(&name).is_none()).then(|| (name, text.to_owned()))
         }
         VariableContent::Moved(_) => None,
     };
@@ -137,14 +142,29 @@ fn moved_name(name: &OsStr, value: &OsStr) -> Option<OsString> {
 
 impl VariableContent {
     fn text(self) -> Result<Secret<String>, String> {
-        let bytes = match self {
-            Self::Inline(text) => text.into_vec(),
-            Self::Moved(place) => std::fs::read(place).map_err(|error| {
-                format!("cannot be read from the place to which keyringd moved it: {error}")
-            })?,
-        };
-        String::from_utf8(bytes).map(Secret::new).map_err(|_| "is not UTF-8 text".to_owned())
+        match self {
+            Self::Inline(text) => secret_text(text.into_vec()),
+            Self::Moved(place) => {
+                let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+                let text = match read.entry(place) {
+                    btree_map::Entry::Occupied(read) => read.into_mut(),
+                    btree_map::Entry::Vacant(unread) => {
+                        let bytes = std::fs::read(unread.key()).map_err(|error| {
+                            format!("cannot be read from the place to which keyringd moved it: {error}")
+                        })?;
+                        unread.insert(secret_text(bytes)?)
+                    }
+                };
+                let copy = Secret::new(text.expose().clone());
+                drop(read);
+                Ok(copy)
+            }
+        }
     }
+}
+
+fn secret_text(bytes: Vec<u8>) -> Result<Secret<String>, String> {
+    String::from_utf8(bytes).map(Secret::new).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 fn secrets_among(
@@ -153,8 +173,7 @@ fn secrets_among(
 ) -> Vec<SecretVariable> {
     let secret = |(name, content): (OsString, VariableContent)| {
         let name = name.into_string().ok()?;
-        let key = name.strip_prefix(VARIABLE_PREFIX).and_then(|key| keys::find(&key.to_ascii_lowercase()));
-        let of_a_secret = key.filter(|key| key.is_secret());
+        let of_a_secret = secret_key(&name);
         if of_a_secret.is_none() && !referred.contains(&name) || matches!(content, VariableContent::Moved(_))
         {
             return None;
@@ -164,6 +183,12 @@ fn secrets_among(
         (!is_public).then(|| SecretVariable { moved: format!("{MOVED}{name}"), name, value })
     };
     all.filter_map(secret).collect()
+}
+
+/// The secret setting that a variable sets.
+fn secret_key(variable: &str) -> Option<&'static Key> {
+    let key = variable.strip_prefix(VARIABLE_PREFIX)?;
+    keys::find(&key.to_ascii_lowercase()).filter(|key| key.is_secret())
 }
 
 /// A reference is not secret, and the variable that it names is moved separately. The path of a PEM file is not secret.
@@ -314,6 +339,7 @@ mod tests {
             ("C", "$env://X"),
             ("D", "see {vault://hcv/a/b}"),
             ("E", "{vault://hcv/a/b"),
+            ("KONG_KEYRING_VAULT_TOKEN", "{vault://env/token}"),
             ("HOME", "/root"),
         ];
         let names: Vec<_> = references_among(environment(&all)).into_iter().map(|(name, _)| name).collect();
@@ -344,10 +370,11 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_variable_is_read_each_time_and_overridden_by_one_in_the_environment() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b" moved\n").unwrap();
-        let place = format!("{PLACE}{}", file.as_raw_fd());
+    fn a_moved_variable_is_kept_once_it_was_read_and_overridden_by_one_in_the_environment() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b" moved\n").unwrap();
+        drop(writer);
+        let place = format!("{PLACE}{}", reader.as_raw_fd());
         let all = [
             ("KEYRINGD_ENV_KONG_KEYRING_NAME", place.as_str()),
             ("KEYRINGD_ENV_KONG_KEYRING_VAULT_PATH", &place),
