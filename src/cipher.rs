@@ -14,7 +14,7 @@ mod transit;
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
 pub use aead::{NoRandomness, OpenError, Opened, Payload, SealError};
-pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_binary_with, overhead};
+pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_kms, overhead};
 
 /// Opens the text form of any format. The prefix determines the format.
 pub fn open_text<'k>(
@@ -26,7 +26,11 @@ pub fn open_text<'k>(
     if let Some(rest) = text.strip_prefix(native::TEXT_PREFIX) {
         native::open_text(keyring, rest, associated_data)
     } else if let Some(rest) = text.strip_prefix(transit::TEXT_PREFIX) {
-        transit::open_text(keyring, rest, associated_data)
+        match kong_fields {
+            // Both formats use one key and cipher: without its tag, any Transit ciphertext would open as a field.
+            KongFields::Accept => Err(OpenError::TransitWithKongFields),
+            KongFields::Refuse => transit::open_text(keyring, rest, associated_data),
+        }
     } else if let Some(rest) = text.strip_prefix(kong::TEXT_PREFIX) {
         match (kong_fields, associated_data.is_empty()) {
             (KongFields::Refuse, _) => Err(OpenError::KongFieldsOff),
@@ -41,6 +45,11 @@ pub fn open_text<'k>(
 /// Seals `buffer[ROOM..]` in place into the binary form of the native format. The first [`ROOM`] bytes are free.
 pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
     native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
+}
+
+/// The same for Kubernetes: applications cannot open the result.
+pub fn seal_kms(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
+    native::seal_kms(&held.key, buffer, nonces.take(), associated_data)
 }
 
 /// Opens `sealed[start..]`: the binary form, or the text form of any format. It takes the bytes only when it has found a key,

@@ -55,15 +55,11 @@ impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     }
 }
 
-/// Several times the stack use of a call that handles keys.
-const STACK: usize = 128 << 10;
-
-/// Overwrites the stack below the caller's frame: moving a value leaves a copy that no destructor wipes. Call it in the
-/// function that made the calls.
+/// Overwrites `SIZE` bytes of the stack below the caller's frame: moving a value leaves a copy that no destructor wipes.
+/// Call it in the function that made the calls.
 #[inline(never)]
-#[expect(clippy::large_stack_arrays, reason = "the array overwrites the stack")]
-pub fn wipe_stack() {
-    let mut stack = [0_u8; STACK];
+pub fn wipe_stack<const SIZE: usize>() {
+    let mut stack = [0_u8; SIZE];
     std::hint::black_box(&mut stack);
 }
 

@@ -95,7 +95,7 @@ fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<Encr
     let mut buffer = Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT);
     buffer.resize(cipher::ROOM, 0);
     buffer.extend_from_slice(&request.plaintext);
-    let sealed = cipher::seal_binary(held, buffer, &mut nonces, name.as_bytes());
+    let sealed = cipher::seal_kms(held, buffer, &mut nonces, name.as_bytes());
     call.audit = AuditFields::from_key(held.key.id());
     let ciphertext = Bytes::from_owner(sealed);
     Ok(EncryptResponse { ciphertext, key_id: name.to_owned(), annotations: HashMap::new() })
@@ -118,7 +118,7 @@ async fn decrypt_message(call: &mut Call<'_>, request: &DecryptRequest) -> Resul
     let Some(held) = keyring.names().get(&request.key_id) else {
         return decrypt_moved(call, &keyring, request).ok_or_else(|| missing_key(call, request));
     };
-    let opened = cipher::open_binary_with(held, request.ciphertext.to_vec(), request.key_id.as_bytes())
+    let opened = cipher::open_kms(held, request.ciphertext.to_vec(), request.key_id.as_bytes())
         .map_err(|error| ApiError::invalid(format!("ciphertext: {error}")))?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(DecryptResponse { plaintext: Bytes::from_owner(opened.plaintext) })
@@ -132,7 +132,7 @@ fn decrypt_moved(
 ) -> Option<DecryptResponse> {
     let held = keyring.get(cipher::binary_key_id(&request.ciphertext)?)?;
     let ciphertext = request.ciphertext.to_vec();
-    let opened = cipher::open_binary_with(held, ciphertext, request.key_id.as_bytes()).ok()?;
+    let opened = cipher::open_kms(held, ciphertext, request.key_id.as_bytes()).ok()?;
     call.context.moved_keys.record(name_hash(&request.key_id), held);
     call.context.metrics.kms_moved_key();
     call.audit = AuditFields::from_key(held.key.id());

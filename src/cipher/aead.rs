@@ -5,7 +5,13 @@
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
 use zeroize::Zeroize as _;
 
-use crate::keyring::{Format, HeldKey, KeyId, Keyring};
+use crate::{
+    keyring::{Format, HeldKey, KeyId, Keyring},
+    secret::wipe_stack,
+};
+
+/// More than the stack use of the block cipher, which copies blocks of plaintext there.
+pub(super) const STACK: usize = 8 << 10;
 
 /// A result inside the buffer that it was sealed or opened in: it is never copied. The allocator wipes freed memory.
 pub struct Payload {
@@ -37,6 +43,11 @@ pub enum OpenError {
         "version {0} is not in the keyring: it is missing in Vault, was removed there, or is not synced yet"
     )]
     UnknownVersion(u64),
+    #[error(
+        "ciphertexts of the form vault:v… are refused with keyring_kong_fields = on: both forms use the same key, and one \
+         could be changed into the other; decrypt them with a daemon that has keyring_kong_fields = off"
+    )]
+    TransitWithKongFields,
     #[error("Kong's encrypted fields are not authenticated; set keyring_kong_fields = on to decrypt them")]
     KongFieldsOff,
     #[error("Kong's encrypted fields do not authenticate associated data; omit it")]
@@ -97,6 +108,7 @@ pub(super) fn seal_in_place<A: AeadInOut>(
     let tag = aead
         .encrypt_inout_detached(nonce, associated_data, plaintext.into())
         .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
+    wipe_stack::<STACK>();
     buffer.extend_from_slice(&tag);
 }
 
@@ -115,7 +127,9 @@ pub(super) fn open_in_place<A: AeadInOut>(
     let (Ok(nonce), Ok(tag)) = (Nonce::<A>::try_from(&head[start..]), Tag::<A>::try_from(&*tag)) else {
         return Err(OpenError::NotAuthentic);
     };
-    match aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag) {
+    let opened = aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag);
+    wipe_stack::<STACK>();
+    match opened {
         Ok(()) => Ok(Payload { buffer, start: at, end }),
         Err(_) => {
             buffer.zeroize();

@@ -7,10 +7,13 @@ use aes_gcm::aead::AeadInOut as _;
 use hex_simd::AsciiCase;
 
 use super::{
-    aead::{OpenError, Opened, Payload, SealError, find},
+    aead::{OpenError, Opened, Payload, STACK, SealError, find},
     transit::NONCE_LEN,
 };
-use crate::keyring::{Format, Key, Keyring};
+use crate::{
+    keyring::{Format, Key, Keyring},
+    secret::wipe_stack,
+};
 
 pub(super) const TEXT_PREFIX: &str = "$ke$1$-";
 
@@ -54,6 +57,7 @@ pub(super) fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'
 fn apply_keystream(key: &Key, nonce: &[u8; NONCE_LEN], text: &mut [u8]) {
     let tag = key.aes().encrypt_inout_detached(nonce.into(), &[], text.into());
     tag.unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
+    wipe_stack::<STACK>();
 }
 
 #[cfg(test)]

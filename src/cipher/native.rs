@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use aes_gcm::aead::{AeadInOut, Nonce};
 use base64_simd::STANDARD as BASE64;
 
 use super::{
@@ -49,13 +50,36 @@ pub(super) fn seal_text(
 /// Seals `buffer[ROOM..]` in place into the binary form.
 pub(super) fn seal_binary(
     key: &Key,
-    mut buffer: Vec<u8>,
+    buffer: Vec<u8>,
     nonce: [u8; NONCE_LEN],
     associated_data: &[u8],
 ) -> Payload {
+    seal_binary_under(key.xaes(), key, buffer, nonce, associated_data)
+}
+
+/// The same for Kubernetes, under the key of its own.
+pub(super) fn seal_kms(
+    key: &Key,
+    buffer: Vec<u8>,
+    nonce: [u8; NONCE_LEN],
+    associated_data: &[u8],
+) -> Payload {
+    seal_binary_under(key.kms(), key, buffer, nonce, associated_data)
+}
+
+fn seal_binary_under<A: AeadInOut>(
+    aead: &A,
+    key: &Key,
+    mut buffer: Vec<u8>,
+    nonce: [u8; NONCE_LEN],
+    associated_data: &[u8],
+) -> Payload
+where
+    Nonce<A>: From<[u8; NONCE_LEN]>,
+{
     let head = Head::from_id(key.id().as_str());
     let at = ROOM - NONCE_LEN;
-    seal_in_place(key.xaes(), &mut buffer, at, &nonce.into(), &head.associated_data(associated_data));
+    seal_in_place(aead, &mut buffer, at, &nonce.into(), &head.associated_data(associated_data));
     let start = at - head.as_bytes().len();
     buffer[start..at].copy_from_slice(head.as_bytes());
     Payload { start, end: buffer.len(), buffer }
@@ -90,8 +114,8 @@ pub(super) fn open_binary<'k>(
     open(held, std::mem::take(sealed), start + nonce, associated_data)
 }
 
-/// Opens the binary form in place with this key only.
-pub fn open_binary_with<'k>(
+/// Opens Kubernetes' binary form in place with this key only, under the key of its own.
+pub fn open_kms<'k>(
     held: &'k HeldKey,
     sealed: Vec<u8>,
     associated_data: &[u8],
@@ -100,7 +124,7 @@ pub fn open_binary_with<'k>(
     if id != held.key.id().as_str() {
         return Err(OpenError::NotAuthentic);
     }
-    open(held, sealed, start, associated_data)
+    open_under(held.key.kms(), held, sealed, start, associated_data)
 }
 
 /// The key ID in the binary form; `None` for anything else.
@@ -125,8 +149,18 @@ fn open<'k>(
     start: usize,
     associated_data: &[u8],
 ) -> Result<Opened<'k>, OpenError> {
+    open_under(held.key.xaes(), held, buffer, start, associated_data)
+}
+
+fn open_under<'k, A: AeadInOut>(
+    aead: &A,
+    held: &'k HeldKey,
+    buffer: Vec<u8>,
+    start: usize,
+    associated_data: &[u8],
+) -> Result<Opened<'k>, OpenError> {
     let head = Head::from_id(held.key.id().as_str());
-    let plaintext = open_in_place(held.key.xaes(), buffer, start, &head.associated_data(associated_data))?;
+    let plaintext = open_in_place(aead, buffer, start, &head.associated_data(associated_data))?;
     Ok(Opened { held, format: Format::Native, plaintext })
 }
 
@@ -292,19 +326,23 @@ mod tests {
     }
 
     #[test]
-    fn open_binary_with_refuses_another_key() {
+    fn kubernetes_ciphertexts_open_with_their_key_only_and_apart_from_those_of_applications() {
         let (keyring, other) = (some_keyring(), keyring(key("other", 7)));
-        let sealed = seal_binary(&keyring, [3; NONCE_LEN], b"aad", b"plaintext");
-        assert_eq!(sealed.len(), b"plaintext".len() + overhead(&keyring.active().key));
-        let opened = open_binary_with(keyring.active(), sealed.clone(), b"aad").unwrap();
-        assert_eq!(opened.plaintext.as_bytes(), b"plaintext");
+        let held = keyring.active();
+        let buffer = [&[0; ROOM], b"plaintext".as_slice()].concat();
+        let sealed = seal_kms(&held.key, buffer, [3; NONCE_LEN], b"aad").as_bytes().to_vec();
+        assert_eq!(sealed.len(), b"plaintext".len() + overhead(&held.key));
+        assert_eq!(open_kms(held, sealed.clone(), b"aad").unwrap().plaintext.as_bytes(), b"plaintext");
+        assert_eq!(open_binary(&keyring, &sealed, b"aad").err(), Some(OpenError::NotAuthentic));
+        let of_application = seal_binary(&keyring, [3; NONCE_LEN], b"aad", b"plaintext");
         for (held, bytes, associated_data) in [
-            (other.active(), &sealed[..], &b"aad"[..]),
-            (keyring.active(), &sealed[..], b""),
-            (keyring.active(), &sealed[..20], b"aad"),
-            (keyring.active(), b"", b"aad"),
+            (held, &of_application[..], &b"aad"[..]),
+            (other.active(), &sealed[..], b"aad"),
+            (held, &sealed[..], b""),
+            (held, &sealed[..20], b"aad"),
+            (held, b"", b"aad"),
         ] {
-            let refused = open_binary_with(held, bytes.to_vec(), associated_data);
+            let refused = open_kms(held, bytes.to_vec(), associated_data);
             assert_eq!(refused.err(), Some(OpenError::NotAuthentic));
         }
     }

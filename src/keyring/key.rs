@@ -46,6 +46,7 @@ pub struct Key {
     xaes: Xaes256Gcm,
     /// HKDF-SHA256(K, no salt, info `keyringd krm1 hmac`, 32 bytes), or the record's.
     hmac: Secret<Vec<u8>>,
+    kms: Xaes256Gcm,
     /// Messages that this process sealed with [`Key::aes`] and 96-bit nonces.
     messages: AtomicU64,
 }
@@ -160,11 +161,16 @@ impl Key {
         let expand = |info: &[u8], okm: &mut [u8]| {
             hkdf.expand(info, okm).unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
         };
-        let (mut okm, mut hmac) = (Zeroizing::new([0; 32]), Secret::new(vec![0; 32]));
-        expand(b"keyringd kr1 xaes-256-gcm", okm.as_mut_slice());
+        let cipher = |info: &[u8]| {
+            let mut okm = Zeroizing::new([0; 32]);
+            expand(info, okm.as_mut_slice());
+            Xaes256Gcm::new((&*okm).into())
+        };
+        let (xaes, kms) = (cipher(b"keyringd kr1 xaes-256-gcm"), cipher(b"keyringd kr1 kms"));
+        let mut hmac = Secret::new(vec![0; 32]);
         expand(b"keyringd krm1 hmac", hmac.expose_mut());
-        let (aes, xaes) = (Aes256Gcm::new(k.expose().into()), Xaes256Gcm::new((&*okm).into()));
-        Self { id, k, aes, xaes, hmac, messages: AtomicU64::new(0) }
+        let aes = Aes256Gcm::new(k.expose().into());
+        Self { id, k, aes, xaes, kms, hmac, messages: AtomicU64::new(0) }
     }
 
     /// The same key with an exported HMAC key of Transit in the place of the derived one.
@@ -199,6 +205,12 @@ impl Key {
 
     pub const fn xaes(&self) -> &Xaes256Gcm {
         &self.xaes
+    }
+
+    /// The cipher of Kubernetes' ciphertexts, under a key of their own: HKDF-SHA256(K, no salt, info `keyringd kr1 kms`).
+    /// Applications can neither open nor forge one.
+    pub const fn kms(&self) -> &Xaes256Gcm {
+        &self.kms
     }
 
     /// Messages that this process sealed under K with random 96-bit nonces.

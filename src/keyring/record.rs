@@ -4,15 +4,27 @@
 //! rejected alone, with a reason that never quotes its content. `history` combines the versions.
 //! The file is longer than most: both forms of records and every reason to reject one.
 
-use std::{fmt, sync::Arc};
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use sha2::{Digest as _, Sha256};
 
 use super::key::{Key, KeyDerivation, KeyError, KeyId};
 use crate::secret::{Secret, wipe_stack};
+
+/// The limit on the keys of one map.
+const MAX_KEYS: usize = 10_000;
+
+/// Several times the stack use of parsing a record and deriving its keys.
+const STACK: usize = 128 << 10;
 
 /// A key text for `sha256` with fewer characters is probably a password.
 const SHORT_KEY_TEXT: usize = 32;
@@ -29,6 +41,8 @@ pub struct Contents {
     pub short: Vec<KeyId>,
     /// IDs whose key text ends in a line break, and what becomes of it.
     pub line_breaks: Vec<(KeyId, &'static str)>,
+    /// [`digest`] of what was parsed.
+    pub digest: [u8; 32],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,16 +79,23 @@ pub enum RecordError {
     ActiveNotHeld,
     #[error("`keys` contains this id twice")]
     Duplicate,
+    #[error("`keys` has {0} keys, and at most {MAX_KEYS} are held: remove keys whose ciphertexts are gone")]
+    TooManyKeys(usize),
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+/// SHA-256, which tells whether a secret changed.
+pub(super) fn digest(json: &[u8]) -> [u8; 32] {
+    Sha256::digest(json).into()
 }
 
 impl Contents {
     /// Parses the JSON object of a KV secret. It never fails as a whole: errors are in `rejected`.
     pub fn parse(json: &[u8], derivation: KeyDerivation) -> Self {
-        let mut contents = Self::default();
+        let mut contents = Self { digest: digest(json), ..Self::default() };
         contents.read(json, derivation);
-        wipe_stack(); // parsing copied keys over the stack
+        wipe_stack::<STACK>(); // parsing copied keys over the stack
         contents
     }
 
@@ -133,12 +154,16 @@ impl Contents {
             Some(other) => return self.reject(None, RecordError::KeysNotAnObject(other.kind())),
             None => return self.reject(None, RecordError::Missing("keys")),
         };
+        if entries.len() > MAX_KEYS {
+            return self.reject(None, RecordError::TooManyKeys(entries.len()));
+        }
+        let mut seen = HashSet::new();
         for (id, key) in entries {
             let Ok(id) = KeyId::parse(&id) else {
                 self.reject(None, KeyError::Id.into());
                 continue;
             };
-            if self.keys.iter().any(|held| *held.id() == id) {
+            if !seen.insert(id.clone()) {
                 self.reject(Some(id), RecordError::Duplicate);
                 continue;
             }
