@@ -12,7 +12,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::mpsc::UnboundedReceiver,
+    sync::{Mutex, mpsc::UnboundedReceiver},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,9 +20,10 @@ use tracing::level_filters::LevelFilter;
 
 use crate::{
     api::{self, Api, RuntimeConfig},
+    hardening,
     keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
     logging::{LineFormat, Log},
-    metrics::Metrics,
+    metrics::{BackgroundTask, Metrics},
     references::{Engines, KeyringEngine, References},
     server::{
         self, Heartbeat, Listeners, Server,
@@ -30,12 +31,16 @@ use crate::{
     },
     settings::{self, CiphertextFormat, KvSecret, Loaded, LogFormat, LogLevel, Settings},
     signals::Signal,
+    supervise::supervise,
     sync::{SyncHandle, Syncer},
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
 use reload::Reload;
 use upstream::VaultUpstream;
+
+/// The descriptors that are left for Vault, files and connections that wait.
+const OTHER_DESCRIPTORS: usize = 64;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +98,24 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
             let api = Arc::clone(&api);
             async move { api.audit_during(serving).await }
         }),
-        syncing: tokio::spawn(syncer.run(stop.clone())),
-        refreshing: tokio::spawn({
-            let stop = stop.clone();
-            async move { references.keep_fresh(stop).await }
+        syncing: spawn(BackgroundTask::Sync, &metrics, {
+            let (syncer, stop) = (Arc::new(Mutex::new(syncer)), stop.clone());
+            move || {
+                let (syncer, stop) = (Arc::clone(&syncer), stop.clone());
+                async move { syncer.lock().await.run(stop).await }
+            }
         }),
-        notifying: tokio::spawn(notify_systemd(sync, Arc::clone(&published))),
+        refreshing: spawn(BackgroundTask::References, &metrics, {
+            let stop = stop.clone();
+            move || {
+                let (references, stop) = (Arc::clone(&references), stop.clone());
+                async move { references.keep_fresh(stop).await }
+            }
+        }),
+        notifying: spawn(BackgroundTask::Systemd, &metrics, {
+            let published = Arc::clone(&published);
+            move || notify_systemd(sync.clone(), Arc::clone(&published))
+        }),
         sessions: Arc::clone(&sessions),
         stop,
     };
@@ -132,6 +149,16 @@ async fn listen(
     };
     tracing::info!(version, "keyringd starts on the socket that systemd listens on");
     Ok((UnixListener::from_std(passed).map_err(StartError::Passed)?, None))
+}
+
+/// Starts a supervised task.
+fn spawn<F: Future<Output = ()> + Send + 'static>(
+    task: BackgroundTask,
+    metrics: &Arc<Metrics>,
+    run: impl FnMut() -> F + Send + 'static,
+) -> JoinHandle<()> {
+    let metrics = Arc::clone(metrics);
+    tokio::spawn(async move { supervise(task, &metrics, run).await })
 }
 
 /// READY after the first keyring, and STATUS at each change.
@@ -175,6 +202,7 @@ impl Tasks {
                 _ = &mut self.syncing => break true,
                 _ = &mut self.refreshing => break true,
                 _ = &mut self.notifying => break true,
+                () = self.sessions.crashed() => break true,
                 signal = signals.recv() => match signal {
                     Some(Signal::Stop) | None => break false,
                     Some(signal) => act(signal),
@@ -244,8 +272,19 @@ fn runtime_config(
     }
 }
 
-const fn server_limits(socket: &settings::Socket) -> server::Limits {
-    server::Limits::new(socket.limits.connections)
+/// Fewer connections than configured if there are not enough descriptors for them and for everything else.
+fn server_limits(socket: &settings::Socket) -> server::Limits {
+    let (configured, descriptors) = (socket.limits.connections, hardening::descriptor_limit());
+    let available =
+        usize::try_from(descriptors).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS).max(1);
+    if available < configured {
+        tracing::warn!(
+            "keyring_max_connections is {configured}, and the limit on descriptors allows {available}: raise it to \
+             {}, with LimitNOFILE= or ulimit -n",
+            configured.saturating_add(OTHER_DESCRIPTORS)
+        );
+    }
+    server::Limits::new(configured.min(available))
 }
 
 pub const fn line_format(log: settings::Log) -> LineFormat {

@@ -241,6 +241,7 @@ async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyr
     let mut reader = Reader::default();
     let read = read(report, client, keyring, &mut reader).await;
     let Read { built, listing, .. } = report.require("secret", read)?;
+    let Some(built) = built else { return Ok(()) }; // a new history is always built
     for rejection in built.rejected {
         report.warn("record", rejection.to_string());
     }

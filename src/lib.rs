@@ -14,7 +14,8 @@
 //! - [`operation`]: the operations of the API, and the permissions that they need.
 //! - [`api`]: one table of endpoints: Vault's Transit API, Kong's keyring API, and Kubernetes' KMS v2 in gRPC.
 //! - [`server`]: HTTP/1.1 and h2 on a Unix listener: connections, timeouts and their limits.
-//! - [`daemon`]: starts, reloads and stops all tasks, with `signals`, `systemd`, `logging`, [`metrics`] and `hardening`.
+//! - [`daemon`]: starts, reloads and stops all tasks, with `signals`, `systemd`, `logging`, `supervise`, [`metrics`] and
+//!   `hardening`.
 //! - [`doctor`]: checks each step from DNS to the keys, with advice for each failure.
 //! - [`cli`] and `client`: the command line, and its client of the socket.
 //! - [`secret`]: the type of values that are wiped on drop and never printed.
@@ -37,6 +38,7 @@ pub mod secret;
 pub mod server;
 pub mod settings;
 mod signals;
+mod supervise;
 pub mod sync;
 mod systemd;
 pub mod vault;

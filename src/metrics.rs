@@ -50,6 +50,28 @@ pub enum SessionKind {
     Objects,
 }
 
+/// A task that is restarted when it panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum BackgroundTask {
+    Sync,
+    References,
+    Session,
+    Accept,
+    Systemd,
+}
+
+impl BackgroundTask {
+    const fn labels(self) -> Labels<1> {
+        match self {
+            Self::Sync => [("task", "sync")],
+            Self::References => [("task", "references")],
+            Self::Session => [("task", "session")],
+            Self::Accept => [("task", "accept")],
+            Self::Systemd => [("task", "systemd")],
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum)]
 pub enum RequestOutcome {
@@ -143,6 +165,7 @@ pub struct Metrics {
     kms_missing_keys: Family<[(&'static str, String); 1], Counter>,
     kms_missing_hashes: Mutex<HashSet<String>>,
     token_expiry: Mutex<EnumMap<SessionKind, Option<TokenExpiry>>>,
+    task_restarts: EnumMap<BackgroundTask, Counter>,
     gauges: Gauges,
 }
 
@@ -196,6 +219,10 @@ impl Default for Metrics {
             "Decrypts for Kubernetes under a key_id that no key has, by its hash; from the 17th hash on as `other`",
             kms_missing_keys.clone(),
         );
+        let help = "Restarts of a background task that panicked";
+        let family: Family<Labels<1>, Counter> = registered(&mut registry, "task_restarts", help, None);
+        let task_restarts =
+            EnumMap::from_fn(|task: BackgroundTask| family.get_or_create(&task.labels()).clone());
         let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
         Self {
             registry,
@@ -213,6 +240,7 @@ impl Default for Metrics {
             kms_moved_keys,
             kms_missing_keys,
             kms_missing_hashes: Mutex::default(),
+            task_restarts,
             token_expiry,
             gauges,
         }
@@ -247,6 +275,10 @@ fn register_session_logins(registry: &mut Registry) -> EnumMap<SessionKind, ByOu
 }
 
 impl Metrics {
+    pub fn task_restarted(&self, task: BackgroundTask) {
+        self.task_restarts[task].inc();
+    }
+
     /// A request is in flight until the guard is dropped.
     pub fn request_in_flight(&self) -> GaugeGuard {
         GaugeGuard::new(&self.requests_in_flight)

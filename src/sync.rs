@@ -4,6 +4,11 @@
 //! send requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 //! The file is longer than most: it is one state and all that changes it.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
 mod lost;
 mod queue;
 mod read;
@@ -32,6 +37,12 @@ pub use warnings::{expiry_warning, record_warnings};
 /// The least time from a failed sync to one that another answer from Vault causes.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The least time between two syncs for callers. Those that ask meanwhile share the next one, which begins after they asked.
+const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The limit on one sync: a Vault that answers each request slowly must not hold it for long.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// The least time between two syncs for unknown keys.
 const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -45,6 +56,8 @@ enum SyncError {
     Vault(#[from] VaultError),
     #[error("{0}: write a usable record to Vault")]
     NoKeyring(NoKeyring),
+    #[error("the sync took longer than {} s: Vault answers too slowly", SYNC_TIMEOUT.as_secs())]
+    TooSlow,
 }
 
 /// Keeps the published keyring in step with Vault.
@@ -61,7 +74,8 @@ pub struct Syncer {
     queue: Queue,
     /// Whether any answer from Vault makes the next sync due.
     waits_for_vault: bool,
-    /// When the last sync for a caller ended.
+    /// When the last sync for a caller began, and when it ended.
+    request_begun: Option<Instant>,
     last_request: Option<Instant>,
 }
 
@@ -79,7 +93,7 @@ impl SyncError {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Vault(error) => error.retry_after(),
-            Self::NoKeyring(_) => None,
+            Self::NoKeyring(_) | Self::TooSlow => None,
         }
     }
 }
@@ -103,6 +117,7 @@ impl Syncer {
             report: Report::default(),
             queue,
             waits_for_vault: false,
+            request_begun: None,
             last_request: None,
         };
         (syncer, handle)
@@ -110,7 +125,8 @@ impl Syncer {
 
     /// Syncs at once, then at every interval and for every request, with backoff while Vault fails. Ends at `stop`, or when
     /// every handle is gone.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(&mut self, stop: CancellationToken) {
+        self.history.forget_source(); // before a restart a keyring may have been built that was not published
         tokio::select! {
             () = self.keep_in_step() => {}
             () = stop.cancelled() => {}
@@ -118,19 +134,19 @@ impl Syncer {
     }
 
     async fn keep_in_step(&mut self) {
-        let mut next = Instant::now() + self.scheduled_sync().await;
+        let mut next = from_now(self.scheduled_sync().await);
         let mut is_woken = false;
         loop {
             let answered = self.client.answered();
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    next = Instant::now() + self.scheduled_sync().await;
+                    next = from_now(self.scheduled_sync().await);
                     // One early sync per wait: other requests may succeed while the sync keeps failing.
                     self.waits_for_vault &= !std::mem::take(&mut is_woken);
                 }
                 // Vault answers again, whatever the request: the sync need not wait for the end of its backoff.
                 () = answered, if self.waits_for_vault && !is_woken => {
-                    (is_woken, next) = (true, next.min(Instant::now() + WAKE_INTERVAL));
+                    (is_woken, next) = (true, next.min(from_now(WAKE_INTERVAL)));
                 }
                 request = self.queue.next() => match request {
                     Some(request) => self.execute(request, &mut next).await,
@@ -149,16 +165,18 @@ impl Syncer {
             }
             Request::UnknownKey(_) if self.report.failures > 0 || self.synced_a_moment_ago() => {}
             Request::SyncWith(token, done) => {
+                self.pace().await;
                 let _ = done.send(self.sync_with(&token).await);
             }
             Request::Change(changed, done) => {
-                *next = Instant::now() + self.change(*changed).await;
+                *next = from_now(self.change(*changed).await);
                 let _ = done.send(Ok(()));
             }
             Request::Sync(done) | Request::UnknownKey(done) => {
                 if is_from_operator {
                     self.client.forget_failures();
                 }
+                self.pace().await;
                 let mut waiting = self.queue.take_alike();
                 waiting.push(done);
                 let outcome = self.requested_sync(next).await;
@@ -186,6 +204,14 @@ impl Syncer {
         let delay = self.scheduled_sync().await;
         // Settings often change on many hosts at once.
         if self.report.failures > 0 { delay } else { out_of_step(self.interval, backoff::random()) }
+    }
+
+    /// Waits until a further sync for callers may begin.
+    async fn pace(&mut self) {
+        if let Some(begun) = self.request_begun {
+            tokio::time::sleep(REQUEST_INTERVAL.saturating_sub(begun.elapsed())).await;
+        }
+        self.request_begun = Some(Instant::now());
     }
 
     fn synced_a_moment_ago(&self) -> bool {
@@ -234,7 +260,7 @@ impl Syncer {
         self.publish_report();
         match &outcome {
             Ok(()) if was_away => {
-                *next = Instant::now() + out_of_step(self.interval, backoff::random());
+                *next = from_now(out_of_step(self.interval, backoff::random()));
             }
             Ok(()) => {}
             Err(error) => {
@@ -284,20 +310,25 @@ impl Syncer {
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
         let kv = Kv::new(&self.client, &self.secret, Purpose::Keyring).with_token(token);
-        let read = self.reader.read(&kv, self.derivation, now, |_, _| {}).await?;
+        let reading = self.reader.read(&kv, self.derivation, now, |_, _| {});
+        let read = tokio::time::timeout(SYNC_TIMEOUT, reading).await.map_err(|_| SyncError::TooSlow)??;
         self.apply(read)
     }
 
     /// Puts into the report what was read.
-    fn apply(&mut self, read: Read) -> Result<Option<Keyring>, SyncError> {
+    fn apply(&mut self, mut read: Read) -> Result<Option<Keyring>, SyncError> {
+        let Some(built) = read.built.take() else {
+            self.report.listing = read.listing;
+            return Ok(None);
+        };
         let current = self.published.keyring();
-        let warnings = warnings::from_sync(&read, &self.reader.history, current.as_deref());
+        let warnings = warnings::from_sync(&read, &built, &self.reader.history, current.as_deref());
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
         (self.report.rejected, self.report.warnings, self.report.listing) =
-            (read.built.rejected, warnings, read.listing);
-        match read.built.keyring {
+            (built.rejected, warnings, read.listing);
+        match built.keyring {
             Ok(keyring) => Ok(Some(keyring.with_location(self.location()))),
             // The sync succeeded, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
@@ -342,6 +373,12 @@ impl Syncer {
     }
 }
 
+/// Settings bound all times by far less than a clock holds.
+fn from_now(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now)
+}
+
 /// Any time within the interval, after an event that many daemons may have had at once: a start, other settings, or Vault's
 /// return. From then on they sync at different times. `random` is in 0..1.
 fn out_of_step(interval: Duration, random: f64) -> Duration {
@@ -356,7 +393,7 @@ fn after_success(interval: Duration, random: f64) -> Duration {
 /// The least wait after a failure of a daemon that holds keys: half an interval, less up to half of that as jitter. Such a
 /// daemon can wait, and a fleet that retries early hits Vault in the first second of its return. `random` is in 0..1.
 fn with_keys(interval: Duration, random: f64) -> Duration {
-    (interval / 2).min(LONGEST_WITH_KEYS).mul_f64(random.mul_add(-0.5, 1.0))
+    interval.mul_f64(0.5).min(LONGEST_WITH_KEYS).mul_f64(random.mul_add(-0.5, 1.0))
 }
 
 /// The longest wait of a daemon without keys, which serves nothing until a sync succeeds.

@@ -4,6 +4,11 @@
 //! renewal and re-login by `lease` and `backoff`; `login` has the auth methods. [`kv`] reads the KV secrets engine.
 //! `transport` sends one request over the TLS that `tls` configures.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
 pub mod backoff;
 mod client;
 mod error;
@@ -44,6 +49,8 @@ pub struct Sessions {
     tasks: TaskTracker,
     stop: CancellationToken,
     refusals: Arc<Refusals>,
+    /// Cancelled when a session panics again and again.
+    crashed: CancellationToken,
     open: Mutex<Vec<Open>>,
 }
 
@@ -56,7 +63,8 @@ struct Open {
 impl Sessions {
     /// Sessions that end at `stop` at the latest.
     pub fn new(metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { metrics, tasks: TaskTracker::new(), stop, refusals: Arc::default(), open: Mutex::default() }
+        let (tasks, crashed) = (TaskTracker::new(), CancellationToken::new());
+        Self { metrics, tasks, stop, crashed, refusals: Arc::default(), open: Mutex::default() }
     }
 
     /// The session of this name with these settings, or a new one. No request is sent yet.
@@ -79,7 +87,12 @@ impl Sessions {
         let state = Arc::new(State::new(name, server, transport, refusals, is_standby));
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let session = Session::new(Arc::clone(&state), memory.clone(), Arc::clone(&self.metrics));
-        self.tasks.spawn(session.run(commands, self.stop.clone()));
+        let (running, crashed) =
+            (session.run(commands, self.stop.clone()), self.crashed.clone().drop_guard());
+        self.tasks.spawn(async move {
+            running.await;
+            drop(crashed.disarm());
+        });
         let client = Client::new(state, sender);
         open.push(Open { client: client.downgrade(), memory });
         drop(open);
@@ -90,6 +103,11 @@ impl Sessions {
     pub fn describe(&self) -> Vec<serde_json::Value> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.iter().filter_map(|one| Some(one.client.upgrade()?.describe())).collect()
+    }
+
+    /// Waits until a session panicked more often than it is restarted, or for ever.
+    pub async fn crashed(&self) {
+        self.crashed.cancelled().await;
     }
 
     /// Ends all sessions: a token that a login gave is revoked.

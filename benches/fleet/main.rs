@@ -134,7 +134,7 @@ fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
         let _runtime = runtime.enter();
         sessions.client(SessionName::Keyring, settings.server).unwrap()
     };
-    let (syncer, handle) = Syncer::new(&settings.keyring, client, Arc::clone(&published), metrics);
+    let (mut syncer, handle) = Syncer::new(&settings.keyring, client, Arc::clone(&published), metrics);
     let stop = stop.clone();
     runtime.spawn(async move {
         syncer.run(stop).await;

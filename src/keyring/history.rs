@@ -4,11 +4,23 @@
 //! deleted leaves the keyring. A version that Vault pruned stays, retired. The newest live usable version is active. Of two
 //! different keys with one ID the older stays. The last keys are never dropped.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use subtle::ConstantTimeEq as _;
 
 use super::{
-    key::{HeldKey, KeyId, VersionId},
-    record::{Contents, RecordError, RecordForm, RejectedRecord},
+    key::{HeldKey, Key, KeyId, VersionId},
+    record::{self, Contents, RecordError, RecordForm, RejectedRecord},
     snapshot::Keyring,
 };
 
@@ -30,9 +42,25 @@ pub enum VersionState {
     Removed,
 }
 
+/// The limit on the keys of a keyring.
+const MAX_KEYS: usize = 10_000;
+
 /// The contents that were read so far, by version.
 #[derive(Clone, Debug, Default)]
-pub struct History(BTreeMap<VersionId, HeldVersion>);
+pub struct History {
+    versions: BTreeMap<VersionId, HeldVersion>,
+    /// What the last keyring was built from. As long as Vault holds the same, nothing is built.
+    built_from: Option<Source>,
+}
+
+/// What Vault held at one read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// KV v2's versions, whose contents never change.
+    Listing(Listing),
+    /// The digest of KV v1's fields.
+    Fields([u8; 32]),
+}
 
 #[derive(Clone, Debug)]
 struct HeldVersion {
@@ -66,6 +94,10 @@ pub enum NoKeyring {
     NoneLive,
     #[error("no live version of the secret holds a usable record")]
     NoneUsable,
+    #[error(
+        "the versions of the secret hold {0} keys, and at most {MAX_KEYS} are held: destroy versions whose ciphertexts are gone"
+    )]
+    TooManyKeys(usize),
 }
 
 #[derive(Debug)]
@@ -83,7 +115,7 @@ impl Listing {
     /// The number of versions that can be written before Vault destroys the oldest listed version.
     pub fn headroom(&self) -> u64 {
         let oldest = self.versions.keys().map(|id| id.number).min().unwrap_or(self.current);
-        self.max_versions.saturating_sub((self.current + 1).saturating_sub(oldest))
+        self.max_versions.saturating_sub(self.current.saturating_add(1).saturating_sub(oldest))
     }
 }
 
@@ -91,22 +123,40 @@ impl History {
     /// The live versions to fetch: those not held yet, oldest first.
     pub fn missing(&self, listing: &Listing) -> Vec<VersionId> {
         let live = listing.versions.iter().filter(|&(_, state)| *state == VersionState::Live);
-        live.map(|(id, _)| *id).filter(|id| !self.0.contains_key(id)).collect()
+        live.map(|(id, _)| *id).filter(|id| !self.versions.contains_key(id)).collect()
+    }
+
+    /// The next read builds a keyring, whatever Vault holds.
+    pub fn forget_source(&mut self) {
+        self.built_from = None;
+    }
+
+    /// Whether the last keyring was built from this listing.
+    pub fn is_built_from_listing(&self, listing: &Listing) -> bool {
+        matches!(&self.built_from, Some(Source::Listing(built)) if built == listing)
+    }
+
+    /// Whether the last keyring was built from these fields of KV v1.
+    pub fn is_built_from_fields(&self, fields: &str) -> bool {
+        self.built_from == Some(Source::Fields(record::digest(fields.as_bytes())))
     }
 
     /// Adds the fetched versions, drops the removed versions and builds the keyring. If no key would remain, it drops
     /// nothing and returns the reason.
     pub fn advance(&mut self, listing: &Listing, fetched: Vec<(VersionId, Contents)>) -> Built {
-        for (id, contents) in fetched {
-            self.0.insert(id, HeldVersion { contents: Arc::new(contents), retired: false });
+        let mut known = self.known_keys();
+        for (id, mut contents) in fetched {
+            share_keys(&mut contents, &mut known);
+            self.versions.insert(id, HeldVersion { contents: Arc::new(contents), retired: false });
         }
         let mut next = self.clone();
-        next.0.retain(|id, _| listing.versions.get(id) != Some(&VersionState::Removed));
-        for (id, held) in &mut next.0 {
+        next.versions.retain(|id, _| listing.versions.get(id) != Some(&VersionState::Removed));
+        for (id, held) in &mut next.versions {
             held.retired = !listing.versions.contains_key(id);
         }
         let mut built = next.build();
         if built.keyring.is_ok() {
+            next.built_from = Some(Source::Listing(listing.clone()));
             *self = next;
         } else if !listing.versions.values().any(|state| *state == VersionState::Live) {
             built.keyring = Err(NoKeyring::NoneLive);
@@ -117,35 +167,43 @@ impl History {
     /// The same for KV v1, which keeps no versions. A map replaces all keys. A new single record retires the previous
     /// one, because its ciphertexts still exist.
     pub fn replace(&mut self, contents: Contents, now: SystemTime) -> Built {
-        let newest = self.0.last_key_value();
+        let source = Source::Fields(contents.digest);
+        let newest = self.versions.last_key_value();
+        let mut next = self.clone();
         if newest.is_none_or(|(_, held)| !held.contents.same_as(&contents)) {
             let mut contents = contents;
             self.keep_malformed(&mut contents);
-            let mut next = self.clone();
-            next.0.retain(|_, held| contents.form == RecordForm::Single && !held.contents.same_as(&contents));
-            next.0.values_mut().for_each(|held| held.retired = true);
-            next.0.insert(
+            next.versions
+                .retain(|_, held| contents.form == RecordForm::Single && !held.contents.same_as(&contents));
+            next.versions.values_mut().for_each(|held| held.retired = true);
+            next.versions.insert(
                 VersionId { created: now, number: 1 },
                 HeldVersion { contents: Arc::new(contents), retired: false },
             );
-            let built = next.build();
-            if built.keyring.is_ok() {
-                *self = next;
-            }
-            return built;
         }
-        self.build()
+        let built = next.build();
+        if built.keyring.is_ok() {
+            next.built_from = Some(source);
+            *self = next;
+        }
+        built
     }
 
     /// A malformed record of a map does not remove a key: the key that is held with this ID stays.
     fn keep_malformed(&self, contents: &mut Contents) {
-        let Some((_, held)) = self.0.iter().find(|(_, held)| !held.retired) else { return };
-        for id in contents.rejected.iter().filter_map(|rejected| rejected.id.as_ref()) {
-            if contents.keys.iter().any(|key| key.id() == id) {
-                continue;
-            }
-            contents.keys.extend(held.contents.keys.iter().find(|key| key.id() == id).map(Arc::clone));
+        let Some((_, held)) = self.versions.iter().find(|(_, held)| !held.retired) else { return };
+        let mut before: HashMap<_, _> = held.contents.keys.iter().map(|key| (key.id(), key)).collect();
+        for key in &contents.keys {
+            before.remove(key.id());
         }
+        for id in contents.rejected.iter().filter_map(|rejected| rejected.id.as_ref()) {
+            contents.keys.extend(before.remove(id).map(Arc::clone));
+        }
+    }
+
+    fn known_keys(&self) -> HashMap<KeyId, Arc<Key>> {
+        let keys = self.versions.values().flat_map(|held| &held.contents.keys);
+        keys.map(|key| (key.id().clone(), Arc::clone(key))).collect()
     }
 
     fn build(&self) -> Built {
@@ -154,7 +212,7 @@ impl History {
         let mut active = None;
         // Oldest first, so that the older of two different keys with one ID wins. Versions that Vault no longer lists are
         // older than all listed versions.
-        let mut oldest_first: Vec<_> = self.0.iter().collect();
+        let mut oldest_first: Vec<_> = self.versions.iter().collect();
         oldest_first.sort_by_key(|(version, held)| (!held.retired, **version));
         for (version, held) in oldest_first {
             let mut reject = |RejectedRecord { id, reason }: &RejectedRecord| {
@@ -194,8 +252,11 @@ impl History {
             }
             active = candidate.cloned().or(active);
         }
-        let keyring =
-            active.and_then(|active| Keyring::new(keys.into_values(), &active)).ok_or(NoKeyring::NoneUsable);
+        let keyring = if keys.len() > MAX_KEYS {
+            Err(NoKeyring::TooManyKeys(keys.len()))
+        } else {
+            active.and_then(|active| Keyring::new(keys.into_values(), &active)).ok_or(NoKeyring::NoneUsable)
+        };
         Built { keyring, rejected }
     }
 
@@ -210,10 +271,20 @@ impl History {
     /// Keys with a short key text: their version and ID.
     pub fn short_keys(&self) -> Vec<(u64, KeyId)> {
         let all = self
-            .0
+            .versions
             .iter()
             .flat_map(|(version, held)| held.contents.short.iter().map(|id| (version.number, id)));
         all.map(|(number, id)| (number, id.clone())).collect()
+    }
+}
+
+/// A key that several versions of a map hold exists once.
+fn share_keys(contents: &mut Contents, known: &mut HashMap<KeyId, Arc<Key>>) {
+    for key in &mut contents.keys {
+        let known = known.entry(key.id().clone()).or_insert_with(|| Arc::clone(key));
+        if known.same_key(key) && bool::from(known.hmac().ct_eq(key.hmac())) {
+            *key = Arc::clone(known);
+        }
     }
 }
 
@@ -388,7 +459,7 @@ mod tests {
         assert_eq!(summary(&history.replace(single("b", "y"), at(2))), "b of a* b");
         assert_eq!(summary(&history.replace(single("b", "y"), at(3))), "b of a* b");
         assert_eq!(summary(&history.replace(single("a", "x"), at(4))), "a of a b*");
-        assert_eq!(history.0.len(), 2, "going back and forth does not grow the history");
+        assert_eq!(history.versions.len(), 2, "going back and forth does not grow the history");
         assert_eq!(
             summary(&history.replace(record("{}"), at(5))),
             "no live version of the secret holds a usable record"
@@ -426,5 +497,36 @@ mod tests {
         assert_eq!(listing(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).headroom(), 0);
         assert_eq!(listing(&[4, 13]).headroom(), 0);
         assert_eq!(listing(&[]).headroom(), 9);
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_built_again() {
+        let mut history = two_versions();
+        assert!(history.is_built_from_listing(&listing(&[1, 2])));
+        assert!(!history.is_built_from_listing(&listing(&[1, -2])));
+        history.forget_source();
+        assert!(!history.is_built_from_listing(&listing(&[1, 2])));
+        let (mut history, now) = (History::default(), SystemTime::now());
+        let fields = r#"{"id": "a", "key": "x"}"#;
+        assert!(history.replace(record(fields), now).keyring.is_ok());
+        assert!(history.is_built_from_fields(fields));
+        assert!(history.replace(record("{}"), now).keyring.is_err());
+        assert!(history.is_built_from_fields(fields) && !history.is_built_from_fields("{}"));
+    }
+
+    #[test]
+    fn a_key_in_several_versions_exists_once_and_there_are_not_too_many() {
+        let map = |range: std::ops::Range<usize>| {
+            let keys: Vec<_> = range.clone().map(|at| format!(r#""k{at}": "x{at}""#)).collect();
+            record(&format!(r#"{{"active": "k{}", "keys": {{{}}}}}"#, range.start, keys.join(", ")))
+        };
+        let mut history = History::default();
+        let built =
+            history.advance(&listing(&[1, 2]), vec![(version(1), map(0..3)), (version(2), map(0..4))]);
+        assert_eq!(built.keyring.unwrap().key_count(), 4);
+        let [first, second] = [1, 2].map(|number| &history.versions[&version(number)].contents.keys);
+        assert!(first.iter().zip(second).all(|(one, other)| Arc::ptr_eq(one, other)));
+        let built = history.advance(&listing(&[1, 2, 3]), vec![(version(3), map(4..MAX_KEYS + 1))]);
+        assert_eq!(summary(&built), NoKeyring::TooManyKeys(MAX_KEYS + 1).to_string());
     }
 }

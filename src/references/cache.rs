@@ -20,7 +20,7 @@ const MAX_SECRETS: usize = 1024;
 const MAX_BYTES: usize = 32 << 20;
 
 /// How long an unused secret is still refreshed.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_secs(600);
 
 /// How long to wait for Vault where a stale value could be served.
 const STALE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -3,6 +3,11 @@
 //! A value is fresh for `ttl`. After that it is served stale for `resurrect_ttl` while it cannot be read. An absence is
 //! cached for `neg_ttl` and drops the value: it was removed on purpose. Reading is up to `cache`.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +18,9 @@ use crate::{
     settings::reference::Caching,
     vault::{VaultError, backoff},
 };
+
+/// The least time between two background refreshes, however short the TTL: no client waits for them.
+const LEAST_REFRESH: Duration = Duration::from_secs(5);
 
 /// The longest backoff: a value must not stay stale for long once Vault is back.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(16);
@@ -154,7 +162,7 @@ impl CacheEntry {
                 } else {
                     self.failures = self.failures.saturating_add(1);
                     let delay = backoff::after_failure(self.failures, error.retry_after(), backoff::random());
-                    self.not_before = Some(now + delay.min(LONGEST_BACKOFF));
+                    self.not_before = now.checked_add(delay.min(LONGEST_BACKOFF));
                 }
                 self.last_read = Some((now, Some(Arc::clone(error))));
             }
@@ -172,11 +180,11 @@ impl CacheEntry {
         }
     }
 
-    /// When a background refresh is due: at 80 % of the TTL, if a reference used it within `idle`.
+    /// When a background refresh is due: at 80 % of the TTL, and not too often, if a reference used it within `idle`.
     pub(super) fn refresh_due(&self, now: Instant, idle: Duration) -> Option<Instant> {
         let (value, ttl) = (self.value.as_ref()?, ttl(self.requested?)?);
         let used = self.last_used.is_some_and(|at| now.saturating_duration_since(at) < idle);
-        let due = value.read + ttl.mul_f64(0.8);
+        let due = value.read.checked_add(ttl.mul_f64(0.8).max(LEAST_REFRESH))?;
         used.then(|| self.not_before.map_or(due, |not_before| due.max(not_before)))
     }
 

@@ -9,6 +9,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 use crate::{
     keyring::{
@@ -40,7 +44,8 @@ const MAX_REFUSALS: u32 = 5;
 /// What a read gave.
 #[derive(Debug)]
 pub struct Read {
-    pub built: Built,
+    /// `None` if Vault holds what the last keyring was built from.
+    pub built: Option<Built>,
     /// `None` on KV version 1.
     pub listing: Option<Listing>,
     /// The highest current version that was ever seen.
@@ -79,9 +84,15 @@ impl Reader {
     ) -> Result<Read, VaultError> {
         if kv.engine() == KvVersion::V1 {
             let fields = kv.read(None).await?;
-            let contents = Contents::parse(fields.expose().as_bytes(), derivation);
-            observe(None, &contents);
-            return Ok(Read { built: self.history.replace(contents, now), listing: None, highest: 0 });
+            let history = &mut self.history;
+            let built = off_io_threads(|| {
+                (!history.is_built_from_fields(fields.expose())).then(|| {
+                    let contents = Contents::parse(fields.expose().as_bytes(), derivation);
+                    observe(None, &contents);
+                    history.replace(contents, now)
+                })
+            });
+            return Ok(Read { built, listing: None, highest: 0 });
         }
         let mut listing = kv.list(now).await?;
         self.limit.complete(kv, &mut listing, now).await;
@@ -90,8 +101,8 @@ impl Reader {
         let pending = missing.into_iter().filter(|id| !self.fetched.contains_key(id)).collect();
         let fetched = &mut self.fetched;
         fetch(kv, pending, |id, fields| {
-            let contents = fields.map(|fields| Contents::parse(fields.expose().as_bytes(), derivation));
-            fetched.insert(id, contents);
+            let parse = |fields: Secret<String>| Contents::parse(fields.expose().as_bytes(), derivation);
+            fetched.insert(id, fields.map(|fields| off_io_threads(|| parse(fields))));
         })
         .await?;
         let mut contents = Vec::new();
@@ -106,7 +117,10 @@ impl Reader {
             }
         }
         self.highest = self.highest.max(listing.current);
-        let built = self.history.advance(&listing, contents);
+        let history = &mut self.history;
+        let built = off_io_threads(|| {
+            (!history.is_built_from_listing(&listing)).then(|| history.advance(&listing, contents))
+        });
         Ok(Read { built, listing: Some(listing), highest: self.highest })
     }
 }
@@ -141,7 +155,7 @@ async fn fetch(
         }
         if let Some(refusal) = refusal {
             let wait = refusal.retry_after().unwrap_or(RATE_LIMIT_INTERVAL);
-            refusals += 1;
+            refusals = refusals.saturating_add(1);
             if wait > LONGEST_RATE_LIMIT_WAIT || refusals > MAX_REFUSALS {
                 return Err(refusal);
             }
@@ -173,8 +187,16 @@ impl EngineLimit {
         }
         let left_by_pruning = || {
             let oldest = listing.versions.keys().next()?.number;
-            (oldest > 1).then_some((listing.current + 1).saturating_sub(oldest))
+            (oldest > 1).then_some(listing.current.saturating_add(1).saturating_sub(oldest))
         };
         listing.max_versions = self.max_versions.or_else(left_by_pruning).unwrap_or(DEFAULT_MAX_VERSIONS);
+    }
+}
+
+/// Many keys take some 100 ms: other tasks leave this thread meanwhile. A runtime of one thread has none that wait.
+fn off_io_threads<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
     }
 }

@@ -3,31 +3,47 @@
 use std::time::SystemTime;
 
 use super::read::Read;
-use crate::keyring::{History, Keyring, Listing};
+use crate::keyring::{Built, History, Keyring, Listing};
 
 /// From this many remaining writes on, there is a warning before Vault destroys the oldest version.
 const LOW_HEADROOM: u64 = 2;
+
+/// How many records have a warning of their own: a map may hold thousands.
+const MAX_WARNINGS: usize = 50;
 
 /// How many keys a warning names.
 const MAX_NAMED: usize = 8;
 
 /// The warnings of a sync. `current` is the keyring in use if the read gave none.
-pub(super) fn from_sync(read: &Read, history: &History, current: Option<&Keyring>) -> Vec<String> {
-    let keyring = read.built.keyring.as_ref();
+pub(super) fn from_sync(
+    read: &Read,
+    built: &Built,
+    history: &History,
+    current: Option<&Keyring>,
+) -> Vec<String> {
+    let keyring = built.keyring.as_ref();
     let unchanged = keyring
         .err()
         .map(|reason| format!("{reason}: the keyring stays as it was; write a new version, or undelete one"));
-    let rejected = read.built.rejected.iter().map(ToString::to_string);
+    let rejected = built.rejected.iter().map(ToString::to_string);
+    let records = first_of(rejected.chain(record_warnings(history)).collect());
     let held_only_here = keyring.ok().or(current).map(|keyring| held_only_here(keyring, read));
     let listing = read.listing.as_ref();
     unchanged
         .into_iter()
-        .chain(rejected)
-        .chain(record_warnings(history))
+        .chain(records)
         .chain(held_only_here.into_iter().flatten())
         .chain(listing.and_then(expiry_warning))
         .chain(listing.and_then(low_headroom))
         .collect()
+}
+
+/// The first warnings, and how many more there are.
+fn first_of(mut warnings: Vec<String>) -> Vec<String> {
+    let more = warnings.len().saturating_sub(MAX_WARNINGS);
+    warnings.truncate(MAX_WARNINGS);
+    warnings.extend((more > 0).then(|| format!("{more} more records have such warnings")));
+    warnings
 }
 
 /// Records that are usable and better written again.

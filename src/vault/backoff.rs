@@ -19,7 +19,8 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// the server's `Retry-After`, and up to a quarter later, since many clients get the same value.
 pub fn after_failure(failures: u32, retry_after: Option<Duration>, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    let backoff = (FIRST * 2_u32.pow(doublings)).min(LONGEST).mul_f64(random.mul_add(-0.5, 1.0));
+    let backoff =
+        FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST).mul_f64(random.mul_add(-0.5, 1.0));
     let least = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     backoff.max(least.mul_f64(random.mul_add(0.25, 1.0)))
 }
@@ -42,15 +43,15 @@ struct Failed {
 
 impl Backoff {
     pub(super) fn failed(&mut self, cause: String, retry_after: Option<Duration>) {
-        self.failed_at_most(cause, retry_after, LONGEST_RETRY_AFTER * 2);
+        self.failed_at_most(cause, retry_after, LONGEST_RETRY_AFTER.saturating_mul(2));
     }
 
     /// The same with a limit on the wait, up to a quarter of which is added or subtracted as jitter.
     pub(super) fn failed_at_most(&mut self, cause: String, retry_after: Option<Duration>, longest: Duration) {
         let times = self.0.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
-        let random = random();
-        let wait = after_failure(times, retry_after, random);
-        let not_before = Instant::now() + wait.min(longest.mul_f64(random.mul_add(0.5, 0.75)));
+        let (now, random) = (Instant::now(), random());
+        let wait = after_failure(times, retry_after, random).min(longest.mul_f64(random.mul_add(0.5, 0.75)));
+        let not_before = now.checked_add(wait).unwrap_or(now);
         self.0 = Some(Failed { times, not_before, cause });
     }
 

@@ -65,10 +65,10 @@ pub enum VaultError {
     NoCredential { method: &'static str, cause: String, retry_after: Option<Duration> },
     #[error(
         "Vault refused this credential before; it is sent again in {} s, or at once when it changes: {cause}",
-        wait.as_secs() + 1
+        wait.as_secs().saturating_add(1)
     )]
     RefusedBefore { wait: Duration, cause: String },
-    #[error("next login attempt in {} s: {cause}", wait.as_secs() + 1)]
+    #[error("next login attempt in {} s: {cause}", wait.as_secs().saturating_add(1))]
     LoginWaits { wait: Duration, cause: String },
     #[error("the session with Vault has ended: keyringd is shutting down")]
     Stopping,

@@ -20,6 +20,9 @@ use crate::{
 /// How many versions the engine keeps if neither the secret nor the engine sets `max_versions`.
 pub const DEFAULT_MAX_VERSIONS: u64 = 10;
 
+/// The limit on the versions of a secret: each takes a request.
+const MAX_VERSIONS: usize = 10_000;
+
 /// One secret, and how to read it.
 #[derive(Debug)]
 pub struct Kv<'a> {
@@ -97,10 +100,10 @@ impl<'a> Kv<'a> {
         if response.status == StatusCode::NOT_FOUND {
             return Err(self.not_found(response));
         }
-        let Some(metadata) = response.data() else {
+        let Some(metadata) = response.data::<Metadata>() else {
             return Err(malformed(response, "it holds no version metadata; is the engine of version 2?"));
         };
-        listing(metadata, now).ok_or_else(|| malformed(response, "a time in it is invalid"))
+        listing(metadata, now).map_err(|what| malformed(response, what))
     }
 
     /// Version 2: the engine's own `max_versions`; `None` without the right to read it. One request.
@@ -191,13 +194,17 @@ impl<'a> Kv<'a> {
     }
 }
 
-fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
+fn listing(metadata: Metadata, now: SystemTime) -> Result<Listing, &'static str> {
+    if metadata.versions.len() > MAX_VERSIONS {
+        return Err("it has more than 10000 versions: lower max_versions");
+    }
+    let time = |text: &str| humantime::parse_rfc3339(text).map_err(|_| "a time in it is invalid");
     let (mut versions, mut deletions) = (BTreeMap::new(), BTreeMap::new());
     for (number, version) in metadata.versions {
-        let created = humantime::parse_rfc3339(&version.created_time).ok()?;
+        let created = time(&version.created_time)?;
         let deletion = match version.deletion_time.as_str() {
             "" => None,
-            time => Some(humantime::parse_rfc3339(time).ok()?),
+            text => Some(time(text)?),
         };
         let is_removed = version.destroyed || deletion.is_some_and(|at| at <= now);
         let state = if is_removed { VersionState::Removed } else { VersionState::Live };
@@ -207,7 +214,7 @@ fn listing(metadata: Metadata, now: SystemTime) -> Option<Listing> {
         versions.insert(VersionId { number, created }, state);
     }
     let Metadata { current_version: current, max_versions, .. } = metadata;
-    Some(Listing { versions, deletions, current, max_versions })
+    Ok(Listing { versions, deletions, current, max_versions })
 }
 
 fn malformed(response: Response, what: &'static str) -> VaultError {
@@ -289,6 +296,22 @@ mod tests {
     #[test]
     fn a_listing_with_an_invalid_time_is_refused() {
         let json = r#"{"current_version": 1, "versions": {"1": {"created_time": "yesterday", "deletion_time": "", "destroyed": false}}}"#;
-        assert_eq!(listing(serde_json::from_str(json).unwrap(), SystemTime::now()), None);
+        let refused = listing(serde_json::from_str(json).unwrap(), SystemTime::now());
+        assert_eq!(refused, Err("a time in it is invalid"));
+    }
+
+    #[test]
+    fn a_listing_of_too_many_versions_is_refused() {
+        let of = |count| {
+            let version = |_| VersionMetadata {
+                created_time: "2026-01-01T00:00:00Z".to_owned(),
+                deletion_time: String::new(),
+                destroyed: false,
+            };
+            let versions = (1..=count).map(|number| (number, version(number))).collect();
+            listing(Metadata { current_version: count, max_versions: 0, versions }, SystemTime::now())
+        };
+        assert_eq!(of(10_000).unwrap().versions.len(), MAX_VERSIONS);
+        assert!(of(10_001).unwrap_err().contains("10000 versions"));
     }
 }

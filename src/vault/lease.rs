@@ -93,6 +93,7 @@ impl Lease {
     /// The next step and when it is due: a renewal between half and two thirds of what was granted last; a login when
     /// between a fifth and a tenth of the full lease is left, which is sooner for a lease that cannot be renewed.
     /// `None`: never.
+    #[expect(clippy::arithmetic_side_effects, reason = "a lease counts as LONGEST at most")]
     pub(super) fn next(&self) -> Option<(Instant, Step)> {
         let login = self.login_due()?;
         let used = (self.ttl / 3 * 2).saturating_sub((self.ttl / 6).mul_f64(self.jitter));
@@ -102,6 +103,7 @@ impl Lease {
     }
 
     /// When so little of the full lease is left that a login cannot wait.
+    #[expect(clippy::arithmetic_side_effects, reason = "a lease counts as LONGEST at most")]
     pub(super) fn login_due(&self) -> Option<Instant> {
         if self.ttl.is_zero() || self.is_last {
             return None;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,8 +22,9 @@ use super::{
     transport::Request,
 };
 use crate::{
-    metrics::{Metrics, Outcome},
+    metrics::{BackgroundTask, Metrics, Outcome},
     settings::Auth,
+    supervise::supervise,
 };
 
 /// How long a revocation may take.
@@ -80,22 +81,29 @@ impl Session {
     }
 
     /// Runs until `stop`, or until the last handle is dropped. Then revokes the token if a login gave it.
-    pub(super) async fn run(mut self, commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+    pub(super) async fn run(self, commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let metrics = Arc::clone(&self.metrics);
+        let session = Mutex::new((self, commands));
+        let serving = supervise(BackgroundTask::Session, &metrics, || async {
+            let (session, commands) = &mut *session.lock().await;
+            session.serve(commands, &stop).await;
+        });
         let cut_off = async {
             stop.cancelled().await;
             tokio::time::sleep(LAST_LOGIN_TIMEOUT).await;
         };
         tokio::select! {
-            () = self.serve(commands, &stop) => {}
+            () = serving => {}
             () = cut_off => {}
         }
-        self.state.grant.store(None);
-        for held in [self.replaced.take(), self.held.take()].into_iter().flatten() {
-            self.revoke(held).await;
+        let (mut session, _) = session.into_inner();
+        session.state.grant.store(None);
+        for held in [session.replaced.take(), session.held.take()].into_iter().flatten() {
+            session.revoke(held).await;
         }
     }
 
-    async fn serve(&mut self, mut commands: mpsc::Receiver<Command>, stop: &CancellationToken) {
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>, stop: &CancellationToken) {
         loop {
             let maintenance = self.next_maintenance();
             let due = async {
@@ -164,7 +172,7 @@ impl Session {
             (renewal, Step::Renew) => renewal.max(self.renewals.not_before()).min(login),
             _ => login,
         };
-        Some(due.max(self.maintained + MAINTENANCE_INTERVAL))
+        Some(due.max(self.maintained.checked_add(MAINTENANCE_INTERVAL)?))
     }
 
     /// Renews the lease or logs in again if that is due. A failure leaves the lease as it is.
@@ -261,7 +269,7 @@ impl Session {
             tracing::warn!(session = %self.state.name, "{note}");
         }
         tracing::info!(method = server.auth.name(), session = %self.state.name, "logged in to Vault");
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         let grant = Arc::new(Grant { generation: self.generation, token, transport, notes, certificate });
         self.state.grant.store(Some(Arc::clone(&grant)));
         self.replaced = self.held.replace(Held { lease: lease.with_jitter(backoff::random()), grant });

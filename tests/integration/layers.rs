@@ -15,7 +15,7 @@ use syn::visit::{self, Visit};
 const LAYERS: &[&[&str]] = &[
     &["secret", "operation", "logging", "signals", "systemd", "hardening"],
     &["metrics", "keyring"],
-    &["cipher", "settings"],
+    &["cipher", "settings", "supervise"],
     &["vault"],
     &["sync", "references", "api"],
     &["server", "client"],
