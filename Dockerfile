@@ -6,7 +6,7 @@
 #     -e KONG_KEYRING_ENABLED=on … keyringd
 
 FROM docker.io/library/rust:1-alpine AS build
-RUN apk add --no-cache ca-certificates musl-dev
+RUN apk add --no-cache ca-certificates make musl-dev
 WORKDIR /build
 COPY . .
 # Alpine's Rust builds static programs by default.

@@ -12,6 +12,7 @@
 mod access;
 mod audit;
 mod body;
+mod budget;
 mod context;
 mod envelope;
 mod error;
@@ -26,6 +27,7 @@ mod response;
 mod routes;
 mod status;
 mod sys;
+mod token_limit;
 mod transit;
 
 use std::sync::Arc;
@@ -46,8 +48,18 @@ pub struct Api(Arc<Context>);
 impl Api {
     pub fn new(config: RuntimeConfig, metrics: Arc<Metrics>, upstream: Arc<dyn Upstream>) -> Self {
         let config = ArcSwap::from_pointee(config);
-        let (budget, audit, promotion, moved_keys) = Default::default();
-        Self(Arc::new(Context { metrics, upstream, config, budget, audit, promotion, moved_keys }))
+        let (budget, audit, promotion, tokens, moved_keys) = Default::default();
+        Self(Arc::new(Context {
+            metrics,
+            upstream,
+            config,
+            budget,
+            audit,
+            promotion,
+            moved_keys,
+            tokens,
+            turns: Context::turns(),
+        }))
     }
 
     /// Swaps the configuration. Requests in flight keep theirs.

@@ -1,12 +1,13 @@
 //! The server: how bytes come and go. It knows no endpoint, and of the API its entry point only.
 //!
-//! [`listen`] makes the socket file, `accept` admits connections within the limits and drains them at the shutdown, `connection`
+//! [`listen`] makes the socket file, `accept` admits connections and drains them at the shutdown, `permits` shares the limit between users, `connection`
 //! serves one in HTTP/1.1 or h2 with its timeouts.
 
 mod accept;
 mod connection;
 mod error_body;
 pub mod listen;
+mod permits;
 
 pub use accept::{Heartbeat, Listeners, Server};
 pub use connection::Limits;

@@ -7,6 +7,7 @@ use std::{fmt, io, os::fd::AsRawFd as _, sync::Arc};
 
 use enum_map::Enum;
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, ErrorKind};
 use crate::{
@@ -33,6 +34,8 @@ pub struct Caller {
     pub listener: ListenerKind,
     /// Set on the Unix socket only.
     pub peer: Option<Arc<Peer>>,
+    /// Cancelled when the connection must end, so that others get what it holds.
+    pub closed: CancellationToken,
 }
 
 /// A process on the Unix socket, as it was when it connected.
@@ -47,6 +50,11 @@ pub struct Peer {
 }
 
 impl Caller {
+    /// The uid whose share of the limits it uses. Anonymous peers share one.
+    pub fn uid(&self) -> u32 {
+        self.peer.as_ref().map_or(u32::MAX, |peer| peer.uid)
+    }
+
     /// Whether it may do anything that needs a permission.
     pub(super) fn has_any_permission(&self, list: Option<&AccessList>) -> bool {
         self.peer.is_none() || !self.permissions(list).is_empty()
@@ -143,7 +151,11 @@ mod tests {
     fn without_a_list_a_peer_may_do_all_but_resolve_references() {
         let peer = Peer { uid: 1001, gid: 1001, pid: None, groups: vec![2000, 1001] };
         assert_eq!(peer.to_string(), "uid 1001 (gid 1001, 2000)");
-        let caller = Caller { listener: ListenerKind::Unix, peer: Some(Arc::new(peer)) };
+        let caller = Caller {
+            listener: ListenerKind::Unix,
+            peer: Some(Arc::new(peer)),
+            closed: CancellationToken::new(),
+        };
         assert!(caller.authorise(Operation::Rewrap, None).is_ok() && caller.has_any_permission(None));
         assert!(caller.authorise(Operation::Resolve, None).is_err());
         let list = access("gid:2000=encrypt", &SystemAccounts).unwrap();
@@ -155,7 +167,8 @@ mod tests {
 
     #[test]
     fn anonymous_callers_get_public_operations_only() {
-        let caller = Caller { listener: ListenerKind::Loopback, peer: None };
+        let caller =
+            Caller { listener: ListenerKind::Loopback, peer: None, closed: CancellationToken::new() };
         assert!(caller.authorise(Operation::Metrics, None).is_ok());
         assert!(caller.authorise(Operation::Status, None).is_err());
     }

@@ -2,17 +2,13 @@
 //!
 //! The buffer has headroom, so that a plaintext is encrypted where it was read. The program's allocator wipes it when it is
 //! freed, as well as the smaller ones that it outgrew.
-//!
-//! The byte budget limits what all requests hold together: a request holds its received body, then its response until the
-//! client has read it, so slow readers are bounded as well. A refused request gives its bytes back at once.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
+)]
+
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -21,11 +17,18 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use super::error::{ApiError, ErrorKind};
+use super::{
+    budget::{ByteBudgetGuard, Refused},
+    error::{ApiError, ErrorKind},
+};
 use crate::cipher::{ROOM as HEADROOM, TAG_LEN as TAILROOM};
 
-/// The initial capacity for a body.
-const INITIAL_CAPACITY: usize = 64 << 10;
+/// The initial capacity for a body. It fits into what a small request may hold without waiting.
+const INITIAL_CAPACITY: usize = 4 << 10;
+
+/// How much of a refused body is received and dropped, and for how long.
+const MAX_DISCARDED: usize = 96 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// From a request's head to the end of its body.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -76,7 +79,7 @@ impl RequestBody {
 /// Reads a body of at most `size` bytes. The error is 413 too large, 429 over the byte budget, 408 too slow or 400 cut off.
 pub(super) async fn read(
     headers: &HeaderMap,
-    body: Incoming,
+    mut body: Incoming,
     size: usize,
     limits: &Limits,
     budget: &mut ByteBudgetGuard,
@@ -84,82 +87,100 @@ pub(super) async fn read(
     let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
     let refused = match announced {
         Some(len) if len > size => Some(too_large(size, limits)),
-        Some(len) if !budget.has_room_for(len) => Some(over_budget(limits)),
+        Some(len) if !budget.has_room_for(len) => Some(over_budget(Refused::Busy, limits)),
         _ => None,
     };
     if let Some(error) = refused {
-        Box::pin(discard(headers, body, limits)).await;
+        discard(headers, body);
         return Err(error.closing_connection());
     }
-    let read = timeout(limits.body_time, collect(body, announced, size, limits, budget)).await;
-    read.unwrap_or_else(|_| {
-        let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
-        Err(ApiError::new(ErrorKind::TooSlow, message))
+    let revoked = budget.revoked().clone();
+    let read = tokio::select! {
+        read = timeout(limits.body_time, collect(&mut body, announced, size, limits, budget)) => {
+            read.unwrap_or_else(|_| {
+                let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
+                Err(ApiError::new(ErrorKind::TooSlow, message))
+            })
+        }
+        () = revoked.cancelled() => Err(over_budget(Refused::Busy, limits)),
+    };
+    read.map_err(|error| {
+        discard(headers, body);
+        error.closing_connection()
     })
-    .map_err(ApiError::closing_connection)
 }
 
-/// Receives and drops the body of a refused request: a client that is still sending would not read the response. A client
-/// that waits for `100 Continue` has sent none.
-pub(super) async fn discard(headers: &HeaderMap, body: Incoming, limits: &Limits) {
+/// Receives and drops what is left of a refused request's body, while the response is sent: most clients send everything
+/// before they read. A client that waits for `100 Continue` has sent nothing.
+pub(super) fn discard(headers: &HeaderMap, body: Incoming) {
     let expect = headers.get(header::EXPECT);
-    if expect.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        drain(body, limits).await;
+    let waits = expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !waits && !body.is_end_stream() {
+        tokio::spawn(timeout(DISCARD_TIME, drain(body)));
     }
 }
 
-async fn drain(mut body: Incoming, limits: &Limits) {
-    let mut received = 0;
-    let rest = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            received += frame.data_ref().map_or(0, Bytes::len);
-            if received > limits.request_size {
-                return;
-            }
+async fn drain(mut body: Incoming) {
+    let mut received = 0_usize;
+    while let Some(Ok(frame)) = body.frame().await {
+        received = received.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        if received > MAX_DISCARDED {
+            return;
         }
-    };
-    let _ = timeout(limits.body_time, rest).await;
+    }
 }
 
 async fn collect(
-    mut body: Incoming,
+    body: &mut Incoming,
     announced: Option<usize>,
     size: usize,
     limits: &Limits,
     budget: &mut ByteBudgetGuard,
 ) -> Result<RequestBody, ApiError> {
     // Capacity grows with what arrives: an announced length costs the client nothing, and capacity is wiped when freed.
-    let capacity = announced.unwrap_or(INITIAL_CAPACITY).min(INITIAL_CAPACITY) + HEADROOM + TAILROOM;
+    let capacity = with_room(announced.unwrap_or(INITIAL_CAPACITY).min(INITIAL_CAPACITY));
+    reserve(budget, capacity, limits).await?;
     let mut buffer = Vec::with_capacity(capacity);
     buffer.resize(HEADROOM, 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Err(ApiError::invalid("the body was cut off")) };
         let Ok(data) = frame.into_data() else { continue };
-        let error = if buffer.len() - HEADROOM + data.len() > size {
-            too_large(size, limits)
-        } else if !budget.take(data.len()) {
-            over_budget(limits)
-        } else {
-            reserve(&mut buffer, data.len(), announced.map_or(0, |len| len + HEADROOM + TAILROOM));
-            buffer.extend_from_slice(&data);
-            continue;
-        };
-        drop(buffer);
-        Box::pin(drain(body, limits)).await;
-        return Err(error);
+        budget.count_received(data.len());
+        let len = buffer.len().saturating_add(data.len());
+        if len.saturating_sub(HEADROOM) > size {
+            return Err(too_large(size, limits));
+        }
+        let announced = announced.map_or(0, with_room);
+        if let Some(capacity) = grown_capacity(len, buffer.capacity(), announced) {
+            // Both buffers exist while the old one is copied.
+            reserve(budget, capacity, limits).await?;
+            let outgrown = buffer.capacity();
+            buffer.reserve_exact(capacity.saturating_sub(buffer.len()));
+            budget.release(outgrown);
+        }
+        buffer.extend_from_slice(&data);
     }
     Ok(RequestBody(buffer))
 }
 
-/// Grows the buffer: by doubling, or to the announced capacity once a quarter of it has arrived.
-fn reserve(buffer: &mut Vec<u8>, more: usize, announced: usize) {
-    let needed = buffer.len() + more + TAILROOM;
-    if needed <= buffer.capacity() {
-        return;
+async fn reserve(budget: &mut ByteBudgetGuard, bytes: usize, limits: &Limits) -> Result<(), ApiError> {
+    budget.reserve(bytes).await.map_err(|refused| over_budget(refused, limits))
+}
+
+/// A body's length with the room before and behind it.
+const fn with_room(len: usize) -> usize {
+    len.saturating_add(HEADROOM).saturating_add(TAILROOM)
+}
+
+/// The new capacity for `len` bytes, if the old one is too small: the double, or the announced one once a quarter of it arrived.
+fn grown_capacity(len: usize, capacity: usize, announced: usize) -> Option<usize> {
+    let needed = len.saturating_add(TAILROOM);
+    if needed <= capacity {
+        return None;
     }
     let credible = announced > 0 && needed >= announced / 4;
-    let capacity = if credible { announced } else { buffer.capacity() * 2 };
-    buffer.reserve_exact(capacity.max(needed) - buffer.len());
+    let capacity = if credible { announced } else { capacity.saturating_mul(2) };
+    Some(capacity.max(needed))
 }
 
 fn too_large(size: usize, limits: &Limits) -> ApiError {
@@ -168,107 +189,19 @@ fn too_large(size: usize, limits: &Limits) -> ApiError {
     ApiError::new(ErrorKind::TooLarge, format!("the body is larger than {size} bytes ({setting})"))
 }
 
-fn over_budget(limits: &Limits) -> ApiError {
+pub(super) fn over_budget(refused: Refused, limits: &Limits) -> ApiError {
     let limit = limits.inflight_size;
-    ApiError::new(
-        ErrorKind::Busy,
-        format!("requests hold more than {limit} bytes at once (keyring_max_inflight_size): try again"),
-    )
-}
-
-/// The bytes that all requests hold.
-#[derive(Debug, Default)]
-pub(super) struct ByteBudget(AtomicUsize);
-
-/// The bytes that one request holds. They are given back on drop.
-#[derive(Debug)]
-pub(super) struct ByteBudgetGuard {
-    budget: Arc<ByteBudget>,
-    limit: usize,
-    held: usize,
-    received: usize,
-}
-
-impl ByteBudget {
-    pub(super) fn used(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// A guard that holds nothing yet. It takes bytes while all requests together hold at most `limit`.
-    pub(super) fn guard(self: &Arc<Self>, limit: usize) -> ByteBudgetGuard {
-        ByteBudgetGuard { budget: Arc::clone(self), limit, held: 0, received: 0 }
-    }
-}
-
-impl ByteBudgetGuard {
-    /// Whether that many bytes would fit now. An announced length reserves nothing.
-    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
-        self.budget.used().saturating_add(bytes) <= self.limit
-    }
-
-    /// Takes received bytes and returns whether they fit. If not, the guard holds nothing any more.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        self.received += bytes;
-        let fits = self.budget.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit;
-        self.held += bytes;
-        if !fits {
-            self.release();
-        }
-        fits
-    }
-
-    fn release(&mut self) {
-        self.budget.0.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
-    }
-
-    /// How many bytes of the body arrived.
-    pub(super) const fn received(&self) -> usize {
-        self.received
-    }
-
-    /// Holds the response instead of the body, until it was sent. An existing response is never refused.
-    pub(super) fn attach(mut self, response: Bytes) -> Bytes {
-        self.release();
-        self.budget.0.fetch_add(response.len(), Ordering::Relaxed);
-        self.held = response.len();
-        Bytes::from_owner(HeldBytes { bytes: response, _guard: self })
-    }
-}
-
-impl Drop for ByteBudgetGuard {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-struct HeldBytes {
-    bytes: Bytes,
-    _guard: ByteBudgetGuard,
-}
-
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_share_the_limit_and_give_back_their_bytes() {
-        let budget = Arc::new(ByteBudget::default());
-        let (mut one, mut two) = (budget.guard(100), budget.guard(100));
-        assert!(one.take(60) && two.take(40) && !two.has_room_for(1));
-        assert!(!one.take(1), "a refused request gives back its bytes at once");
-        assert_eq!((budget.used(), one.received(), two.received()), (40, 61, 40));
-        drop(one);
-        assert_eq!(budget.used(), 40);
-        assert!(two.take(60));
-        let response = two.attach(Bytes::from_static(b"0123456789"));
-        assert_eq!((budget.used(), &response[..]), (10, b"0123456789".as_slice()));
-        drop(response);
-        assert_eq!(budget.used(), 0);
-    }
+    let (kind, message) = match refused {
+        Refused::Busy => (
+            ErrorKind::Busy,
+            format!("requests hold more than {limit} bytes at once (keyring_max_inflight_size): try again"),
+        ),
+        Refused::TooLarge => (
+            ErrorKind::TooLarge,
+            format!(
+                "the request takes more memory than {limit} bytes (keyring_max_inflight_size): send less"
+            ),
+        ),
+    };
+    ApiError::new(kind, message)
 }

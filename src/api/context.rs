@@ -1,18 +1,21 @@
 //! What handlers are given: the state that all requests share, the configuration that a reload swaps as a whole, and the
 //! one call. It imports the API's leaves only, so that every other file can import it.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{num::NonZero, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
+use tokio::sync::Semaphore;
 
 use super::{
     access::Caller,
     audit::{Audit, AuditFields},
-    body::{ByteBudget, Limits, RequestBody},
+    body::{Limits, RequestBody},
+    budget::{ByteBudget, ByteBudgetGuard},
     error::ApiError,
     kms_recovery::MovedKeys,
     promotion::Promotion,
+    token_limit::TokenLimit,
 };
 use crate::{
     keyring::{Keyring, KeyringEntry, Keyrings},
@@ -36,6 +39,9 @@ pub(super) struct Context {
     pub(super) audit: Audit,
     pub(super) promotion: Promotion,
     pub(super) moved_keys: MovedKeys,
+    pub(super) tokens: TokenLimit,
+    /// One per processor for requests that compute for long: all others get their time in between.
+    pub(super) turns: Semaphore,
 }
 
 /// What a reload can change. A request keeps the one that it began with.
@@ -99,11 +105,17 @@ pub(super) struct Call<'a> {
     pub(super) caller: &'a Caller,
     /// Empty on routes without a body.
     pub(super) body: RequestBody,
+    /// Holds the body. Handlers reserve what they allocate on top.
+    pub(super) budget: &'a mut ByteBudgetGuard,
     /// What the handler adds to the audit, also on an error.
     pub(super) audit: AuditFields,
 }
 
 impl Context {
+    pub(super) fn turns() -> Semaphore {
+        Semaphore::new(std::thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
     /// The published snapshot; at the start, once the first sync has ended. A client that connects during a restart should
     /// not notice it.
     pub(super) async fn snapshot(&self, entry: &KeyringEntry) -> Result<Arc<Keyring>, ApiError> {

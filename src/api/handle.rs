@@ -12,7 +12,8 @@ use hyper::{Request, body::Incoming, http::Version};
 use super::{
     access::Caller,
     audit::{AuditFields, AuditRecord},
-    body::{self, ByteBudgetGuard, RequestBody},
+    body::{self, RequestBody},
+    budget::ByteBudgetGuard,
     context::{Call, Context, RuntimeConfig},
     error::ApiError,
     headers,
@@ -52,17 +53,17 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
                 tail,
                 caller,
                 body: RequestBody::default(),
+                budget: &mut record.budget,
                 audit: AuditFields::default(),
             };
             // A panic ends this request only.
-            let answered =
-                AssertUnwindSafe(answer(&mut call, route, body, &mut record.budget)).catch_unwind();
+            let answered = AssertUnwindSafe(answer(&mut call, route, body)).catch_unwind();
             let panicked = |_| Err(ApiError::failed("the request failed inside keyringd; see its log"));
             (answered.await.unwrap_or_else(panicked), call.audit)
         }
         Err(error) => {
             if head.version != Version::HTTP_2 {
-                Box::pin(body::discard(&head.headers, body, &config.limits)).await;
+                body::discard(&head.headers, body);
             }
             (Err(error), AuditFields::default())
         }
@@ -72,15 +73,10 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
     record.finish(status.as_u16(), audit, response)
 }
 
-async fn answer(
-    call: &mut Call<'_>,
-    route: &Route,
-    body: Incoming,
-    budget: &mut ByteBudgetGuard,
-) -> Result<Response, ApiError> {
+async fn answer(call: &mut Call<'_>, route: &Route, body: Incoming) -> Result<Response, ApiError> {
     let limits = &call.config.limits;
     if let Some(size) = route.body_size(limits) {
-        call.body = body::read(&call.head.headers, body, size, limits, budget).await?;
+        call.body = body::read(&call.head.headers, body, size, limits, call.budget).await?;
     }
     (route.handler)(call).await
 }
@@ -88,6 +84,7 @@ async fn answer(
 /// Counts and audits one request when it ends, also if the client disconnects before the response.
 struct RequestRecord<'a> {
     context: &'a Context,
+    caller: &'a Caller,
     audit: settings::Audit,
     budget: ByteBudgetGuard,
     begun: Instant,
@@ -97,7 +94,7 @@ struct RequestRecord<'a> {
 }
 
 impl<'a> RequestRecord<'a> {
-    fn begin(context: &'a Context, caller: &Caller, config: &RuntimeConfig, operation: Operation) -> Self {
+    fn begin(context: &'a Context, caller: &'a Caller, config: &RuntimeConfig, operation: Operation) -> Self {
         let record = AuditRecord {
             peer: caller.peer.clone(),
             operation,
@@ -110,8 +107,9 @@ impl<'a> RequestRecord<'a> {
         };
         Self {
             context,
+            caller,
             audit: config.audit,
-            budget: context.budget.guard(config.limits.inflight_size),
+            budget: context.budget.guard(caller.uid(), config.limits.inflight_size),
             begun: Instant::now(),
             record: Some(record),
             _in_flight: context.metrics.request_in_flight(),
@@ -131,8 +129,8 @@ impl<'a> RequestRecord<'a> {
             (record.status, record.fields, record.sent) = (status, fields, bytes.len());
         }
         self.record();
-        let budget = std::mem::replace(&mut self.budget, self.context.budget.guard(0));
-        response.body_mut().bytes = budget.attach(bytes);
+        let budget = std::mem::replace(&mut self.budget, self.context.budget.guard(0, 0));
+        response.body_mut().bytes = budget.attach(bytes, &self.caller.closed);
         response
     }
 

@@ -1,7 +1,10 @@
 //! What clients can read of the keys, never key material: Kong's `/keyring` API, on the default keyring, and Transit's keys
 //! (<https://openbao.org/api-docs/secret/transit/#read-key>). Kong's API also syncs.
 
-use std::{collections::BTreeMap, time::UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{Instant, UNIX_EPOCH},
+};
 
 use hyper::{
     Method, StatusCode,
@@ -44,7 +47,27 @@ pub(super) async fn active(call: &mut Call<'_>) -> Result<Response, ApiError> {
 /// `POST /keyring/vault/sync` → 204. A `token` in a JSON or form body is used for this sync only.
 pub(super) async fn sync(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let token = token(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
-    call.context.upstream.sync(&call.keyring.name, token).await.map_err(ApiError::failed)?;
+    let (upstream, name) = (&call.context.upstream, &call.keyring.name);
+    if token.is_none() {
+        upstream.sync(name, None).await.map_err(ApiError::failed)?;
+        return Ok(response::empty(StatusCode::NO_CONTENT));
+    }
+    let uid = call.caller.uid();
+    let trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
+    if call.config.access.is_none() && !trusted {
+        let message = format!(
+            "without keyring_access, only root and the daemon's user may sync with a token of their own: \
+             keyring_access would allow it with the entry uid:{uid}=sync"
+        );
+        return Err(ApiError::new(ErrorKind::Denied, message));
+    }
+    let attempt = call.context.tokens.begin(uid, Instant::now()).ok_or_else(|| {
+        let message =
+            "the last token of this user failed a moment ago, or is being tried: try again in a second";
+        ApiError::new(ErrorKind::Busy, message)
+    })?;
+    upstream.sync(name, token).await.map_err(ApiError::failed)?;
+    attempt.succeeded();
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

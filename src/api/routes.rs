@@ -97,7 +97,7 @@ static ROUTES: &[Route] = {
         get("/status", Op::Status, Vault, |call| Box::pin(status::status(call))),
         get("/keyring", Op::Status, Kong, |call| Box::pin(keyring::list(call))),
         get("/keyring/active", Op::Status, Kong, |call| Box::pin(keyring::active(call))),
-        post("/keyring/vault/sync", Op::Sync, Kong, |call| Box::pin(keyring::sync(call))),
+        route(POST, "/keyring/vault/sync", Op::Sync, Kong, BodyLimit::Bytes(16 << 10), |call| Box::pin(keyring::sync(call))),
     ]
 };
 

@@ -24,6 +24,9 @@ use crate::{
 /// The header of `/livez` with the key name in Transit's paths: the CLI reads it without the permission for status.
 const NAME: &str = "keyring-name";
 
+/// How many keys one page of the status describes, the newest first, and how many rejected records.
+const KEYS_PER_PAGE: usize = 1000;
+
 /// `GET /livez`
 pub(super) async fn alive(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let mut response = response::text(StatusCode::OK, "ok\n");
@@ -48,12 +51,13 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let (entry, keyring) = (call.keyring, call.keyring.published.keyring());
     let (now, report) = (SystemTime::now(), entry.published.report());
     let health = entry.health(now);
+    let page = page(call.head.uri.query().unwrap_or_default())?;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": health.is_ok(),
         "reason": health.err(),
         "name": entry.name,
-        "keyring": keyring.as_deref().map(describe_keyring),
+        "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
         "sync": describe_sync(&report, now),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys)),
@@ -119,7 +123,15 @@ fn warnings(keyring: &Keyring) -> Vec<String> {
     keys.iter().filter(worn).map(|held| format!("{}: {TOO_MANY_MESSAGES}", held.key.id())).collect()
 }
 
-fn describe_keyring(keyring: &Keyring) -> Value {
+/// The page that `?page=` names; the first is 1.
+fn page(query: &str) -> Result<usize, ApiError> {
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    let Some((_, number)) = parameters.find(|(name, _)| name == "page") else { return Ok(1) };
+    let number = number.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| ApiError::invalid("page must be a number from 1"))
+}
+
+fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
     let active = keyring.active().key.id();
     let describe = |held: &&HeldKey| {
         let mut description = describe_key(held, active);
@@ -127,8 +139,10 @@ fn describe_keyring(keyring: &Keyring) -> Value {
         description["messages"] = held.key.messages().into();
         description
     };
-    let keys: Vec<_> = keyring.newest_first().iter().map(describe).collect();
-    json!({ "active": active.as_str(), "keys": keys })
+    let newest_first = keyring.newest_first();
+    let before = (page - 1).saturating_mul(KEYS_PER_PAGE);
+    let keys: Vec<_> = newest_first.iter().skip(before).take(KEYS_PER_PAGE).map(describe).collect();
+    json!({ "active": active.as_str(), "keys": keys, "keys_total": newest_first.len() })
 }
 
 fn describe_sync(report: &Report, now: SystemTime) -> Value {
@@ -136,6 +150,7 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
     let rejected: Vec<_> = report
         .rejected
         .iter()
+        .take(KEYS_PER_PAGE)
         .map(|rejection| {
             json!({
                 "version": rejection.version,
@@ -157,6 +172,7 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
         }),
         "headroom": report.listing.as_ref().map(Listing::headroom),
         "rejected": rejected,
+        "rejected_total": report.rejected.len(),
         "warnings": report.warnings,
     })
 }

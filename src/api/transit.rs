@@ -14,6 +14,7 @@ mod raw;
 mod request;
 mod tools;
 mod values;
+mod work;
 
 use hyper::StatusCode;
 
@@ -30,23 +31,24 @@ use crate::{
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
-use attempt::{Attempt, count_sealed, key_of_version, needs_rewrap, others_first, work_on, write_key};
+use attempt::{Attempt, count_sealed, key_of_version, needs_rewrap, write_key};
 pub(super) use datakey::{Form, data_key};
 use error::ItemError;
 use fields::Item;
 pub(super) use hmac::{hmac, verify};
 use request::{Input, Request, as_json};
 pub(super) use tools::{hash, random};
+use work::{ITEM_RESPONSE, Turn};
 
 /// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: one attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
 pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
-    others_first(call).await;
+    work::prepare(call, Some(action)).await?;
     let keyring = call.context.snapshot(call.keyring).await?;
-    let mut attempt = attempt(call, action, &keyring);
+    let mut attempt = attempt(call, action, &keyring).await?;
     if attempt.unknown_key {
         let unknown = || attempt.result.as_ref().err().map_or_else(String::new, ToString::to_string);
         match Box::pin(call.context.newer_snapshot(call.keyring, &keyring, unknown)).await {
-            Ok(Some(newer)) => attempt = self::attempt(call, action, &newer),
+            Ok(Some(newer)) => attempt = self::attempt(call, action, &newer).await?,
             Err(error) if !attempt.has_results() => attempt.result = Err(error),
             // A batch keeps the results that it has.
             Ok(None) | Err(_) => {}
@@ -56,16 +58,17 @@ pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response,
     attempt.result
 }
 
-fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Attempt {
+async fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Result<Attempt, ApiError> {
+    let turn = Turn::take(call).await?;
     let (formats, limits) = (call.keyring.formats, &call.config.limits);
-    work_on(call.body.as_bytes().len(), || {
+    Ok(turn.work(|| {
         if raw::is_raw(&call.head.headers) {
             raw::run(action, keyring, formats, &call.head.headers, call.body.buffer(), limits.request_size)
         } else {
             let body = as_json(&call.head.headers, call.body.as_bytes());
             run_json(action, keyring, formats, &body, limits)
         }
-    })
+    }))
 }
 
 fn run_json(action: Action, keyring: &Keyring, formats: Formats, body: &[u8], limits: &Limits) -> Attempt {
@@ -116,7 +119,7 @@ impl<'k> Run<'k> {
         // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes per item.
         // A field of Kong's takes two digits per byte.
         let growth = if self.format == Format::Kong { 2 } else { 1 };
-        let mut out = Vec::with_capacity(growth * body_len + 200 * items.len() + envelope::LEN);
+        let mut out = Vec::with_capacity(growth * body_len + ITEM_RESPONSE * items.len() + envelope::LEN);
         envelope::open(&mut out);
         match &request.input {
             Input::One(item) => self.single(item, &request.warnings, out),

@@ -1,6 +1,6 @@
-//! Admitting connections: accepting on both listeners, the limits on open connections, and the drain at the shutdown.
+//! Admitting connections: accepting on both listeners, and the drain at the shutdown.
 //!
-//! The caller brings the listeners. `connection` serves each connection.
+//! The caller brings the listeners. `permits` shares the limit between uids, `connection` serves each connection.
 
 use std::{
     future::Future,
@@ -17,15 +17,18 @@ use enum_map::EnumMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Notify,
     time::{Interval, interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::connection::{self, Limits};
+use super::{
+    connection::{self, Limits},
+    permits::Permits,
+};
 use crate::{
     api::{Api, Caller, ListenerKind, Peer},
-    metrics::{GaugeGuard, Metrics},
+    metrics::{BackgroundTask, GaugeGuard, Metrics},
+    supervise::supervise,
 };
 
 /// Connections without any permission get 1/16 of the limit.
@@ -48,17 +51,11 @@ pub struct Server {
     api: Arc<Api>,
     metrics: Arc<Metrics>,
     limits: ArcSwap<Limits>,
-    counts: EnumMap<ListenerKind, ConnectionCount>,
-}
-
-/// The open connections of one listener.
-#[derive(Default)]
-struct ConnectionCount {
-    open: AtomicUsize,
-    /// Of these, connections without any permission.
+    permits: EnumMap<ListenerKind, Arc<Permits>>,
+    /// Those of h2 connections, whose headers the byte budget does not count.
+    h2: Arc<Permits>,
+    /// Connections without any permission.
     unprivileged: AtomicUsize,
-    /// A connection ended, or the limit changed.
-    changed: Notify,
 }
 
 /// Where clients connect.
@@ -108,13 +105,20 @@ impl Listener for TcpListener {
 
 impl Server {
     pub fn new(api: Arc<Api>, metrics: Arc<Metrics>, limits: Limits) -> Self {
-        Self { api, metrics, limits: ArcSwap::from_pointee(limits), counts: EnumMap::default() }
+        Self {
+            api,
+            metrics,
+            limits: ArcSwap::from_pointee(limits),
+            permits: EnumMap::default(),
+            h2: Arc::default(),
+            unprivileged: AtomicUsize::new(0),
+        }
     }
 
     /// Connections from here on have the new limits.
     pub fn change(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
-        self.counts[ListenerKind::Unix].changed.notify_one();
+        self.permits[ListenerKind::Unix].limit_changed();
     }
 
     /// Serves until `stop`, then drains. Returns how many connections did not finish within `DRAIN_TIMEOUT` and were cut.
@@ -141,19 +145,37 @@ impl Server {
         stop: &CancellationToken,
     ) -> usize {
         let connections = TaskTracker::new();
+        let accept = || self.accept(&listener, &connections, heartbeat, stop);
+        supervise(BackgroundTask::Accept, &self.metrics, accept).await;
+        drop(listener);
+        connections.close();
+        match timeout(DRAIN_TIMEOUT, connections.wait()).await {
+            Ok(()) => 0,
+            Err(_) => connections.len(),
+        }
+    }
+
+    /// Accepts connections until `stop`.
+    async fn accept<L: Listener>(
+        self: &Arc<Self>,
+        listener: &L,
+        connections: &TaskTracker,
+        heartbeat: Option<Heartbeat>,
+        stop: &CancellationToken,
+    ) {
         let mut pulse = heartbeat.map(|heartbeat| interval(heartbeat.interval));
         let mut last_warning = None;
         loop {
             let accepted = tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return,
                 () = next(&mut pulse) => {
                     heartbeat.inspect(|heartbeat| (heartbeat.beat)());
                     continue;
                 }
-                accepted = self.accept(&listener) => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.start(&connections, stream, peer, L::KIND, stop),
+                Ok((stream, peer)) => self.start(connections, stream, peer, L::KIND, stop),
                 Err(error) => {
                     if last_warning.is_none_or(|at: Instant| at.elapsed() > WARNING_INTERVAL) {
                         tracing::warn!("accepting connections failed, retrying: {error}");
@@ -163,28 +185,9 @@ impl Server {
                 }
             }
         }
-        drop(listener);
-        connections.close();
-        match timeout(DRAIN_TIMEOUT, connections.wait()).await {
-            Ok(()) => 0,
-            Err(_) => connections.len(),
-        }
     }
 
-    /// Waits for a free connection before `accept()`: further clients wait in the kernel's queue. Each listener has one accept
-    /// loop, so the free connection is still there afterwards.
-    async fn accept<L: Listener>(&self, listener: &L) -> io::Result<(L::Stream, Option<Peer>)> {
-        let count = &self.counts[L::KIND];
-        let limit = || match L::KIND {
-            ListenerKind::Unix => self.limits.load().connections,
-            ListenerKind::Loopback => LOOPBACK_CONNECTIONS,
-        };
-        while count.open.load(Ordering::Relaxed) >= limit() {
-            count.changed.notified().await;
-        }
-        listener.accept().await
-    }
-
+    /// Serves a connection as soon as it has a permit. It is accepted first: the share of its uid decides.
     fn start<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         self: &Arc<Self>,
         connections: &TaskTracker,
@@ -193,18 +196,41 @@ impl Server {
         listener: ListenerKind,
         stop: &CancellationToken,
     ) {
-        let caller = Caller { listener, peer: peer.map(Arc::new) };
-        let Some(permit) = ConnectionPermit::acquire(Arc::clone(self), &caller) else {
+        let mut caller = Caller { listener, peer: peer.map(Arc::new), closed: CancellationToken::new() };
+        let Some(count) = Count::begin(Arc::clone(self), &caller) else {
             tracing::debug!("connection refused: too many open connections without any permission");
             return;
         };
-        let (api, limits) = (Arc::clone(&self.api), **self.limits.load());
+        let waiting = match self.permits[listener].enter(caller.uid(), self.limit(listener)) {
+            Ok(permit) => Ok(permit),
+            Err(Some(waiting)) => Err(waiting),
+            Err(None) => {
+                tracing::debug!("connection refused: too many of its user wait (keyring_max_connections)");
+                return;
+            }
+        };
         // A token of its own: it is polled at each event of the connection, and a shared one takes a lock.
-        let stop = stop.child_token();
+        let (server, stop) = (Arc::clone(self), stop.child_token());
         connections.spawn(async move {
-            connection::serve(stream, api, caller, limits, stop).await;
-            drop(permit);
+            let permit = match waiting {
+                Ok(permit) => permit,
+                Err(waiting) => tokio::select! {
+                    permit = waiting.permit(|| server.limit(listener)) => permit,
+                    () = stop.cancelled() => return,
+                },
+            };
+            caller.closed = permit.closed().clone();
+            let limits = **server.limits.load();
+            connection::serve(stream, &server.api, caller, permit, &server.h2, limits, stop).await;
+            drop(count);
         });
+    }
+
+    fn limit(&self, listener: ListenerKind) -> usize {
+        match listener {
+            ListenerKind::Unix => self.limits.load().connections,
+            ListenerKind::Loopback => LOOPBACK_CONNECTIONS,
+        }
     }
 }
 
@@ -216,39 +242,33 @@ async fn next(pulse: &mut Option<Interval>) {
     }
 }
 
-/// One open connection, counted until it is dropped.
-struct ConnectionPermit {
+/// One connection, counted until it is dropped.
+struct Count {
     server: Arc<Server>,
-    listener: ListenerKind,
     unprivileged: bool,
     _open: Option<GaugeGuard>,
 }
 
-impl ConnectionPermit {
+impl Count {
     /// `None` if the connection has no permission, and its kind has reached its share of the limit.
-    fn acquire(server: Arc<Server>, caller: &Caller) -> Option<Self> {
-        let (listener, unprivileged) = (caller.listener, !server.api.has_any_permission(caller));
-        let count = &server.counts[listener];
+    fn begin(server: Arc<Server>, caller: &Caller) -> Option<Self> {
+        let unprivileged = !server.api.has_any_permission(caller);
         if unprivileged {
             let limit = (server.limits.load().connections / UNPRIVILEGED_SHARE).max(1);
-            if count.unprivileged.fetch_add(1, Ordering::Relaxed) >= limit {
-                count.unprivileged.fetch_sub(1, Ordering::Relaxed);
+            if server.unprivileged.fetch_add(1, Ordering::Relaxed) >= limit {
+                server.unprivileged.fetch_sub(1, Ordering::Relaxed);
                 return None;
             }
         }
-        count.open.fetch_add(1, Ordering::Relaxed);
-        let open = (listener == ListenerKind::Unix).then(|| server.metrics.open_connection());
-        Some(Self { server, listener, unprivileged, _open: open })
+        let open = (caller.listener == ListenerKind::Unix).then(|| server.metrics.open_connection());
+        Some(Self { server, unprivileged, _open: open })
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for Count {
     fn drop(&mut self) {
-        let count = &self.server.counts[self.listener];
-        count.open.fetch_sub(1, Ordering::Relaxed);
         if self.unprivileged {
-            count.unprivileged.fetch_sub(1, Ordering::Relaxed);
+            self.server.unprivileged.fetch_sub(1, Ordering::Relaxed);
         }
-        count.changed.notify_one();
     }
 }

@@ -6,12 +6,12 @@
 
 use std::{
     convert::Infallible,
-    future, io,
-    ops::Range,
+    future::poll_fn,
+    io,
     pin::{Pin, pin},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +19,7 @@ use std::{
 
 use hyper::{
     Request,
-    body::Incoming,
+    body::{Bytes, Frame, Incoming, SizeHint},
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -31,7 +31,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::error_body::ErrorBody;
+use super::{
+    error_body::ErrorBody,
+    permits::{Activity, Permit, Permits},
+};
 use crate::api::{Api, Body, Caller, ListenerKind};
 
 /// Long enough for the connection pools of clients.
@@ -52,11 +55,17 @@ const FIRST_REQUEST_TIME: Duration = Duration::from_millis(500);
 /// The limit on the bytes of a request's head over HTTP/1.1: associated data of raw bodies are in a header.
 const MAX_HTTP1_HEAD: usize = 64 << 10;
 
-/// The same over h2, which carries gRPC only.
-const MAX_HTTP2_HEAD: u32 = 16 << 10;
+/// The limit on what hyper reads ahead of one HTTP/1.1 connection.
+const READ_BUFFER: usize = 64 << 10;
 
-/// The limit on concurrent calls of one h2 connection. Further ones wait at the client.
-const MAX_STREAMS: u32 = 128;
+/// How long an HTTP/1.1 connection has no request until its buffers are freed.
+const QUIET_TIME: Duration = Duration::from_secs(1);
+
+/// The limits on h2, which is for KMS: connections, concurrent calls of one, and the bytes of a call's headers. Further
+/// calls wait at the client. The headers of all calls together take a few MiB.
+const MAX_H2_CONNECTIONS: usize = 64;
+const MAX_STREAMS: u32 = 16;
+const MAX_H2_HEAD: u32 = 4 << 10;
 
 /// How many bytes an h2 client may send ahead: of one call, whose messages are short, and of all calls.
 const STREAM_WINDOW: u32 = 64 << 10;
@@ -91,23 +100,21 @@ impl Limits {
 struct Connection {
     api: Arc<Api>,
     caller: Caller,
-    requests: Activity,
+    permit: Permit,
     /// Has a permit after the first request.
     first_request: Notify,
+    /// A write to the client is blocked.
+    blocked: Arc<AtomicBool>,
 }
 
-/// How many requests began and ended: the connection is idle while both are equal.
-#[derive(Debug, Default)]
-struct Activity {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-/// Serves a connection until its client closes it, or until its requests in flight have finished after `stop`.
+/// Serves a connection until its client closes it, until its permit is withdrawn, or until its requests in flight have
+/// finished after `stop`.
 pub(super) async fn serve<S>(
     stream: S,
-    api: Arc<Api>,
+    api: &Arc<Api>,
     caller: Caller,
+    permit: Permit,
+    h2: &Arc<Permits>,
     mut limits: Limits,
     stop: CancellationToken,
 ) where
@@ -116,55 +123,109 @@ pub(super) async fn serve<S>(
     if caller.listener == ListenerKind::Loopback {
         limits.header_time = limits.header_time.min(LOOPBACK_HEADER_TIME);
     }
+    let closed = caller.closed.clone();
+    let blocked = Arc::new(AtomicBool::new(false));
     let connection =
-        Arc::new(Connection { api, caller, requests: Activity::default(), first_request: Notify::new() });
+        Arc::new(Connection { api: Arc::clone(api), caller, permit, first_request: Notify::new(), blocked });
     let stopping = async {
         stop.cancelled().await;
         let _ = timeout(FIRST_REQUEST_TIME, connection.first_request.notified()).await;
     };
-    let mut stopping = pin!(stopping);
-    let detected = tokio::select! {
-        () = stopping.as_mut() => return,
-        detected = timeout(limits.header_time, detect(stream, limits.write_time)) => detected,
-    };
-    let Ok(Ok((protocol, stream))) = detected else { return };
-    let shared = Arc::clone(&connection);
-    let handle = service_fn(move |request| {
-        let connection = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(connection.handle(request).await) }
-    });
-    let ended = match protocol {
-        Protocol::Http1 => {
-            let io = TokioIo::new(ErrorBody::new(stream));
-            let serving = Box::pin(http1(&limits).serve_connection(io, handle));
-            // hyper's timeout for the next head covers an idle connection.
-            run(serving, http1::Connection::graceful_shutdown, future::pending(), stopping).await
-        }
-        Protocol::Http2 => {
-            let serving = Box::pin(http2().serve_connection(TokioIo::new(stream), handle));
-            let idle = async {
-                connection.requests.idle(&limits).await;
-                limits.write_time
-            };
-            run(serving, http2::Connection::graceful_shutdown, idle, stopping).await
-        }
+    let serving = serve_protocols(stream, &connection, h2, &limits, stopping);
+    let ended = tokio::select! {
+        ended = serving => ended,
+        () = closed.cancelled() => return tracing::debug!("a connection was closed for another user's"),
     };
     if let Err(error) = ended {
         tracing::debug!("a connection ended early: {error}");
     }
 }
 
+/// Serves the protocol that each part of the connection begins with. HTTP/1.1 is set aside while it is idle: its buffers
+/// are freed, and with them what they hold of the last request.
+async fn serve_protocols<S>(
+    mut stream: S,
+    connection: &Arc<Connection>,
+    h2: &Arc<Permits>,
+    limits: &Limits,
+    stopping: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut stopping = pin!(stopping);
+    let mut read = Bytes::new();
+    loop {
+        let detected = tokio::select! {
+            () = stopping.as_mut() => return Ok(()),
+            detected = timeout(limits.header_time, detect(&mut stream, read)) => detected,
+        };
+        let Ok(Ok((protocol, first))) = detected else { return Ok(()) };
+        let client = ClientStream::new(stream, first, limits.write_time, &connection.blocked);
+        let shared = Arc::clone(connection);
+        let handle = service_fn(move |request| {
+            let connection = Arc::clone(&shared);
+            Box::pin(async move { Ok::<_, Infallible>(connection.handle(request).await) })
+        });
+        match protocol {
+            Protocol::Http1 => {
+                let mut serving =
+                    Box::pin(http1(limits).serve_connection(TokioIo::new(ErrorBody::new(client)), handle));
+                let idle = connection.permit.activity().quiet(&connection.blocked);
+                tokio::select! {
+                    biased;
+                    ended = serving.as_mut() => return ended,
+                    () = stopping.as_mut() => {
+                        serving.as_mut().graceful_shutdown();
+                        return serving.await;
+                    }
+                    () = idle => {}
+                }
+                serving.as_mut().graceful_shutdown();
+                if poll_fn(|cx| Poll::Ready(serving.poll_without_shutdown(cx).is_pending())).await {
+                    return serving.await;
+                }
+                let parts = Pin::into_inner(serving).into_parts();
+                // A copy: the rest of a buffer would keep the whole buffer.
+                read = Bytes::copy_from_slice(&parts.read_buf);
+                stream = parts.io.into_inner().into_inner().stream;
+            }
+            Protocol::Http2 => {
+                let Ok(h2_permit) = h2.enter(connection.caller.uid(), MAX_H2_CONNECTIONS) else {
+                    tracing::debug!("connection refused: too many h2 connections are open");
+                    return Ok(());
+                };
+                let serving = Box::pin(http2().serve_connection(TokioIo::new(client), handle));
+                let idle = async {
+                    connection.permit.activity().idle(limits).await;
+                    limits.write_time
+                };
+                let serving = run(serving, http2::Connection::graceful_shutdown, idle, stopping);
+                return tokio::select! {
+                    ended = serving => ended,
+                    () = h2_permit.closed().cancelled() => Ok(()),
+                };
+            }
+        }
+    }
+}
+
 impl Connection {
-    async fn handle(&self, request: Request<Incoming>) -> hyper::Response<Body> {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> hyper::Response<Sending> {
         self.first_request.notify_one();
-        let _active = self.requests.begin();
-        self.api.handle(&self.caller, request).await
+        let active = Active::begin(&self);
+        let response = self.api.handle(&self.caller, request).await;
+        response.map(|body| Sending { body, _active: active })
     }
 }
 
 fn http1(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_time).max_header_size(MAX_HTTP1_HEAD);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_header_size(MAX_HTTP1_HEAD)
+        .max_buf_size(READ_BUFFER);
     builder
 }
 
@@ -172,7 +233,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_header_list_size(MAX_HTTP2_HEAD)
+        .max_header_list_size(MAX_H2_HEAD)
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -200,16 +261,21 @@ async fn run<C: Future<Output = hyper::Result<()>>>(
 }
 
 impl Activity {
-    /// Counts a request as active until the guard is dropped.
-    fn begin(&self) -> impl Drop + use<'_> {
-        struct Active<'a>(&'a Activity);
-        impl Drop for Active<'_> {
-            fn drop(&mut self) {
-                self.0.ended.fetch_add(1, Ordering::Relaxed);
+    /// Waits until there was at least one request since the call, and then none for [`QUIET_TIME`], with nothing left to
+    /// write.
+    fn quiet(&self, blocked: &AtomicBool) -> impl Future<Output = ()> {
+        let first = self.begun.load(Ordering::Relaxed);
+        async move {
+            let mut before = first;
+            loop {
+                tokio::time::sleep(QUIET_TIME).await;
+                let (begun, ended) = (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
+                if begun == ended && begun == before && begun != first && !blocked.load(Ordering::Relaxed) {
+                    return;
+                }
+                before = begun;
             }
         }
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Active(self)
     }
 
     /// Waits until there was no request for the header time, then for the idle time. It checks once per interval, so it may
@@ -229,6 +295,48 @@ impl Activity {
     }
 }
 
+/// One request of a connection. It ends when its response was sent.
+struct Active(Arc<Connection>);
+
+impl Active {
+    fn begin(connection: &Arc<Connection>) -> Self {
+        connection.permit.activity().begun.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.permit.activity().ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A response's body, whose request is active until it was sent.
+struct Sending {
+    body: Body,
+    _active: Active,
+}
+
+impl hyper::body::Body for Sending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,20 +349,30 @@ enum Protocol {
 /// and a connection by reading slowly.
 struct ClientStream<S> {
     stream: S,
-    first: [u8; PREFACE.len()],
-    /// The part of `first` that is still to be read again.
-    again: Range<usize>,
+    /// What is read again.
+    first: Bytes,
     write_time: Duration,
     /// Set from the first blocked write until everything is written.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Whether there is a deadline, for the connection.
+    blocked: Arc<AtomicBool>,
 }
 
-/// Reads until the bytes are h2's preface, or differ from it: then they are HTTP/1.1. The caller bounds the time.
-async fn detect<S: AsyncRead + Unpin>(
-    mut stream: S,
-    write_time: Duration,
-) -> io::Result<(Protocol, ClientStream<S>)> {
+impl<S> ClientStream<S> {
+    fn new(stream: S, first: Bytes, write_time: Duration, blocked: &Arc<AtomicBool>) -> Self {
+        Self { stream, first, write_time, deadline: None, blocked: Arc::clone(blocked) }
+    }
+}
+
+/// Reads on behind `read` until the bytes are h2's preface, or differ from it: then they are HTTP/1.1. The caller bounds
+/// the time.
+async fn detect<S: AsyncRead + Unpin>(stream: &mut S, read: Bytes) -> io::Result<(Protocol, Bytes)> {
     let (mut first, mut len) = ([0; PREFACE.len()], 0);
+    if !read.is_empty() && !PREFACE.starts_with(&read) {
+        return Ok((Protocol::Http1, read));
+    }
+    first[..read.len()].copy_from_slice(&read);
+    len += read.len();
     while len < PREFACE.len() && first[..len] == PREFACE[..len] {
         match stream.read(&mut first[len..]).await? {
             0 => break,
@@ -262,7 +380,7 @@ async fn detect<S: AsyncRead + Unpin>(
         }
     }
     let protocol = if first == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    Ok((protocol, ClientStream { stream, first, again: 0..len, write_time, deadline: None }))
+    Ok((protocol, Bytes::copy_from_slice(&first[..len])))
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
@@ -271,13 +389,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.again.is_empty() {
+        if self.first.is_empty() {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         }
-        let now = self.again.len().min(buffer.remaining());
-        let start = self.again.start;
-        buffer.put_slice(&self.first[start..start + now]);
-        self.again.start += now;
+        let now = self.first.len().min(buffer.remaining());
+        buffer.put_slice(&self.first.split_to(now));
         Poll::Ready(Ok(()))
     }
 }
@@ -287,6 +403,7 @@ impl<S> ClientStream<S> {
     fn check<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_pending() && self.deadline.is_none() {
             self.deadline = Some(Box::pin(sleep_until(Instant::now() + self.write_time)));
+            self.blocked.store(true, Ordering::Relaxed);
         }
         let expired = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if expired {
@@ -318,8 +435,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if flushed.is_ready() {
+        if flushed.is_ready() && self.deadline.is_some() {
             self.deadline = None; // hyper flushes when it has written everything
+            self.blocked.store(false, Ordering::Relaxed);
         }
         self.check(flushed, cx)
     }
@@ -345,7 +463,9 @@ mod tests {
             drop(client);
         };
         let reading = async {
-            let (protocol, mut stream) = detect(server, WRITE_TIME).await.unwrap();
+            let mut server = server;
+            let (protocol, first) = detect(&mut server, Bytes::new()).await.unwrap();
+            let mut stream = ClientStream::new(server, first, WRITE_TIME, &Arc::default());
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.unwrap();
             (protocol, all)

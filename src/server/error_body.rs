@@ -33,6 +33,10 @@ impl<S> ErrorBody<S> {
     pub(super) const fn new(stream: S) -> Self {
         Self { stream, replacement: None }
     }
+
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 fn replacement(bytes: &[u8]) -> Option<Vec<u8>> {

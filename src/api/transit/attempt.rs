@@ -1,31 +1,12 @@
-//! What the handlers share: fairness with long bodies, the outcome of one attempt on one snapshot, the key of a version, the
+//! What the handlers share: the outcome of one attempt on one snapshot, the key of a version, the
 //! JSON of a key, and the count of messages with short nonces.
 
 use super::{error::ItemError, fields::Endpoint};
 use crate::{
-    api::{audit::AuditFields, context::Call, envelope::write_json, error::ApiError, response::Response},
+    api::{audit::AuditFields, envelope::write_json, error::ApiError, response::Response},
     cipher::{Format, Opened},
     keyring::{HeldKey, Keyring, key},
 };
-
-/// From this size on, a body takes a good part of a millisecond: other requests go first.
-const LONG: usize = 256 << 10;
-
-/// From this size on, a body is worth moving the other tasks to another thread, which costs more than half a millisecond
-/// with as many threads as processors.
-const VERY_LONG: usize = 4 << 20;
-
-/// Lets other requests go first if the body is long.
-pub(super) async fn others_first(call: &Call<'_>) {
-    if call.body.as_bytes().len() > LONG {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Does the work on a body of this length.
-pub(super) fn work_on<T>(body_len: usize, work: impl FnOnce() -> T) -> T {
-    if body_len > VERY_LONG { tokio::task::block_in_place(work) } else { work() }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::api) enum Action {

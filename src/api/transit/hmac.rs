@@ -6,10 +6,11 @@
 use hyper::StatusCode;
 
 use super::{
-    attempt::{key_of_version, others_first, work_on},
+    attempt::key_of_version,
     error::ItemError,
     fields::{Endpoint, Item, decode},
     request::{Input, Request, as_json},
+    work::{self, Turn},
 };
 use crate::{
     api::{
@@ -34,9 +35,9 @@ pub(in crate::api) async fn verify(call: &mut Call<'_>) -> Result<Response, ApiE
 }
 
 async fn run(call: &mut Call<'_>, endpoint: Endpoint) -> Result<Response, ApiError> {
-    others_first(call).await;
+    work::prepare(call, None).await?;
     let keyring = call.context.snapshot(call.keyring).await?;
-    work_on(call.body.as_bytes().len(), || respond(call, endpoint, &keyring))
+    Turn::take(call).await?.work(|| respond(call, endpoint, &keyring))
 }
 
 fn respond(call: &mut Call<'_>, endpoint: Endpoint, keyring: &Keyring) -> Result<Response, ApiError> {

@@ -6,11 +6,11 @@
 use hyper::StatusCode;
 
 use super::{
-    attempt::{others_first, work_on},
     error::ItemError,
     fields::{Endpoint, decode},
     hmac::algorithm,
     request::{Request, as_json},
+    work::{self, Turn},
 };
 use crate::{
     api::{
@@ -61,8 +61,8 @@ pub(in crate::api) async fn random(call: &mut Call<'_>) -> Result<Response, ApiE
 
 /// `POST /v1/transit/hash[/{algorithm}]`
 pub(in crate::api) async fn hash(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    others_first(call).await;
-    work_on(call.body.as_bytes().len(), || sum(call))
+    work::prepare(call, None).await?;
+    Turn::take(call).await?.work(|| sum(call))
 }
 
 fn sum(call: &Call<'_>) -> Result<Response, ApiError> {

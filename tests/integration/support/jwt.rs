@@ -1,45 +1,45 @@
-//! An issuer of JWTs with a real RSA key, RS256 signatures, and the JWKS to verify them.
+//! An issuer of JWTs: a real P-256 key, real ES256 signatures, and the JWKS that lets others verify them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use rsa::{
-    RsaPrivateKey,
-    pkcs1v15::SigningKey,
-    rand_core::OsRng,
-    sha2::Sha256,
-    signature::{SignatureEncoding as _, Signer as _},
-    traits::PublicKeyParts as _,
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
 use serde_json::{Value, json};
 
-pub struct Issuer(RsaPrivateKey);
+pub struct Issuer(EcdsaKeyPair);
 
 impl Issuer {
     pub fn new() -> Self {
-        Self(RsaPrivateKey::new(&mut OsRng, 2048).unwrap())
+        let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
+        let key = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
+        Self(EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap())
     }
 
-    /// RFC 7515 with RS256 (RFC 7518, 3.3).
+    /// RFC 7515 with ES256 (RFC 7518, 3.4).
     pub fn sign(&self, claims: &Value) -> String {
         let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed =
-            format!("{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT", "kid": "one" })), part(claims));
-        let signature = SigningKey::<Sha256>::new(self.0.clone()).sign(signed.as_bytes());
-        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.to_bytes()))
+        let header = json!({ "alg": "ES256", "typ": "JWT", "kid": "one" });
+        let signed = format!("{}.{}", part(&header), part(claims));
+        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
     }
 
-    /// Claims for `subject` and `audience`, issued `seconds` from now and valid for an hour.
+    /// Claims for `subject` and `audience` that are valid for an hour, issued `seconds` from now.
     pub fn claims(subject: &str, audience: &str, seconds: i64) -> Value {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let at = i64::try_from(now).unwrap() + seconds;
         json!({ "iss": "the-test", "sub": subject, "aud": audience, "iat": at, "nbf": at, "exp": at + 3600 })
     }
 
-    /// RFC 7517.
+    /// RFC 7517. The public key is an uncompressed point: `04 ‖ x ‖ y`.
     pub fn jwks(&self) -> Value {
-        let number = |bytes: Vec<u8>| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-        let (n, e) = (number(self.0.n().to_bytes_be()), number(self.0.e().to_bytes_be()));
-        json!({ "keys": [{ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "one", "n": n, "e": e }] })
+        let point = self.0.public_key().as_ref();
+        let (x, y) =
+            (BASE64_URL_SAFE_NO_PAD.encode(&point[1..33]), BASE64_URL_SAFE_NO_PAD.encode(&point[33..]));
+        let key = json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "one", "x": x, "y": y });
+        json!({ "keys": [key] })
     }
 }
