@@ -126,19 +126,20 @@ fn clients_over_the_limit_wait_until_others_disconnect() {
 }
 
 #[test]
-fn a_thousand_idle_clients_take_little_memory() {
+fn many_idle_clients_take_little_memory() {
     let (_server, daemon) = started(&[]);
     let before = daemon.peak_memory();
-    let crowd: Vec<_> = (0..1000)
+    // One user gets all connections but a sixteenth.
+    let crowd: Vec<_> = (0..900)
         .map(|_| {
             let mut stream = daemon.connect();
             stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
             stream
         })
         .collect();
-    wait_for("all to be connected", || (daemon.metric("keyringd_connections") > 1000).then_some(()));
+    wait_for("all to be connected", || (daemon.metric("keyringd_connections") > 900).then_some(()));
     let grown = daemon.peak_memory() - before;
-    assert!(grown < 40_000, "{grown} KiB for a thousand clients");
+    assert!(grown < 40_000, "{grown} KiB for 900 clients");
     assert_eq!(daemon.opened(&daemon.encrypt("others")), "others");
     drop(crowd);
 }
@@ -284,8 +285,8 @@ fn bytes_in_flight_are_limited_over_all_clients_and_given_back() {
     let sizes = [("KONG_KEYRING_MAX_REQUEST_SIZE", "4m"), ("KONG_KEYRING_MAX_INFLIGHT_SIZE", "16m")];
     let (_server, daemon) = started(&sizes);
     let held = || daemon.metric("keyringd_inflight_bytes");
-    let crowd: Vec<_> = (0..5).map(|_| stalled(&daemon, 3 << 20)).collect();
-    wait_for("the bodies to be held", || (held() == 15 << 20).then_some(()));
+    let crowd: Vec<_> = (0..4).map(|_| stalled(&daemon, 3 << 20)).collect();
+    wait_for("the bodies to be held", || (held() >= 12 << 20).then_some(()));
     // With and without an announced length: a body over the budget is refused, a smaller one is served.
     let body = json!({ "plaintext": "A".repeat(2 << 20) }).to_string();
     let refused = daemon.request("POST", ENCRYPT, body.as_bytes());

@@ -19,6 +19,7 @@ mod support;
 
 mod access;
 mod audit;
+mod bounds;
 mod clients;
 mod commands;
 mod direct;

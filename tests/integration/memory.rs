@@ -22,7 +22,7 @@ const FIRST: &str = "first-key-text-Zq8mW3xR7vL2pT9sK4nB6yH1";
 const SECOND: &str = "second-key-text-Jd5gV8cX2zM7qF3wN9tR4uP6";
 
 /// The writable memory of the process.
-fn memory(daemon: &Daemon) -> Vec<u8> {
+pub fn memory(daemon: &Daemon) -> Vec<u8> {
     let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).unwrap();
     let memory = File::open(format!("/proc/{}/mem", daemon.pid())).unwrap();
     let mut all = Vec::new();
@@ -41,7 +41,7 @@ fn memory(daemon: &Daemon) -> Vec<u8> {
     all
 }
 
-fn count(memory: &[u8], needle: &[u8]) -> usize {
+pub fn count(memory: &[u8], needle: &[u8]) -> usize {
     let finder = memory.windows(needle.len()).filter(|window| window[0] == needle[0] && *window == needle);
     finder.count()
 }
@@ -93,9 +93,9 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
     }
     let [k, xaes] = derived(SECOND).map(|key| count(&held, &key));
     assert!((1..=2).contains(&k) && xaes == 1, "each key exists once: {k} and {xaes}");
-    // In the settings, in the session, and in the buffer of the connection to Vault, which keeps the last request.
+    // In the moved variable, in the settings, in the session, and in the buffer of the connection to Vault, which keeps the last request.
     let tokens = count(&held, server.token().as_bytes());
-    assert!(tokens <= 3, "{tokens} copies of the token");
+    assert!(tokens <= 4, "{tokens} copies of the token");
 }
 
 #[test]

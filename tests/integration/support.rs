@@ -1,6 +1,7 @@
 //! Test support: a real OpenBao, the real daemon, a plain HTTP client, and waiting for conditions.
 
 pub mod certificates;
+pub mod cgroup;
 pub mod daemon;
 pub mod http;
 pub mod jwt;

@@ -56,9 +56,18 @@ impl Daemon {
 
     /// The same at a given socket path.
     pub fn start_at(socket: Option<&Path>, server: &OpenBao, more: &[(&str, &str)]) -> Self {
+        Self::start_by(ending_with_us(Path::new(PROGRAM)), socket, server, more)
+    }
+
+    /// The same by a command that executes the program.
+    pub fn start_by(
+        mut command: Command,
+        socket: Option<&Path>,
+        server: &OpenBao,
+        more: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = socket.map_or_else(|| folder.path().join("keyringd.sock"), Path::to_owned);
-        let mut command = ending_with_us(Path::new(PROGRAM));
         command
             .arg("run")
             .env_clear()

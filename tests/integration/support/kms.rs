@@ -99,7 +99,10 @@ impl Kms {
 
 impl Connection {
     pub async fn open(socket: &Path) -> Self {
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream(socket)).await.unwrap();
+        // Like grpc-go, it opens no more calls than the server allows, whose settings hyper does not wait for.
+        let mut client = http2::Builder::new(TokioExecutor::new());
+        client.initial_max_send_streams(16);
+        let (sender, connection) = client.handshake(stream(socket)).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
