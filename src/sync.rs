@@ -126,7 +126,7 @@ impl Syncer {
     /// Syncs at once, then at every interval and for every request, with backoff while Vault fails. Ends at `stop`, or when
     /// every handle is gone.
     pub async fn run(&mut self, stop: CancellationToken) {
-        self.history.forget_source(); // before a restart a keyring may have been built that was not published
+        self.reader.history.forget_source(); // before a restart a keyring may have been built that was not published
         tokio::select! {
             () = self.keep_in_step() => {}
             () = stop.cancelled() => {}

@@ -60,14 +60,14 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
         "sync": describe_sync(&report, now),
-        "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys)),
+        "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
         "source": call.context.upstream.describe(),
     });
     Ok(response::json(StatusCode::OK, &body))
 }
 
 /// The version of each key with the hash of its `key_id`, for a join with the API server's metrics.
-fn describe_kms(keyring: &Keyring, moved: &MovedKeys) -> Value {
+fn describe_kms(keyring: &Keyring, moved: &MovedKeys, page: usize) -> Value {
     let describe = |(name, named): (&str, &NamedVersion)| {
         json!({
             "id": named.held.key.id().as_str(),
@@ -76,8 +76,10 @@ fn describe_kms(keyring: &Keyring, moved: &MovedKeys) -> Value {
             "key_id_hash": name_hash(name),
         })
     };
-    let keys: Vec<_> = keyring.names().all().into_iter().map(describe).collect();
-    json!({ "keys": keys, "moved_key_decrypts": moved.decrypts() })
+    let names = keyring.names().all();
+    let total = names.len();
+    let keys: Vec<_> = on_page(names, page).map(describe).collect();
+    json!({ "keys": keys, "keys_total": total, "moved_key_decrypts": moved.decrypts() })
 }
 
 /// `id`, `creation_time` and `state` of a key.
@@ -131,6 +133,12 @@ fn page(query: &str) -> Result<usize, ApiError> {
     number.ok_or_else(|| ApiError::invalid("page must be a number from 1"))
 }
 
+/// The items of a page.
+fn on_page<I: IntoIterator>(all: I, page: usize) -> impl Iterator<Item = I::Item> {
+    let before = page.saturating_sub(1).saturating_mul(KEYS_PER_PAGE);
+    all.into_iter().skip(before).take(KEYS_PER_PAGE)
+}
+
 fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
     let active = keyring.active().key.id();
     let describe = |held: &&HeldKey| {
@@ -140,8 +148,7 @@ fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
         description
     };
     let newest_first = keyring.newest_first();
-    let before = (page - 1).saturating_mul(KEYS_PER_PAGE);
-    let keys: Vec<_> = newest_first.iter().skip(before).take(KEYS_PER_PAGE).map(describe).collect();
+    let keys: Vec<_> = on_page(newest_first.iter(), page).map(describe).collect();
     json!({ "active": active.as_str(), "keys": keys, "keys_total": newest_first.len() })
 }
 

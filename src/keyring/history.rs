@@ -262,7 +262,7 @@ impl History {
 
     /// IDs of keys whose text ends in a line break, with their version and what becomes of it.
     pub fn line_breaks(&self) -> Vec<(u64, KeyId, &'static str)> {
-        let all = self.0.iter().flat_map(|(version, held)| {
+        let all = self.versions.iter().flat_map(|(version, held)| {
             held.contents.line_breaks.iter().map(|(id, meaning)| (version.number, id.clone(), *meaning))
         });
         all.collect()

@@ -80,7 +80,7 @@ impl Conf {
         if !text.contains(&b'\n') && trim_bytes(text).contains(&b'\r') {
             return Err("has carriage returns as line breaks, so Kong reads one line: use line feeds");
         }
-        let lines = text.split(|byte| *byte == b'\n').enumerate().map(|(at, line)| (at + 1, line));
+        let lines = (1..).zip(text.split(|byte| *byte == b'\n'));
         let mut lines = lines.filter(|(_, line)| !is_blank_or_comment(line));
         while let Some((number, first)) = lines.next() {
             let Some(line) = join_continuations(first, &mut lines) else {
@@ -105,7 +105,7 @@ impl Conf {
             }
             return;
         };
-        let (key, raw) = (trim_bytes(&line[..at]), &line[at + 1..]);
+        let (key, raw) = (trim_bytes(&line[..at]), &line[at.saturating_add(1)..]);
         let text = str::from_utf8(raw).ok();
         let value = text.map(|raw| Secret::new(trim(&without_comment(raw)).to_owned()));
         let spelling = Spelling {

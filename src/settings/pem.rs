@@ -123,7 +123,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(2 * bytes.len()));
+    let mut out = Zeroizing::new(Vec::with_capacity(bytes.len().saturating_mul(2)));
     let mut rest = bytes;
     while let [first, after @ ..] = rest {
         if let Some(behind) = rest.strip_prefix(from) {
@@ -188,7 +188,7 @@ fn without_trust_attributes(certificate: CertificateDer<'static>) -> Result<Cert
         }
         rest = after;
     }
-    let len = certificate.len() - attributes.len();
+    let len = certificate.len().saturating_sub(attributes.len());
     Ok(CertificateDer::from(certificate[..len].to_vec()))
 }
 

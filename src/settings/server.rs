@@ -283,17 +283,16 @@ fn read_certificates(items: Vec<TrustItem>) -> Result<TrustedCertificates, Strin
             TrustItem::System => trusted.system = true,
             TrustItem::Certificates(certificates) => trusted.certificates.extend(certificates),
             TrustItem::File(path) => {
-                let item = at + 1;
                 let pem = source::read_bytes(&path).map_err(|error| {
                     let folder = if path.is_relative() {
                         format!(" in {}", source::working_folder())
                     } else {
                         String::new()
                     };
-                    format!("the file of item {item} cannot be read{folder}: {error}")
+                    format!("the file of item {number} cannot be read{folder}: {error}")
                 })?;
                 let certificates = pem::certificate_chain(&pem)
-                    .map_err(|found| format!("the file of item {item}: {found}"))?;
+                    .map_err(|found| format!("the file of item {number}: {found}"))?;
                 trusted.certificates.extend(certificates);
             }
         }

@@ -131,7 +131,7 @@ async fn fetch(
     mut pending: Vec<VersionId>,
     mut keep: impl FnMut(VersionId, Option<Secret<String>>) + Send,
 ) -> Result<(), VaultError> {
-    let (mut width, mut refusals) = (CONCURRENT_READS, 0);
+    let (mut width, mut refusals) = (CONCURRENT_READS, 0_u32);
     while !pending.is_empty() {
         let rest = pending.split_off(width.min(pending.len()));
         let versions: Vec<_> = std::mem::replace(&mut pending, rest);

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::read::Read;
-use crate::keyring::{Built, History, Keyring, Listing};
+use crate::keyring::{History, Keyring, Listing, history::Built};
 
 /// From this many remaining writes on, there is a warning before Vault destroys the oldest version.
 const LOW_HEADROOM: u64 = 2;

@@ -20,6 +20,9 @@ const MAX_ATTEMPTS: u32 = 2;
 /// The server's default for counting failed logins.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 
+/// More stack than a hash uses.
+const STACK: usize = 4096;
+
 /// The most credentials that are remembered.
 const MAX_REMEMBERED: usize = 16;
 
@@ -33,7 +36,7 @@ pub(super) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a str>) -> Finge
         hash.update(part);
     }
     let fingerprint = hash.finalize().into();
-    wipe_stack(); // the hash keeps parts of what it got
+    wipe_stack::<STACK>(); // the hash keeps parts of what it got
     fingerprint
 }
 
@@ -64,7 +67,7 @@ impl Refusals {
         let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held_back = refused.iter().filter(|one| one.attempts >= MAX_ATTEMPTS);
         let known = held_back.filter(|one| one.credential == *credential).find_map(|one| {
-            let wait = (one.first + WINDOW).saturating_duration_since(now);
+            let wait = WINDOW.saturating_sub(now.saturating_duration_since(one.first));
             (!wait.is_zero()).then(|| (wait, one.cause.clone()))
         });
         drop(refused);
@@ -74,12 +77,14 @@ impl Refusals {
     pub(super) fn add(&self, credential: Fingerprint, kind: Refusal, cause: String, now: Instant) {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = refused.iter().position(|one| one.credential == credential);
-        let earlier = earlier.and_then(|at| refused.remove(at)).filter(|one| now < one.first + WINDOW);
+        let earlier = earlier
+            .and_then(|at| refused.remove(at))
+            .filter(|one| now.saturating_duration_since(one.first) < WINDOW);
         let (first, attempts) = earlier.map_or((now, 0), |one| (one.first, one.attempts));
         if refused.len() >= MAX_REMEMBERED {
             refused.pop_front();
         }
-        refused.push_back(Refused { credential, first, attempts: attempts + 1, kind, cause });
+        refused.push_back(Refused { credential, first, attempts: attempts.saturating_add(1), kind, cause });
     }
 
     /// Allows what was refused by a lockout: an operator may have ended it.

@@ -161,7 +161,7 @@ impl Session {
 
     /// When [`Session::maintain`] is due next; `None` while nothing is.
     fn next_maintenance(&self) -> Option<Instant> {
-        let check = self.refused.map(|_| self.maintained + CREDENTIAL_CHECK_INTERVAL);
+        let check = self.refused.and_then(|_| self.maintained.checked_add(CREDENTIAL_CHECK_INTERVAL));
         self.next_step().into_iter().chain(check).min()
     }
 

@@ -85,7 +85,7 @@ fn leaf_first(
         certificate.is_ok_and(|certificate| Some(certificate.subject_public_key_info()) == public)
     };
     match chain.iter().position(is_leaf) {
-        Some(last) if last + 1 == chain.len() => chain.reverse(),
+        Some(last) if last.checked_add(1) == Some(chain.len()) => chain.reverse(),
         Some(leaf) => chain[..=leaf].rotate_right(1),
         None => {}
     }

@@ -32,13 +32,13 @@ fn to_number(text: &str) -> Option<f64> {
 
 /// Such as `1f`, `1.8` or `1p-4`, after the `0x`.
 fn hexadecimal(text: &str) -> Option<f64> {
-    let (mantissa, exponent) = match text.split_once('p') {
+    let (mantissa, exponent): (&str, i32) = match text.split_once('p') {
         Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
         None => (text, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let scale = 4 * i32::try_from(fraction.len()).ok()?;
-    Some(digits(&[whole, fraction].concat(), 16)? * 2_f64.powi(exponent - scale))
+    let scale = i32::try_from(fraction.len()).ok()?.checked_mul(4)?;
+    Some(digits(&[whole, fraction].concat(), 16)? * 2_f64.powi(exponent.checked_sub(scale)?))
 }
 
 fn digits(text: &str, base: u32) -> Option<f64> {
@@ -58,7 +58,7 @@ fn print(number: f64) -> String {
         Some(_) => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         None => text.to_owned(),
     };
-    match usize::try_from(13 - exponent) {
+    match usize::try_from(13_i32.saturating_sub(exponent)) {
         Ok(decimals) if exponent >= -4 => short(&format!("{number:.decimals$}")),
         _ => {
             let sign = if exponent < 0 { '-' } else { '+' };
