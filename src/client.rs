@@ -170,8 +170,7 @@ impl Client {
 
     /// The daemon's name for its keyring. `/livez` needs no permission, other than `/status`.
     async fn keyring_name(&self) -> Result<String, ClientError> {
-        let name = self.get("/livez").await?.keyring_name;
-        name.ok_or(ClientError::Unexpected("/livez has no header Keyring-Name"))
+        self.get("/livez").await?.keyring_name.ok_or(ClientError::NoKeyring)
     }
 }
 

@@ -1,9 +1,10 @@
 //! The daemon: starts sync and socket, waits for a signal or the end of a task, and stops the tasks in order.
 //!
 //! Tasks are started and stopped here only. `reload` changes the settings of a running daemon, `upstream` is what the socket
-//! asks of Vault; [`dev`] is the same daemon with a random keyring and without Vault.
+//! asks of Vault, `notify` tells systemd; [`dev`] is the same daemon with a random keyring and without Vault.
 
 pub mod dev;
+mod notify;
 mod reload;
 mod upstream;
 
@@ -29,13 +30,16 @@ use crate::{
         self, Heartbeat, Listeners, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{self, CiphertextFormat, KvSecret, Loaded, LogFormat, LogLevel, Settings},
+    settings::{
+        self, CiphertextFormat, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings,
+    },
     signals::Signal,
     supervise::supervise,
-    sync::{SyncHandle, Syncer},
+    sync::Syncer,
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
+use notify::Notifier;
 use reload::Reload;
 use upstream::VaultUpstream;
 
@@ -70,23 +74,23 @@ pub struct Inputs {
 /// The daemon, from its settings to its exit code. It serves from the start; until the first keyring it answers 503.
 pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartError> {
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
-    let described = describe(&settings);
-    let Settings { server, keyring, references, socket, .. } = settings;
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
-    let namespace = server.namespace.clone();
-    let client = sessions.client(SessionName::Keyring, server)?;
-    let engines = Engines::new(references, Some(&keyring_engine(&client, &keyring.secret)), &sessions)?;
+    let config = runtime_config(&settings, &published);
+    let described = describe(&settings);
+    let Settings { keyrings, references, socket, .. } = settings;
+    let (keyring, engines) = open(keyrings, references, &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
-    let (syncer, sync) = Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics));
+    let (syncer, sync) = keyring
+        .map(|(keyring, client)| Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics)))
+        .unzip();
     let references = Arc::new(References::new(engines));
     let upstream =
         Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), Arc::clone(&sessions), described));
-    let config = runtime_config(namespace, &keyring, &socket, &published);
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
@@ -98,23 +102,26 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
             let api = Arc::clone(&api);
             async move { api.audit_during(serving).await }
         }),
-        syncing: spawn(BackgroundTask::Sync, &metrics, {
-            let (syncer, stop) = (Arc::new(Mutex::new(syncer)), stop.clone());
-            move || {
-                let (syncer, stop) = (Arc::clone(&syncer), stop.clone());
-                async move { syncer.lock().await.run(stop).await }
-            }
-        }),
+        syncing: match syncer {
+            Some(syncer) => spawn(BackgroundTask::Sync, &metrics, {
+                let (syncer, stop) = (Arc::new(Mutex::new(syncer)), stop.clone());
+                move || {
+                    let (syncer, stop) = (Arc::clone(&syncer), stop.clone());
+                    async move { syncer.lock().await.run(stop).await }
+                }
+            }),
+            None => tokio::spawn(stop.clone().cancelled_owned()),
+        },
         refreshing: spawn(BackgroundTask::References, &metrics, {
-            let stop = stop.clone();
+            let (references, stop) = (Arc::clone(&references), stop.clone());
             move || {
                 let (references, stop) = (Arc::clone(&references), stop.clone());
                 async move { references.keep_fresh(stop).await }
             }
         }),
         notifying: spawn(BackgroundTask::Systemd, &metrics, {
-            let published = Arc::clone(&published);
-            move || notify_systemd(sync.clone(), Arc::clone(&published))
+            let notifier = Notifier::new(sync, &published, &references);
+            move || notifier.clone().run()
         }),
         sessions: Arc::clone(&sessions),
         stop,
@@ -159,28 +166,6 @@ fn spawn<F: Future<Output = ()> + Send + 'static>(
 ) -> JoinHandle<()> {
     let metrics = Arc::clone(metrics);
     tokio::spawn(async move { supervise(task, &metrics, run).await })
-}
-
-/// READY after the first keyring, and STATUS at each change.
-async fn notify_systemd(mut sync: SyncHandle, published: Arc<Published>) {
-    let mut is_ready = false;
-    loop {
-        let report = published.report();
-        let status = match (published.keyring(), &report.last_error) {
-            (None, None) => "waiting for the first keys".to_owned(),
-            (None, Some(error)) => format!("no keys yet: {error}"),
-            (Some(keyring), None) => format!("serving, active key {}", keyring.active().key.id()),
-            (Some(keyring), Some(error)) => {
-                format!("serving, active key {}; syncs fail: {error}", keyring.active().key.id())
-            }
-        };
-        systemd::status(&status);
-        if !is_ready && published.keyring().is_some() {
-            systemd::ready();
-            is_ready = true;
-        }
-        sync.changed().await;
-    }
 }
 
 /// The tasks of a daemon.
@@ -240,35 +225,49 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartErr
     TcpListener::bind(address).await.map_err(|error| StartError::Metrics(address, error))
 }
 
-fn keyring_engine(client: &Client, secret: &KvSecret) -> KeyringEngine {
-    KeyringEngine { client: client.clone(), mount: secret.mount.clone(), kv: secret.kv }
+/// The session and the settings of the keyring, unless only references are served, and the engines of references.
+fn open(
+    keyrings: Option<KeyringSettings>,
+    references: settings::ReferenceSettings,
+    sessions: &Sessions,
+) -> Result<(Option<(settings::Keyring, Client)>, Engines), TransportError> {
+    let Some(KeyringSettings { server, default }) = keyrings else {
+        return Ok((None, Engines::new(references, None, sessions)?));
+    };
+    let client = sessions.client(SessionName::Keyring, server)?;
+    let KvSecret { mount, kv, .. } = default.secret.clone();
+    let engine = KeyringEngine { client: client.clone(), mount, kv };
+    let engines = Engines::new(references, Some(&engine), sessions)?;
+    Ok((Some((default, client)), engines))
 }
 
 /// What a reload can change in the API.
-fn runtime_config(
-    namespace: Option<String>,
-    keyring: &settings::Keyring,
-    socket: &settings::Socket,
-    published: &Arc<Published>,
-) -> RuntimeConfig {
+fn runtime_config(settings: &Settings, published: &Arc<Published>) -> RuntimeConfig {
+    let Settings { keyrings, socket, .. } = settings;
+    let limits = socket.limits;
+    RuntimeConfig {
+        keyrings: keyrings
+            .as_ref()
+            .map_or_else(Keyrings::none, |all| Keyrings::single(entry(&all.default, Arc::clone(published)))),
+        access: socket.access.clone(),
+        audit: socket.audit,
+        limits: api::Limits::new(limits.request_size, limits.inflight_size, limits.batch),
+        transit_mounts: socket.transit_mounts.clone().into(),
+        namespace: keyrings.as_ref().and_then(|all| all.server.namespace.clone()),
+    }
+}
+
+fn entry(keyring: &settings::Keyring, published: Arc<Published>) -> KeyringEntry {
     let write = match keyring.ciphertext_format {
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
     let kong_fields = if keyring.kong_fields { KongFields::Accept } else { KongFields::Refuse };
-    let limits = socket.limits;
-    RuntimeConfig {
-        keyrings: Keyrings::single(KeyringEntry {
-            name: keyring.name.clone(),
-            published: Arc::clone(published),
-            formats: Formats { write, kong_fields },
-            max_stale: keyring.max_stale,
-        }),
-        access: socket.access.clone(),
-        audit: socket.audit,
-        limits: api::Limits::new(limits.request_size, limits.inflight_size, limits.batch),
-        transit_mounts: socket.transit_mounts.clone().into(),
-        namespace,
+    KeyringEntry {
+        name: keyring.name.clone(),
+        published,
+        formats: Formats { write, kong_fields },
+        max_stale: keyring.max_stale,
     }
 }
 
@@ -304,15 +303,17 @@ pub const fn level(log: settings::Log) -> LevelFilter {
     }
 }
 
+/// The `source` of the status: nothing of a keyring if there is none.
 fn describe(settings: &Settings) -> Value {
+    let Some(KeyringSettings { server, default }) = &settings.keyrings else { return json!({}) };
     json!({
-        "vault": settings.server.host.as_str().trim_end_matches('/'),
-        "mount": settings.keyring.secret.mount.to_string(),
-        "path": settings.keyring.secret.path.to_string(),
-        "kv": settings.keyring.secret.kv.to_string(),
-        "auth_method": settings.server.auth.name(),
-        "interval": settings.keyring.sync_interval.as_secs(),
-        "plain_http": settings.server.sends_in_the_clear(),
+        "vault": server.host.as_str().trim_end_matches('/'),
+        "mount": default.secret.mount.to_string(),
+        "path": default.secret.path.to_string(),
+        "kv": default.secret.kv.to_string(),
+        "auth_method": server.auth.name(),
+        "interval": default.sync_interval.as_secs(),
+        "plain_http": server.sends_in_the_clear(),
     })
 }
 

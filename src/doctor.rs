@@ -20,7 +20,7 @@ use crate::{
     keyring::{Listing, record::Contents},
     metrics::Metrics,
     server::listen,
-    settings::{self, Auth, ReferenceSettings, Server, Settings},
+    settings::{self, Auth, Keyrings, ReferenceSettings, Server, Settings},
     sync::{self, Read, Reader},
     vault::{
         Client, Kv, SessionName, Sessions, VaultError,
@@ -73,7 +73,10 @@ async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
 
 async fn vault(report: &mut Report<'_>, settings: Settings) -> Step<()> {
     let sessions = Sessions::new(Arc::new(Metrics::default()), CancellationToken::new());
-    let done = keyring(report, &sessions, settings.server, &settings.keyring).await;
+    let done = match settings.keyrings {
+        Some(Keyrings { server, default }) => keyring(report, &sessions, server, &default).await,
+        None => Ok(()),
+    };
     let ReferenceSettings { hcv, entities, objects, .. } = settings.references;
     let named = entities.into_iter().chain(objects);
     let objects = named.map(|(id, engine)| (SessionName::Object(id), engine.server));

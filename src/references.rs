@@ -28,6 +28,7 @@ use crate::{
         reference::Caching,
         resolve::{EnvReference, kind},
     },
+    vault::Client,
 };
 use cache::{Cache, Key};
 pub use engines::{Engines, KeyringEngine};
@@ -58,6 +59,11 @@ pub struct References {
 impl References {
     pub fn new(engines: Engines) -> Self {
         Self { engines: ArcSwap::from_pointee(engines), cache: Cache::default() }
+    }
+
+    /// The sessions, some of them several times.
+    pub fn clients(&self) -> Vec<Client> {
+        self.engines.load().clients().cloned().collect()
     }
 
     /// Uses other settings. What is cached is refreshed at its next use, and dropped if its engine is gone.

@@ -71,13 +71,20 @@ const OTHER_MEMORY: u64 = 64 << 20;
 /// All settings of the daemon, checked.
 #[derive(Debug)]
 pub struct Settings {
-    pub server: Server,
-    pub keyring: Keyring,
+    /// `None` serves references only.
+    pub keyrings: Option<Keyrings>,
     pub references: ReferenceSettings,
     pub socket: Socket,
     pub log: Log,
     /// Refuse to start if memory cannot be locked.
     pub require_memory_lock: bool,
+}
+
+/// The keyring, and the Vault that holds it.
+#[derive(Debug)]
+pub struct Keyrings {
+    pub server: Server,
+    pub default: Keyring,
 }
 
 /// A secret in a KV secrets engine.
@@ -182,20 +189,47 @@ pub fn load_reference_sources(
     sources: &[Box<dyn Source>],
 ) -> (Result<ReferenceSources, Vec<Note>>, Vec<Note>) {
     let mut reader = Reader::new(sources);
-    let references = engines::read(&mut reader);
+    let found = reference_sources(&mut reader);
+    let Reader { mistakes, warnings, .. } = reader;
+    (found.filter(|_| mistakes.is_empty()).ok_or(mistakes), warnings)
+}
+
+fn reference_sources(reader: &mut Reader) -> Option<ReferenceSources> {
+    let references = engines::read(reader);
     let needs_keyring = references.as_ref().is_some_and(ReferenceSettings::uses_the_keyrings)
         && reader.is_given(&keys::VAULT_HOST.key);
     let keyring = needs_keyring.then(|| {
         gather!(KeyringServer {
-            server: server::read_keyrings(&mut reader),
+            server: server::read_keyrings(reader),
             mount: reader.required(&keys::VAULT_MOUNT),
             kv: reader.required(&keys::VAULT_KV),
         })
     });
+    Some(ReferenceSources { references: references?, keyring: keyring.flatten() })
+}
+
+/// The settings of `keyringd dev`, which needs none.
+#[derive(Debug)]
+pub struct DevSettings {
+    pub name: Option<String>,
+    pub access: Option<AccessList>,
+    pub references: ReferenceSources,
+}
+
+/// The settings of `keyringd dev`. Mistakes in others are ignored.
+pub fn load_dev(sources: &[Box<dyn Source>]) -> (Result<DevSettings, Vec<Note>>, Vec<Note>) {
+    let mut reader = Reader::new(sources);
+    let settings = dev_settings(&mut reader);
     let Reader { mistakes, warnings, .. } = reader;
-    let complete = references.filter(|_| mistakes.is_empty());
-    let found = complete.map(|references| ReferenceSources { references, keyring: keyring.flatten() });
-    (found.ok_or(mistakes), warnings)
+    (settings.filter(|_| mistakes.is_empty()).ok_or(mistakes), warnings)
+}
+
+fn dev_settings(reader: &mut Reader) -> Option<DevSettings> {
+    gather!(DevSettings {
+        name: Some(reader.optional(&keys::NAME)),
+        access: Some(access_list(reader)),
+        references: reference_sources(reader),
+    })
 }
 
 /// The socket's path alone, for commands that talk to a running daemon. Mistakes in other settings are ignored.
@@ -228,12 +262,11 @@ fn is_unreadable(note: &Note) -> bool {
 }
 
 fn settings(reader: &mut Reader) -> Option<Settings> {
-    reader.must_be(&keys::ENABLED, "on");
-    reader.must_be(&keys::STRATEGY, "vault");
+    let references = engines::read(reader);
+    let references_only = serves_references_only(reader, references.as_ref());
     let settings = gather!(Settings {
-        server: server::read_keyrings(reader),
-        keyring: keyring(reader),
-        references: engines::read(reader),
+        keyrings: if references_only { Some(None) } else { keyrings(reader).map(Some) },
+        references: references,
         socket: socket(reader),
         require_memory_lock: reader.required(&keys::REQUIRE_MEMORY_LOCK),
         log: gather!(Log {
@@ -243,6 +276,25 @@ fn settings(reader: &mut Reader) -> Option<Settings> {
     })?;
     warn(reader, &settings);
     Some(settings)
+}
+
+/// Whether the keyring is off and a Vault is named for references.
+fn serves_references_only(reader: &mut Reader, references: Option<&ReferenceSettings>) -> bool {
+    let is_off = reader.optional(&keys::ENABLED) == Some(false);
+    // Mistakes in the reference settings are enough: those of a keyring that is off are not added.
+    let is_alone = is_off && references.is_none_or(ReferenceSettings::names_a_server);
+    if is_alone && reader.is_given(&keys::VAULT_PATH.key) {
+        let message = "is off, so references only are served, and keyring_vault_path has no effect: set it to on for a \
+                       keyring";
+        reader.warn(&keys::ENABLED.key, message);
+    }
+    is_alone
+}
+
+fn keyrings(reader: &mut Reader) -> Option<Keyrings> {
+    reader.must_be(&keys::ENABLED, "on");
+    reader.must_be(&keys::STRATEGY, "vault");
+    gather!(Keyrings { server: server::read_keyrings(reader), default: keyring(reader) })
 }
 
 fn keyring(reader: &mut Reader) -> Option<Keyring> {
@@ -299,12 +351,16 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
         path: reader.required(&keys::SOCKET_PATH),
         mode: reader.required(&keys::SOCKET_MODE),
         group: Some(reader.optional_checked(&keys::SOCKET_GROUP, |group| group_id(&group))),
-        access: Some(reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts))),
+        access: Some(access_list(reader)),
         metrics_listen: Some(reader.optional(&keys::METRICS_LISTEN)),
         limits: limits(reader),
         audit: reader.required(&keys::AUDIT),
         transit_mounts: reader.required(&keys::TRANSIT_MOUNTS),
     })
+}
+
+fn access_list(reader: &mut Reader) -> Option<AccessList> {
+    reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts))
 }
 
 fn group_id(group: &str) -> Result<u32, String> {
@@ -363,12 +419,14 @@ fn fits(inflight: usize, available: u64) -> bool {
 }
 
 fn warn(reader: &mut Reader, settings: &Settings) {
-    if settings.keyring.max_stale.is_some_and(|stale| stale <= settings.keyring.sync_interval) {
-        let message =
-            "is not longer than keyring_sync_interval: /readyz would fail between two successful syncs";
-        reader.warn(&keys::MAX_STALE.key, message);
+    if let Some(Keyrings { server, default }) = &settings.keyrings {
+        if default.max_stale.is_some_and(|stale| stale <= default.sync_interval) {
+            let message =
+                "is not longer than keyring_sync_interval: /readyz would fail between two successful syncs";
+            reader.warn(&keys::MAX_STALE.key, message);
+        }
+        server::warn(reader, &keys::VAULT_HOST.key, &keys::KEYRING_LOGIN, server);
     }
-    server::warn(reader, &keys::VAULT_HOST.key, &keys::KEYRING_LOGIN, &settings.server);
     for warning in settings.socket.access.iter().flat_map(AccessList::warnings) {
         reader.warn(&keys::ACCESS.key, warning);
     }
@@ -418,9 +476,10 @@ mod tests {
         assert_eq!(mistakes(&loaded), [] as [&str; 0]);
         assert_eq!(loaded.warnings, []);
         let settings = loaded.settings.unwrap();
-        assert_eq!(settings.keyring.name, "keyring");
+        let Keyrings { server, default } = settings.keyrings.unwrap();
+        assert_eq!(default.name, "keyring");
         assert_eq!(settings.socket.mode, 0o660);
-        assert!(settings.server.tls.trusted.system);
+        assert!(server.tls.trusted.system);
     }
 
     #[test]
@@ -481,6 +540,27 @@ mod tests {
     }
 
     #[test]
+    fn references_alone_need_no_keyring() {
+        let of_references = [("vault_hcv_host", "127.0.0.1"), ("vault_hcv_token", "hvs.planted")];
+        let loaded = load(&[pairs(of_references.to_vec())]);
+        assert_eq!((mistakes(&loaded), &loaded.warnings), (Vec::new(), &Vec::new()));
+        assert!(loaded.settings.unwrap().keyrings.is_none());
+        // With both, it is said that the keyring is not served.
+        let off = [[("keyring_enabled", "off")].as_slice(), &of_references].concat();
+        let loaded = load_with(&off);
+        assert!(
+            loaded.warnings[0].message.starts_with("is off, so references only are served"),
+            "{loaded:?}"
+        );
+        assert!(loaded.settings.unwrap().keyrings.is_none());
+        let on = load_with(&of_references);
+        assert!(on.settings.unwrap().keyrings.is_some());
+        // A mistake in them is the only one.
+        let found = mistakes(&load(&[pairs(vec![("vault_hcv_port", "many")])]));
+        assert!(found.iter().all(|mistake| mistake.contains("vault_hcv_")), "{found:?}");
+    }
+
+    #[test]
     fn mistakes_and_debug_output_do_not_quote_secrets() {
         let loaded = load_with(&[
             ("keyring_vault_token", "planted\nplanted"),
@@ -525,7 +605,8 @@ mod tests {
 
     #[test]
     fn the_name_is_the_last_segment_of_the_path_if_it_is_valid() {
-        let name = |more: &[_]| load_with(more).settings.map(|settings| settings.keyring.name);
+        let name =
+            |more: &[_]| load_with(more).settings.map(|settings| settings.keyrings.unwrap().default.name);
         assert_eq!(name(&[("keyring_vault_path", "team/apps")]).unwrap(), "apps");
         assert_eq!(name(&[("keyring_name", "mine")]).unwrap(), "mine");
         let found = mistakes(&load_with(&[("keyring_vault_path", "team/my apps")]));
@@ -560,6 +641,7 @@ mod tests {
             ]
         );
         let settings = loaded.settings.unwrap();
-        assert_eq!((settings.keyring.name.as_str(), settings.log.level), ("two", LogLevel::Debug));
+        assert_eq!(settings.log.level, LogLevel::Debug);
+        assert_eq!(settings.keyrings.unwrap().default.name, "two");
     }
 }

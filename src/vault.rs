@@ -105,6 +105,21 @@ impl Sessions {
         open.iter().filter_map(|one| Some(one.client.upgrade()?.describe())).collect()
     }
 
+    /// Whether a session has logged in. The error is why none has, without secrets.
+    pub fn health(&self) -> Result<(), String> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients: Vec<_> = open.iter().filter_map(|one| one.client.upgrade()).collect();
+        drop(open);
+        if clients.iter().any(Client::is_logged_in) {
+            return Ok(());
+        }
+        let cause = clients.iter().find_map(Client::login_error);
+        Err(cause.map_or_else(
+            || "the first login is under way".to_owned(),
+            |cause| format!("no login yet: {cause}"),
+        ))
+    }
+
     /// Waits until a session panicked more often than it is restarted, or for ever.
     pub async fn crashed(&self) {
         self.crashed.cancelled().await;

@@ -130,11 +130,12 @@ fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let settings = loaded.settings.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
     let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
     let sessions = Sessions::new(Arc::clone(&metrics), stop.clone());
+    let keyrings = settings.keyrings.expect("the settings have a keyring");
     let client = {
         let _runtime = runtime.enter();
-        sessions.client(SessionName::Keyring, settings.server).unwrap()
+        sessions.client(SessionName::Keyring, keyrings.server).unwrap()
     };
-    let (mut syncer, handle) = Syncer::new(&settings.keyring, client, Arc::clone(&published), metrics);
+    let (mut syncer, handle) = Syncer::new(&keyrings.default, client, Arc::clone(&published), metrics);
     let stop = stop.clone();
     runtime.spawn(async move {
         syncer.run(stop).await;

@@ -96,8 +96,8 @@ impl Peer {
         }
         let (uid, words) = (self.uid, Permission::words(required));
         let message = format!(
-            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words}; \
-             setting it replaces \"everybody may\": list every client"
+            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words} \
+             (as a variable, KONG_KEYRING_ACCESS); setting it replaces \"everybody may\": list every client"
         );
         Err(ApiError::new(ErrorKind::Denied, message))
     }

@@ -12,7 +12,7 @@ use super::{
     audit::{Audit, AuditFields},
     body::{Limits, RequestBody},
     budget::{ByteBudget, ByteBudgetGuard},
-    error::ApiError,
+    error::{ApiError, ErrorKind},
     kms_recovery::MovedKeys,
     promotion::Promotion,
     token_limit::TokenLimit,
@@ -80,6 +80,9 @@ pub trait Upstream: Send + Sync {
         references: &'a [&'a str],
     ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>>;
 
+    /// Whether references can be resolved: a session has logged in. The error gives the reason, without secrets.
+    fn can_resolve(&self) -> Result<(), String>;
+
     /// The `source` of `GET /status`.
     fn describe(&self) -> serde_json::Value;
 }
@@ -98,8 +101,8 @@ pub(super) struct Call<'a> {
     pub(super) context: &'a Arc<Context>,
     pub(super) config: &'a RuntimeConfig,
     pub(super) head: &'a Parts,
-    /// The keyring that the path names, or the default one.
-    pub(super) keyring: &'a Arc<KeyringEntry>,
+    /// The keyring that the path names, or the default one. Handlers ask for it by [`Call::keyring`].
+    pub(super) named: Option<&'a Arc<KeyringEntry>>,
     /// What follows the route's path: an algorithm, a byte count, a mount.
     pub(super) tail: &'a str,
     pub(super) caller: &'a Caller,
@@ -109,6 +112,25 @@ pub(super) struct Call<'a> {
     pub(super) budget: &'a mut ByteBudgetGuard,
     /// What the handler adds to the audit, also on an error.
     pub(super) audit: AuditFields,
+}
+
+impl<'a> Call<'a> {
+    /// The keyring of the request.
+    ///
+    /// # Errors
+    /// [`no_keyring`], if the daemon serves references only.
+    pub(super) fn keyring(&self) -> Result<&'a Arc<KeyringEntry>, ApiError> {
+        self.named.ok_or_else(no_keyring)
+    }
+}
+
+/// The answer to what needs a keyring, of a daemon without one.
+pub(super) fn no_keyring() -> ApiError {
+    ApiError::new(
+        ErrorKind::NoRoute,
+        "no keyring is configured: this daemon serves references only (/v1/resolve); for keys, set keyring_enabled = on \
+         and the keyring_vault_* settings",
+    )
 }
 
 impl Context {

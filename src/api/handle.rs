@@ -49,7 +49,7 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
                 context,
                 config: &config,
                 head: &head,
-                keyring,
+                named: keyring,
                 tail,
                 caller,
                 body: RequestBody::default(),

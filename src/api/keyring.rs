@@ -27,7 +27,7 @@ use crate::{
 
 /// `GET /keyring` → `{"active": "…", "ids": ["…"]}`; without keys, `{"ids": []}`.
 pub(super) async fn list(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let body = match call.keyring.published.keyring() {
+    let body = match call.keyring()?.published.keyring() {
         None => json!({ "ids": [] }),
         Some(keyring) => {
             let ids: Vec<_> = keyring.newest_first().iter().map(|held| held.key.id().as_str()).collect();
@@ -39,15 +39,15 @@ pub(super) async fn list(call: &mut Call<'_>) -> Result<Response, ApiError> {
 
 /// `GET /keyring/active` → `{"id": "…"}`; 503 without one.
 pub(super) async fn active(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let keyring = call.keyring.published.keyring();
-    let keyring = keyring.ok_or_else(|| ApiError::unavailable(call.keyring.no_keys()))?;
+    let entry = call.keyring()?;
+    let keyring = entry.published.keyring().ok_or_else(|| ApiError::unavailable(entry.no_keys()))?;
     Ok(response::json(StatusCode::OK, &json!({ "id": keyring.active().key.id().as_str() })))
 }
 
 /// `POST /keyring/vault/sync` → 204. A `token` in a JSON or form body is used for this sync only.
 pub(super) async fn sync(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let token = token(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
-    let (upstream, name) = (&call.context.upstream, &call.keyring.name);
+    let (upstream, name) = (&call.context.upstream, &call.keyring()?.name);
     if token.is_none() {
         upstream.sync(name, None).await.map_err(ApiError::failed)?;
         return Ok(response::empty(StatusCode::NO_CONTENT));
@@ -101,8 +101,9 @@ fn token(headers: &HeaderMap, body: &[u8]) -> Result<Option<Secret<String>>, &'s
 
 /// `GET /v1/transit/keys/{name}`
 pub(super) async fn read_transit_key(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let keyring = call.context.snapshot(call.keyring).await?;
-    Ok(describe(&keyring, call.keyring))
+    let entry = call.keyring()?;
+    let keyring = call.context.snapshot(entry).await?;
+    Ok(describe(&keyring, entry))
 }
 
 /// `LIST /v1/transit/keys`
@@ -114,6 +115,7 @@ pub(super) async fn list_transit_keys(call: &mut Call<'_>) -> Result<Response, A
         let message = "this path supports LIST, and GET with ?list=true";
         return Err(ApiError::new(ErrorKind::Method(&["LIST"]), message));
     }
+    call.keyring()?;
     let names: Vec<_> = call.config.keyrings.all().map(|entry| &entry.name).collect();
     Ok(envelope::response(&json!({ "keys": names }), &Warnings::default()))
 }

@@ -43,10 +43,11 @@ const MAX_LOGGED_UID: usize = 64;
 /// `Status` announces the active key, without a request to Vault: an API server asks every minute.
 pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let StatusRequest {} = decode(call.body.take())?;
-    let (version, healthz, key_id) = (VERSION.to_owned(), call.keyring.no_keys(), String::new());
+    let entry = call.keyring()?;
+    let (version, healthz, key_id) = (VERSION.to_owned(), entry.no_keys(), String::new());
     let mut status = StatusResponse { version, healthz, key_id };
     // Not `health`: with keys, the calls succeed however old the last sync is.
-    if let Some(keyring) = call.keyring.published.keyring() {
+    if let Some(keyring) = entry.published.keyring() {
         "ok".clone_into(&mut status.healthz);
         status.key_id = announce(call.context, &keyring);
         call.audit = AuditFields::from_key(keyring.active().key.id());
@@ -83,7 +84,7 @@ fn announce(context: &Context, keyring: &Keyring) -> String {
 fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<EncryptResponse, ApiError> {
     check_uid(&request.uid)?;
     let announced = call.context.promotion.announced();
-    let keyring = snapshot(call.keyring)?;
+    let keyring = snapshot(call.keyring()?)?;
     let (name, held) = promotion::encryption_key(announced.as_deref(), &keyring, Instant::now());
     let (len, max) = (request.plaintext.len(), MAX_CIPHERTEXT - cipher::overhead(&held.key));
     if len > max {
@@ -105,13 +106,14 @@ fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<Encr
 /// another place: authentication under this `key_id` proves that.
 async fn decrypt_message(call: &mut Call<'_>, request: &DecryptRequest) -> Result<DecryptResponse, ApiError> {
     check(request)?;
-    let mut keyring = snapshot(call.keyring)?;
+    let entry = call.keyring()?;
+    let mut keyring = snapshot(entry)?;
     if keyring.names().get(&request.key_id).is_none() {
         if let Some(response) = decrypt_moved(call, &keyring, request) {
             return Ok(response);
         }
         let unknown = || format!("key_id: no key of this name ({})", name_hash(&request.key_id));
-        if let Some(newer) = call.context.newer_snapshot(call.keyring, &keyring, unknown).await? {
+        if let Some(newer) = call.context.newer_snapshot(entry, &keyring, unknown).await? {
             keyring = newer;
         }
     }

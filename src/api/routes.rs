@@ -13,14 +13,17 @@ use hyper::{
 
 use super::{
     body::Limits,
-    context::{Call, RuntimeConfig},
+    context::{Call, RuntimeConfig, no_keyring},
     error::{ApiError, ErrorKind},
     keyring, kms, resolve,
     response::{ErrorFormat, Response},
     status, sys,
     transit::{self, Action, Form},
 };
-use crate::{keyring::KeyringEntry, operation::Operation};
+use crate::{
+    keyring::{KeyringEntry, Keyrings},
+    operation::Operation,
+};
 
 type Handler = for<'c> fn(&'c mut Call<'_>) -> HandlerFuture<'c>;
 type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send + 'c>>;
@@ -133,10 +136,10 @@ struct Captured<'p> {
     tail: &'p str,
 }
 
-/// The route of a request, the keyring that its path names, or the default one, and the rest of the path.
+/// The route of a request, the keyring that its path names, or the default one if there is one, and the rest of the path.
 pub(super) struct Found<'a> {
     pub(super) route: &'static Route,
-    pub(super) keyring: &'a Arc<KeyringEntry>,
+    pub(super) keyring: Option<&'a Arc<KeyringEntry>>,
     pub(super) tail: &'a str,
 }
 
@@ -172,12 +175,10 @@ pub(super) fn find<'a>(
     let failed = |error| Unrouted { error, format: route.format };
     let keyring = match name {
         None => keyrings.default(),
-        Some(name) => keyrings.get(name).ok_or_else(|| {
-            let names: Vec<_> = keyrings.all().map(|entry| entry.name.as_str()).collect();
-            let names = names.join(", ");
-            let message = format!("no such key name here: this keyring is called {names} (keyring_name)");
-            failed(ApiError::new(ErrorKind::NoRoute, message))
-        })?,
+        Some(name) => {
+            let found = keyrings.get(name).ok_or_else(|| failed(unknown_name(keyrings)))?;
+            Some(found)
+        }
     };
     if !route.methods.contains(&head.method.as_str()) {
         let message = format!("this path supports {} only", route.methods.join(", "));
@@ -188,6 +189,17 @@ pub(super) fn find<'a>(
         return Err(failed(ApiError::new(ErrorKind::Method(route.methods), message)));
     }
     Ok(Found { route, keyring, tail })
+}
+
+/// No keyring has the name of the path.
+fn unknown_name(keyrings: &Keyrings) -> ApiError {
+    if keyrings.default().is_none() {
+        return no_keyring();
+    }
+    let names: Vec<_> = keyrings.all().map(|entry| entry.name.as_str()).collect();
+    let names = names.join(", ");
+    let message = format!("no such key name here: this keyring is called {names} (keyring_name)");
+    ApiError::new(ErrorKind::NoRoute, message)
 }
 
 /// What follows a mount of Transit, which may have slashes itself. The longest one counts.
@@ -297,6 +309,22 @@ mod tests {
         let path = decode(head.uri.path());
         let found = find(&head, &path, &config);
         found.map(|found| found.route.path).map_err(|unrouted| unrouted.error.status().as_u16())
+    }
+
+    #[test]
+    fn without_a_keyring_only_its_names_are_refused_here() {
+        let config = RuntimeConfig { keyrings: Keyrings::none(), ..testing::config() };
+        let (head, ()) = Request::builder()
+            .method("POST")
+            .uri("/v1/transit/encrypt/keyring")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let refused = find(&head, head.uri.path(), &config).map(|_| ()).unwrap_err();
+        assert_eq!(refused.error.status().as_u16(), 404);
+        assert!(refused.error.message.starts_with("no keyring is configured"), "{}", refused.error.message);
+        let (head, ()) = Request::post("/v1/resolve").body(()).unwrap().into_parts();
+        assert!(find(&head, head.uri.path(), &config).is_ok_and(|found| found.keyring.is_none()));
     }
 
     #[test]

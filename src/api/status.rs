@@ -30,36 +30,47 @@ const KEYS_PER_PAGE: usize = 1000;
 /// `GET /livez`
 pub(super) async fn alive(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let mut response = response::text(StatusCode::OK, "ok\n");
-    response::set_header(&mut response, NAME, &call.keyring.name);
+    if let Some(entry) = call.named {
+        response::set_header(&mut response, NAME, &entry.name);
+    }
     Ok(response)
 }
 
-/// `GET /readyz`: 200 if there are keys, and the last successful sync is not older than `keyring_max_stale`.
+/// `GET /readyz`: 200 if there are keys, and the last successful sync is not older than `keyring_max_stale`; without a
+/// keyring, if a session for references has logged in.
 pub(super) async fn ready(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    call.keyring.health(SystemTime::now()).map_err(ApiError::unavailable)?;
+    health(call, SystemTime::now()).map_err(ApiError::unavailable)?;
     Ok(response::text(StatusCode::OK, "ok\n"))
+}
+
+fn health(call: &Call<'_>, now: SystemTime) -> Result<(), String> {
+    match call.named {
+        Some(entry) => entry.health(now),
+        None => call.context.upstream.can_resolve(),
+    }
 }
 
 /// `GET /metrics`
 pub(super) async fn metrics(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let text = call.context.metrics.text(&gauges(call.context, call.keyring));
+    let text = call.context.metrics.text(&gauges(call.context, call.named.map(AsRef::as_ref)));
     Ok(response::typed(StatusCode::OK, text.into(), metrics::CONTENT_TYPE))
 }
 
 /// `GET /status`: everything that `keyringd status` shows.
 pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let (entry, keyring) = (call.keyring, call.keyring.published.keyring());
-    let (now, report) = (SystemTime::now(), entry.published.report());
-    let health = entry.health(now);
+    let entry = call.named;
+    let keyring = entry.and_then(|entry| entry.published.keyring());
+    let now = SystemTime::now();
+    let health = health(call, now);
     let page = page(call.head.uri.query().unwrap_or_default())?;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": health.is_ok(),
         "reason": health.err(),
-        "name": entry.name,
+        "name": entry.map(|entry| &entry.name),
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
-        "sync": describe_sync(&report, now),
+        "sync": entry.map(|entry| describe_sync(&entry.published.report(), now)),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
         "source": call.context.upstream.describe(),
     });
@@ -93,8 +104,9 @@ pub(super) fn describe_key(held: &HeldKey, active: &KeyId) -> Value {
     json!({ "id": id.as_str(), "creation_time": rfc3339(held.created), "state": state })
 }
 
-fn gauges(context: &Context, entry: &KeyringEntry) -> State {
-    let (keyring, report) = (entry.published.keyring(), entry.published.report());
+fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
+    let keyring = entry.and_then(|entry| entry.published.keyring());
+    let report = entry.map(|entry| entry.published.report()).unwrap_or_default();
     let keys = keyring.as_ref().map(|keyring| keyring.newest_first()).unwrap_or_default();
     let active = keyring.as_ref().map(|keyring| keyring.active());
     let is_active = |held: &HeldKey| active.is_some_and(|active| active.key.id() == held.key.id());

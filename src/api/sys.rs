@@ -19,7 +19,7 @@ use crate::operation::Permission;
 /// `GET /v1/sys/health`: 200 when the keyring is ready, 503 as for a sealed Vault otherwise.
 pub(super) async fn health(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let now = SystemTime::now();
-    let ready = call.keyring.health(now).is_ok();
+    let ready = call.keyring()?.health(now).is_ok();
     let body = json!({
         "initialized": true,
         "sealed": !ready,
@@ -39,7 +39,7 @@ pub(super) async fn seal_status(call: &mut Call<'_>) -> Result<Response, ApiErro
     let body = json!({
         "type": "keyringd",
         "initialized": true,
-        "sealed": call.keyring.health(SystemTime::now()).is_err(),
+        "sealed": call.keyring()?.health(SystemTime::now()).is_err(),
         "t": 0,
         "n": 0,
         "progress": 0,
@@ -101,6 +101,7 @@ pub(super) async fn renew_self(_: &mut Call<'_>) -> Result<Response, ApiError> {
 
 /// `GET /v1/sys/internal/ui/mounts/{mount}`, or any path below one.
 pub(super) async fn mount(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    call.keyring()?;
     let mounts = &call.config.transit_mounts;
     let below = |mount: &&String| {
         call.tail.strip_prefix(mount.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

@@ -43,11 +43,12 @@ use work::{ITEM_RESPONSE, Turn};
 /// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: one attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
 pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
     work::prepare(call, Some(action)).await?;
-    let keyring = call.context.snapshot(call.keyring).await?;
+    let entry = call.keyring()?;
+    let keyring = call.context.snapshot(entry).await?;
     let mut attempt = attempt(call, action, &keyring).await?;
     if attempt.unknown_key {
         let unknown = || attempt.result.as_ref().err().map_or_else(String::new, ToString::to_string);
-        match Box::pin(call.context.newer_snapshot(call.keyring, &keyring, unknown)).await {
+        match Box::pin(call.context.newer_snapshot(entry, &keyring, unknown)).await {
             Ok(Some(newer)) => attempt = self::attempt(call, action, &newer).await?,
             Err(error) if !attempt.has_results() => attempt.result = Err(error),
             // A batch keeps the results that it has.
@@ -60,7 +61,7 @@ pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response,
 
 async fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Result<Attempt, ApiError> {
     let turn = Turn::take(call).await?;
-    let (formats, limits) = (call.keyring.formats, &call.config.limits);
+    let (formats, limits) = (call.keyring()?.formats, &call.config.limits);
     Ok(turn.work(|| {
         if raw::is_raw(&call.head.headers) {
             raw::run(action, keyring, formats, &call.head.headers, call.body.buffer(), limits.request_size)

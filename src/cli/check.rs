@@ -104,7 +104,8 @@ fn json_report(loaded: &Loaded, shown: Shown) -> Value {
 /// `keyringd doctor`
 pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
     let settings = valid_settings(file.load())?;
-    let policy = kv::least_privilege(&settings.keyring.secret, &settings.server.auth);
+    let keyrings = settings.keyrings.as_ref();
+    let policy = keyrings.map(|all| kv::least_privilege(&all.default.secret, &all.server.auth));
     let (mut failed, mut printed) = (false, Ok(()));
     let report = |finding: Finding| {
         failed |= finding.state == State::Failed;
@@ -114,7 +115,9 @@ pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
     };
     wait(doctor::examine(settings, report))?;
     printed?;
-    print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
+    if let Some(policy) = policy {
+        print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
+    }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 use super::command::{Daemon, Failure, print_error, print_notes};
 use crate::{
     client::{Client, ClientError},
-    references::{Engines, KeyringEngine, References},
+    references::{Engines, References},
     secret::Secret,
     settings::{
         self, ReferenceSources,
         resolve::{EnvBackend, EnvReference, Unresolved},
         source::{Environment, Source as _, environment},
     },
-    vault::{SessionName, Sessions, transport::TransportError},
+    vault::Sessions,
 };
 
 /// The interval between polls. The daemon answers from its cache, whose TTLs are the references' own.
@@ -175,20 +175,14 @@ struct Direct {
 
 impl Direct {
     fn open(sources: ReferenceSources) -> Result<Self, Failure> {
-        let ReferenceSources { references, keyring } = sources;
         let no_vault = "the settings name no Vault: start keyringd, or set vault_hcv_host and vault_hcv_token (for \
                         $secret://, keyring_secret_objects)";
-        if keyring.is_none() && !references.names_a_server() {
+        if sources.keyring.is_none() && !sources.references.names_a_server() {
             return Err(Failure::Operation(no_vault.to_owned()));
         }
         let sessions = Sessions::new(Arc::default(), CancellationToken::new());
-        let keyring = keyring.map(|keyring| {
-            let client = sessions.client(SessionName::Keyring, keyring.server)?;
-            Ok(KeyringEngine { client, mount: keyring.mount, kv: keyring.kv })
-        });
-        let unusable = |error: TransportError| Failure::Unusable(error.to_string());
-        let keyring = keyring.transpose().map_err(unusable)?;
-        let engines = Engines::new(references, keyring.as_ref(), &sessions).map_err(unusable)?;
+        let engines = Engines::from_sources(sources, &sessions);
+        let engines = engines.map_err(|error| Failure::Unusable(error.to_string()))?;
         Ok(Self { references: References::new(engines), sessions })
     }
 

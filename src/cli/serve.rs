@@ -5,16 +5,16 @@ use std::{io, path::PathBuf, process::ExitCode};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
-use super::command::{Failure, SettingsFile, block_on, print, print_error, valid_settings};
+use super::command::{Failure, SettingsFile, block_on, print, print_error, print_notes, valid_settings};
 use crate::{
     daemon::{self, Inputs, StartError, dev},
     hardening::{self, Variable},
     keyring::KeyId,
     logging::{self, LineFormat},
     settings::{
-        Loaded, Note,
+        self, Loaded, Note,
         source::{
-            Origin,
+            self, Origin,
             environment::{SecretVariable, secret_variables, user_runtime_dir},
         },
     },
@@ -92,20 +92,23 @@ pub(super) fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
         Some(path) => path,
         None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,
     };
+    let sources = source::variables_of_this_process();
+    let (settings, warnings) = settings::load_dev(&sources);
+    print_notes("warning", &warnings);
+    let settings = settings.map_err(Failure::Configuration)?;
     disable_dumps();
     let _log = logging::start(LevelFilter::WARN, LineFormat::Text);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
     // Clients may run in another folder.
     let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();
-    let started = |id: &KeyId| {
+    let started = |name: &str, id: &KeyId| {
         // A closed standard output does not stop the daemon.
-        let _ = print(welcome(&absolute, id));
+        let _ = print(welcome(&absolute, name, id));
     };
-    serve(dev::run(&path, signals, started))?.map_err(Failure::from_error)
+    serve(dev::run(&path, settings, signals, started))?.map_err(Failure::from_error)
 }
 
-fn welcome(socket: &str, id: &KeyId) -> String {
-    let name = dev::NAME;
+fn welcome(socket: &str, name: &str, id: &KeyId) -> String {
     format!(
         "\
 keyringd is serving on {socket}

@@ -79,8 +79,11 @@ pub(super) fn lines(status: &Value) -> String {
             let _ = writeln!(out, "{name:<13} {value}");
         }
     };
-    let ready = || text("/keyring/active").map(|id| format!("ready, active key {id}"));
-    line("state:", text("/reason").or_else(ready));
+    let ready = || match text("/keyring/active") {
+        Some(id) => format!("ready, active key {id}"),
+        None => "ready, serving references only".to_owned(),
+    };
+    line("state:", text("/reason").or_else(|| Some(ready())));
     line("version:", text("/version"));
     line("name:", text("/name"));
     line("vault:", text("/source/vault"));

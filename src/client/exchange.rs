@@ -47,6 +47,10 @@ pub enum ClientError {
     /// The daemon's message.
     #[error("{0}")]
     Refused(String),
+    #[error(
+        "the daemon serves references only: set keyring_enabled = on and the keyring_vault_* settings for a keyring"
+    )]
+    NoKeyring,
     #[error("unexpected response: {0}; check that keyringd listens on this socket")]
     Unexpected(&'static str),
 }

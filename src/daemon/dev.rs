@@ -1,6 +1,7 @@
-//! `keyringd dev`: the daemon on a random keyring of its own, without Vault and without settings.
+//! `keyringd dev`: the daemon on a random keyring of its own, without Vault.
 //!
-//! For trying it, and for applications' own tests. The key lives in memory alone and ends with the process.
+//! For trying it, and for applications' own tests. The key lives in memory alone and ends with the process. Variables can set
+//! its name, the permissions, and where references lead.
 
 use std::{
     io,
@@ -15,56 +16,63 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::StartError;
+use super::{StartError, upstream};
 use crate::{
-    api::{self, Api, ApiError, ErrorKind, ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture},
+    api::{self, Api, ApiError, ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture},
     cipher::NoRandomness,
     keyring::{
         Format, Formats, HeldKey, Key, KeyId, Keyring, KeyringEntry, Keyrings, KongFields, Published,
         SecretLocation,
     },
     metrics::Metrics,
+    references::{Engines, References},
     secret::Secret,
     server::{self, Listeners, Server, listen},
-    settings::{self, keys},
+    settings::{self, DevSettings, keys},
     signals::Signal,
+    vault::Sessions,
 };
 
-/// The key name in Transit's paths.
-pub const NAME: &str = "keyring";
+/// The key name in Transit's paths, unless the settings have one.
+const NAME: &str = "keyring";
 
-/// Serves until a signal. `started` gets the key's ID once clients can connect.
+/// Serves until a signal. `started` gets the keyring's name and the key's ID once clients can connect.
 pub async fn run(
     path: &Path,
+    settings: DevSettings,
     mut signals: UnboundedReceiver<Signal>,
-    started: impl FnOnce(&KeyId),
+    started: impl FnOnce(&str, &KeyId),
 ) -> Result<ExitCode, StartError> {
     let (keyring, id) = random_keyring()?;
+    let name = settings.name.unwrap_or_else(|| NAME.to_owned());
+    let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
+    let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
+    let references = References::new(Engines::from_sources(settings.references, &sessions)?);
+    let upstream = DevUpstream { references, sessions: Arc::clone(&sessions) };
     let (listener, file) = listen::bind(path, 0o600, None).await?;
     let settings::Limits { request_size, inflight_size, connections, batch } = settings::Limits::default();
     let config = RuntimeConfig {
         keyrings: Keyrings::single(KeyringEntry {
-            name: NAME.to_owned(),
+            name: name.clone(),
             published: Arc::new(Published::with(keyring)),
             formats: Formats { write: Format::Native, kong_fields: KongFields::Refuse },
             max_stale: None,
         }),
-        access: None,
+        access: settings.access,
         audit: keys::AUDIT.default_value(),
         limits: api::Limits::new(request_size, inflight_size, batch),
         transit_mounts: keys::TRANSIT_MOUNTS.default_value().into(),
         namespace: None,
     };
-    let metrics = Arc::new(Metrics::default());
-    let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(WithoutVault)));
+    let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::new(upstream)));
     let server = Arc::new(Server::new(Arc::clone(&api), metrics, server::Limits::new(connections)));
-    let stop = CancellationToken::new();
     let serving = server.serve(Listeners { socket: listener, metrics: None }, None, stop.clone());
     let serving = tokio::spawn(async move { api.audit_during(serving).await });
-    started(&id);
+    started(&name, &id);
     while !matches!(signals.recv().await, Some(Signal::Stop) | None) {}
     stop.cancel();
     let _ = serving.await;
+    sessions.end().await;
     drop(file);
     Ok(ExitCode::SUCCESS)
 }
@@ -108,9 +116,13 @@ pub fn default_socket(runtime_dir: Option<PathBuf>) -> io::Result<PathBuf> {
     Ok(folder.join("keyringd.sock"))
 }
 
-struct WithoutVault;
+/// There is no Vault for keys. References lead where the settings say.
+struct DevUpstream {
+    references: References,
+    sessions: Arc<Sessions>,
+}
 
-impl Upstream for WithoutVault {
+impl Upstream for DevUpstream {
     fn sync<'a>(&'a self, _: &'a str, _: Option<Secret<String>>) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async { Err("keyringd dev has no Vault to sync with: its one key is random".to_owned()) })
     }
@@ -127,12 +139,14 @@ impl Upstream for WithoutVault {
         &'a self,
         references: &'a [&'a str],
     ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
-        let message = "keyringd dev has no Vault to read secrets from";
-        let refused = move |_: &&str| Err(ApiError::new(ErrorKind::NotAReference, message));
-        Box::pin(async move { references.iter().map(refused).collect() })
+        Box::pin(upstream::resolve(&self.references, references))
+    }
+
+    fn can_resolve(&self) -> Result<(), String> {
+        self.sessions.health()
     }
 
     fn describe(&self) -> Value {
-        json!({ "dev": true })
+        json!({ "dev": true, "sessions": self.sessions.describe() })
     }
 }

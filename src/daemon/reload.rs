@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{
-    describe, keyring_engine, level, line_format, runtime_config, server_limits,
+    describe, level, line_format, open, runtime_config, server_limits,
     upstream::{LoginFailures, VaultUpstream},
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     server::Server,
     settings::{self, Auth, KvSecret, KvVersion, Loaded, Settings},
     signals::Signal,
+    sync::SyncHandle,
     systemd,
     vault::{Client, Kv, SessionName, Sessions, VaultError, backoff, kv::Purpose},
 };
@@ -47,12 +48,13 @@ impl Reload {
     pub(super) fn act_on(&mut self, signal: Signal) {
         match signal {
             Signal::Sync => {
-                let sync = self.upstream.sync.clone();
-                tokio::spawn(async move { sync.sync(None).await });
+                if let Some(sync) = self.upstream.sync.clone() {
+                    tokio::spawn(async move { sync.sync(None).await });
+                }
             }
             Signal::Reload => {
-                // Before the first keys the daemon is not ready, and must not report so after the reload.
-                let ready = self.published.keyring().is_some();
+                // Before the first keys or login the daemon is not ready, and must not report so after the reload.
+                let ready = self.is_ready();
                 if ready {
                     systemd::reloading();
                 }
@@ -62,6 +64,13 @@ impl Reload {
                 }
             }
             Signal::Stop => {}
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self.upstream.sync {
+            Some(_) => self.published.keyring().is_some(),
+            None => self.sessions.health().is_ok(),
         }
     }
 
@@ -89,13 +98,13 @@ impl Reload {
 
     /// What can fail comes first; from then on everything is applied.
     fn apply(&mut self, settings: Settings) -> Result<(), String> {
-        let described = describe(&settings);
-        let Settings { server, keyring, socket, log, references, require_memory_lock: _ } = settings;
-        let namespace = server.namespace.clone();
-        let client = self.sessions.client(SessionName::Keyring, server).map_err(|error| error.to_string())?;
-        let engine = keyring_engine(&client, &keyring.secret);
-        let engines =
-            Engines::new(references, Some(&engine), &self.sessions).map_err(|error| error.to_string())?;
+        if settings.keyrings.is_some() != self.upstream.sync.is_some() {
+            return Err("keyring_enabled takes effect at the next start: restart keyringd".to_owned());
+        }
+        let (described, config) = (describe(&settings), runtime_config(&settings, &self.published));
+        let Settings { keyrings, socket, log, references, require_memory_lock: _ } = settings;
+        let (keyring, engines) =
+            open(keyrings, references, &self.sessions).map_err(|error| error.to_string())?;
         let created = |socket: &settings::Socket| {
             (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
         };
@@ -106,37 +115,50 @@ impl Reload {
             );
         }
         self.log.change(level(log), line_format(log));
-        self.api.change(runtime_config(namespace, &keyring, &socket, &self.published));
+        self.api.change(config);
         self.server.change(server_limits(&socket));
         self.upstream.set_described(described);
         self.pending = JoinSet::new(); // aborts what an earlier reload waits for
         let failures = self.upstream.new_login_failures();
-        self.change_references(engines, keyring.secret.clone(), Arc::clone(&failures));
-        self.change_sync(client, keyring, failures);
+        let secret = keyring.as_ref().map(|(keyring, _)| keyring.secret.clone());
+        self.change_references(engines, secret, Arc::clone(&failures));
+        if let (Some((keyring, client)), Some(sync)) = (keyring, self.upstream.sync.clone()) {
+            self.change_sync(sync, client, keyring, failures);
+        }
         Ok(())
     }
 
-    fn change_references(&mut self, engines: Engines, secret: KvSecret, failures: Arc<LoginFailures>) {
+    fn change_references(
+        &mut self,
+        engines: Engines,
+        secret: Option<KvSecret>,
+        failures: Arc<LoginFailures>,
+    ) {
         let standby: Vec<_> = engines.clients().filter(|client| client.is_standby()).cloned().collect();
         if standby.is_empty() {
             return self.upstream.references.change(engines);
         }
         let upstream = Arc::clone(&self.upstream);
         self.pending.spawn(async move {
-            join_all(standby.iter().map(|client| until_usable(client, &secret, &failures))).await;
+            join_all(standby.iter().map(|client| until_usable(client, secret.as_ref(), &failures))).await;
             upstream.references.change(engines);
             standby.iter().for_each(Client::take_over);
         });
     }
 
-    fn change_sync(&mut self, client: Client, keyring: settings::Keyring, failures: Arc<LoginFailures>) {
-        let upstream = Arc::clone(&self.upstream);
+    fn change_sync(
+        &mut self,
+        sync: SyncHandle,
+        client: Client,
+        keyring: settings::Keyring,
+        failures: Arc<LoginFailures>,
+    ) {
         self.pending.spawn(async move {
             if client.is_standby() {
-                until_usable(&client, &keyring.secret, &failures).await;
+                until_usable(&client, Some(&keyring.secret), &failures).await;
                 client.take_over();
             }
-            upstream.sync.change(client, keyring).await;
+            sync.change(client, keyring).await;
         });
     }
 }
@@ -145,10 +167,12 @@ impl Reload {
 ///
 /// A configured token must also read the keyring's `secret`, if that is what it is for: its lookup shows nothing, since a
 /// valid token may lack the right to it.
-async fn until_usable(client: &Client, secret: &KvSecret, failures: &LoginFailures) {
+async fn until_usable(client: &Client, secret: Option<&KvSecret>, failures: &LoginFailures) {
     client.until_logged_in(|error| report(client, error, failures)).await;
     let mut attempts = 0;
-    while let Err(error @ VaultError::BadToken(_)) = read_any(client, secret).await {
+    while let Some(secret) = secret
+        && let Err(error @ VaultError::BadToken(_)) = read_any(client, secret).await
+    {
         report(client, &error, failures);
         attempts += 1;
         tokio::time::sleep(backoff::after_failure(attempts, None, backoff::random())).await;

@@ -18,7 +18,8 @@ use crate::{
 };
 
 pub(super) struct VaultUpstream {
-    pub(super) sync: SyncHandle,
+    /// `None` if only references are served.
+    pub(super) sync: Option<SyncHandle>,
     pub(super) references: Arc<References>,
     sessions: Arc<Sessions>,
     described: ArcSwap<Value>,
@@ -49,7 +50,7 @@ impl LoginFailures {
 
 impl VaultUpstream {
     pub(super) fn new(
-        sync: SyncHandle,
+        sync: Option<SyncHandle>,
         references: Arc<References>,
         sessions: Arc<Sessions>,
         described: Value,
@@ -85,29 +86,40 @@ impl Upstream for VaultUpstream {
         _: &'a str,
         token: Option<Secret<String>>,
     ) -> UpstreamFuture<'a, Result<(), String>> {
-        Box::pin(self.sync.sync(token))
+        Box::pin(async move {
+            match &self.sync {
+                Some(sync) => sync.sync(token).await,
+                None => Err("no keyring is configured".to_owned()),
+            }
+        })
     }
 
     fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
-        Box::pin(self.sync.look_for_new_keys())
+        Box::pin(async move {
+            match &self.sync {
+                Some(sync) => sync.look_for_new_keys().await,
+                None => Ok(()),
+            }
+        })
     }
 
     fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
-        Box::pin(self.sync.first_outcome())
+        Box::pin(async move {
+            if let Some(sync) = &self.sync {
+                sync.first_outcome().await;
+            }
+        })
     }
 
     fn resolve<'a>(
         &'a self,
         references: &'a [&'a str],
     ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
-        Box::pin(async move {
-            let resolved = self.references.resolve(references).await;
-            let answer = |(reference, result): (&&str, Result<Resolved, ResolveError>)| match result {
-                Ok(resolved) => Ok(ResolvedValue { text: resolved.value, stale: resolved.stale }),
-                Err(error) => Err(api_error(reference, &error)),
-            };
-            references.iter().zip(resolved).map(answer).collect()
-        })
+        Box::pin(resolve(&self.references, references))
+    }
+
+    fn can_resolve(&self) -> Result<(), String> {
+        self.sessions.health()
     }
 
     fn describe(&self) -> Value {
@@ -120,6 +132,16 @@ impl Upstream for VaultUpstream {
         described["sessions"] = self.sessions.describe().into();
         described
     }
+}
+
+/// The values of references as the API answers them.
+pub(super) async fn resolve(references: &References, names: &[&str]) -> Vec<Result<ResolvedValue, ApiError>> {
+    let resolved = references.resolve(names).await;
+    let answer = |(name, result): (&&str, Result<Resolved, ResolveError>)| match result {
+        Ok(resolved) => Ok(ResolvedValue { text: resolved.value, stale: resolved.stale }),
+        Err(error) => Err(api_error(name, &error)),
+    };
+    names.iter().zip(resolved).map(answer).collect()
 }
 
 fn api_error(reference: &str, error: &ResolveError) -> ApiError {

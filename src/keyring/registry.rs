@@ -1,7 +1,7 @@
 //! The keyrings that the daemon serves, by name: each with its published snapshot and the formats that it reads and writes.
 //!
-//! The sync stores a keyring and a report; readers load both without a lock. There is one keyring for now. Handlers get it
-//! by the name in the path, and `default` where a protocol has no name.
+//! The sync stores a keyring and a report; readers load both without a lock. Handlers get a keyring by the
+//! name in the path, and `default` where a protocol has no name. A daemon that serves references only has none.
 
 use std::{
     sync::Arc,
@@ -92,15 +92,18 @@ pub struct KeyringEntry {
     pub max_stale: Option<Duration>,
 }
 
-/// All keyrings, in the order of the settings. There is at least one.
+/// All keyrings, in the order of the settings. There is none if only references are served.
 #[derive(Clone, Debug)]
-pub struct Keyrings {
-    default: Arc<KeyringEntry>,
-}
+pub struct Keyrings(Vec<Arc<KeyringEntry>>);
 
 impl Keyrings {
+    /// For a daemon that serves references only.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
     pub fn single(entry: KeyringEntry) -> Self {
-        Self { default: Arc::new(entry) }
+        Self(vec![Arc::new(entry)])
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<KeyringEntry>> {
@@ -108,12 +111,12 @@ impl Keyrings {
     }
 
     /// The keyring of Kong's API, of Kubernetes and of the metrics.
-    pub const fn default(&self) -> &Arc<KeyringEntry> {
-        &self.default
+    pub fn default(&self) -> Option<&Arc<KeyringEntry>> {
+        self.0.first()
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
-        std::iter::once(&self.default)
+        self.0.iter()
     }
 }
 

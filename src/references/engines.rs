@@ -15,7 +15,7 @@ use super::name::{EngineName, ResolveError};
 use crate::{
     secret::Secret,
     settings::{
-        self, KvSecret, KvVersion, ReferenceSettings, SecretPath,
+        self, KvSecret, KvVersion, ReferenceSettings, ReferenceSources, SecretPath,
         reference::Caching,
         resolve::{EnvBackend, EnvReference},
         setting::VARIABLE_PREFIX,
@@ -97,6 +97,16 @@ impl Engines {
             own_variables: secrets.own_variables,
             env: secrets.env,
         })
+    }
+
+    /// For a command or a daemon without a keyring: the keyring's session serves if the sources have one.
+    pub fn from_sources(sources: ReferenceSources, sessions: &Sessions) -> Result<Self, TransportError> {
+        let ReferenceSources { references, keyring } = sources;
+        let engine = keyring.map(|keyring| {
+            let client = sessions.client(SessionName::Keyring, keyring.server)?;
+            Ok::<_, TransportError>(KeyringEngine { client, mount: keyring.mount, kv: keyring.kv })
+        });
+        Self::new(references, engine.transpose()?.as_ref(), sessions)
     }
 
     /// The sessions, some of them several times.

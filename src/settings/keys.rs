@@ -60,7 +60,9 @@ macro_rules! settings {
 }
 
 settings! { VAULT_ROWS:
-    ENABLED: bool [default: Some("off"), kongs: true] = "keyring_enabled", "Must be `on`.", value::BOOLEAN;
+    ENABLED: bool [default: Some("off"), kongs: true] = "keyring_enabled",
+        "Must be `on`. `off` serves references only, if vault_hcv_host or keyring_secret_objects names a Vault for them.",
+        value::BOOLEAN;
     STRATEGY: bool [default: Some("cluster"), kongs: true, rejects_empty: true] = "keyring_strategy",
         "Must be `vault`. Kong's default, cluster, keeps the keys in Kong's database, which keyringd cannot read.",
         Parser::Text { accepts: "vault", convert: |text| Some(text == "vault") };

@@ -98,6 +98,11 @@ pub(crate) fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
     file.into_iter().chain([Box::new(Credentials) as Box<dyn Source>, Box::new(Environment)]).collect()
 }
 
+/// The environment alone, for commands that read no file unless it is named.
+pub(crate) fn variables_of_this_process() -> Vec<Box<dyn Source>> {
+    vec![Box::new(Environment)]
+}
+
 /// The content of a file that is not secret, such as one with certificates.
 pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)

@@ -71,8 +71,13 @@ impl Client {
             "vault": self.state.transport.host(),
             "auth_method": self.state.server.auth.name(),
             "logged_in": self.is_logged_in(),
-            "login_error": self.state.backoffs().logins.cause(),
+            "login_error": self.login_error(),
         })
+    }
+
+    /// Why the last login failed; `None` after a success.
+    pub(super) fn login_error(&self) -> Option<String> {
+        self.state.backoffs().logins.cause()
     }
 
     pub(super) fn is_logged_in(&self) -> bool {

@@ -387,6 +387,10 @@ impl Upstream for NoVault {
         Box::pin(std::future::pending())
     }
 
+    fn can_resolve(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn describe(&self) -> Value {
         Value::Null
     }

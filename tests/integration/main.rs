@@ -39,6 +39,7 @@ mod metrics;
 mod outage;
 mod readme;
 mod references;
+mod references_only;
 mod reload;
 mod secrets;
 mod session;

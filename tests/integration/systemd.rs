@@ -22,20 +22,20 @@ use crate::support::{
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// The end of the notification socket that is systemd's.
-struct Notifications {
+pub(crate) struct Notifications {
     socket: UnixDatagram,
     folder: tempfile::TempDir,
 }
 
 impl Notifications {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self { socket, folder }
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.folder.path().join("notify").display().to_string()
     }
 
@@ -47,7 +47,7 @@ impl Notifications {
     }
 
     /// Messages up to one that begins like this, which is the last of them.
-    fn up_to(&self, beginning: &str) -> Vec<String> {
+    pub(crate) fn up_to(&self, beginning: &str) -> Vec<String> {
         let mut messages = Vec::new();
         while !messages.last().is_some_and(|message: &String| message.starts_with(beginning)) {
             messages.push(self.next());

@@ -31,9 +31,10 @@ pub(in crate::api) enum Form {
 }
 
 pub(in crate::api) async fn data_key(call: &mut Call<'_>, form: Form) -> Result<Response, ApiError> {
-    let keyring = call.context.snapshot(call.keyring).await?;
+    let entry = call.keyring()?;
+    let keyring = call.context.snapshot(entry).await?;
     let body = as_json(&call.head.headers, call.body.as_bytes());
-    let (held, json) = generate(form, &keyring, call.keyring.formats.write, &body)?;
+    let (held, json) = generate(form, &keyring, entry.formats.write, &body)?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(response::written(StatusCode::OK, json))
 }

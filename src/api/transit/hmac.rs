@@ -36,7 +36,7 @@ pub(in crate::api) async fn verify(call: &mut Call<'_>) -> Result<Response, ApiE
 
 async fn run(call: &mut Call<'_>, endpoint: Endpoint) -> Result<Response, ApiError> {
     work::prepare(call, None).await?;
-    let keyring = call.context.snapshot(call.keyring).await?;
+    let keyring = call.context.snapshot(call.keyring()?).await?;
     Turn::take(call).await?.work(|| respond(call, endpoint, &keyring))
 }
 

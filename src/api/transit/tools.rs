@@ -33,6 +33,7 @@ enum Encoding {
 
 /// `POST /v1/transit/random[/{source}][/{bytes}]`
 pub(in crate::api) async fn random(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    call.keyring()?;
     let body = as_json(&call.head.headers, call.body.as_bytes());
     let mut request = Request::parse(Endpoint::Random, &body, 0).map_err(ApiError::invalid)?;
     let (source, count) = match call.tail.split_once('/') {
@@ -61,6 +62,7 @@ pub(in crate::api) async fn random(call: &mut Call<'_>) -> Result<Response, ApiE
 
 /// `POST /v1/transit/hash[/{algorithm}]`
 pub(in crate::api) async fn hash(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    call.keyring()?;
     work::prepare(call, None).await?;
     Turn::take(call).await?.work(|| sum(call))
 }

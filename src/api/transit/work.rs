@@ -81,7 +81,8 @@ fn memory(call: &Call<'_>, action: Option<Action>) -> usize {
     // In quarters of the body. base64 decodes to three of them; rewrap has two such buffers. The response has four.
     let mut quarters: usize = if action == Some(Action::Rewrap) { 10 } else { 7 };
     // A field of Kong's takes two digits per byte.
-    quarters += if call.keyring.formats.kong_fields == KongFields::Accept { 4 } else { 0 };
+    let accepts_fields = call.named.is_some_and(|entry| entry.formats.kong_fields == KongFields::Accept);
+    quarters += if accepts_fields { 4 } else { 0 };
     // A text with escapes is copied when it is parsed, and once more without line breaks.
     quarters += if body.contains(&b'\\') { 8 } else { 0 };
     // A form is decoded, written as JSON, and may have escapes then.

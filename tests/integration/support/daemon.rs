@@ -126,10 +126,28 @@ impl Daemon {
 
     /// `keyringd dev`
     pub fn dev() -> Self {
+        Self::dev_with(&[])
+    }
+
+    /// The same with these variables.
+    pub fn dev_with(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = ending_with_us(Path::new(PROGRAM));
         let socket = folder.path().join("keyringd.sock");
-        command.args(["dev", "--socket"]).arg(&socket).env_clear();
+        command.args(["dev", "--socket"]).arg(&socket).env_clear().envs(variables.iter().copied());
+        Self::spawn(command, folder, socket)
+    }
+
+    /// `keyringd run` with these variables alone.
+    pub fn start_with(variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        let socket = folder.path().join("keyringd.sock");
+        command
+            .arg("run")
+            .env_clear()
+            .env("KONG_KEYRING_SOCKET_PATH", &socket)
+            .envs(variables.iter().copied());
         Self::spawn(command, folder, socket)
     }
 
