@@ -27,6 +27,7 @@ mod response;
 mod routes;
 mod status;
 mod sys;
+mod target;
 mod token_limit;
 mod transit;
 

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Mutex, mpsc::UnboundedReceiver},
+    sync::mpsc::UnboundedReceiver,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use crate::{
     api::{self, Api, RuntimeConfig},
     hardening,
-    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
+    keyring::Keyrings,
     logging::{LineFormat, Log},
     metrics::{BackgroundTask, Metrics},
     references::{Engines, KeyringEngine, References},
@@ -30,12 +30,10 @@ use crate::{
         self, Heartbeat, Listeners, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{
-        self, CiphertextFormat, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings,
-    },
+    settings::{self, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings},
     signals::Signal,
     supervise::supervise,
-    sync::Syncer,
+    sync::Syncs,
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
@@ -73,10 +71,10 @@ pub struct Inputs {
 
 /// The daemon, from its settings to its exit code. It serves from the start; until the first keyring it answers 503.
 pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartError> {
-    let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
-    let config = runtime_config(&settings, &published);
+    let config = runtime_config(&settings);
     let described = describe(&settings);
     let Settings { keyrings, references, socket, .. } = settings;
     let (keyring, engines) = open(keyrings, references, &sessions)?;
@@ -85,12 +83,13 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
-    let (syncer, sync) = keyring
-        .map(|(keyring, client)| Syncer::new(&keyring, client, Arc::clone(&published), Arc::clone(&metrics)))
-        .unzip();
+    let syncs =
+        keyring.map(|(keyring, client)| Syncs::start(client, keyring, Arc::clone(&metrics), stop.clone()));
     let references = Arc::new(References::new(engines));
     let upstream =
-        Arc::new(VaultUpstream::new(sync.clone(), Arc::clone(&references), Arc::clone(&sessions), described));
+        VaultUpstream::new(syncs.clone(), Arc::clone(&references), Arc::clone(&sessions), described);
+    let upstream = Arc::new(upstream);
+    let config = RuntimeConfig { keyrings: keyrings_of(syncs.as_ref()), ..config };
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
     let listeners = Listeners { socket: listener, metrics: metrics_listener };
@@ -102,13 +101,10 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
             let api = Arc::clone(&api);
             async move { api.audit_during(serving).await }
         }),
-        syncing: match syncer {
-            Some(syncer) => spawn(BackgroundTask::Sync, &metrics, {
-                let (syncer, stop) = (Arc::new(Mutex::new(syncer)), stop.clone());
-                move || {
-                    let (syncer, stop) = (Arc::clone(&syncer), stop.clone());
-                    async move { syncer.lock().await.run(stop).await }
-                }
+        syncing: match &syncs {
+            Some(syncs) => tokio::spawn({
+                let syncs = Arc::clone(syncs);
+                async move { syncs.run().await }
             }),
             None => tokio::spawn(stop.clone().cancelled_owned()),
         },
@@ -120,7 +116,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
             }
         }),
         notifying: spawn(BackgroundTask::Systemd, &metrics, {
-            let notifier = Notifier::new(sync, &published, &references);
+            let notifier = Notifier::new(syncs.as_ref(), &references);
             move || notifier.clone().run()
         }),
         sessions: Arc::clone(&sessions),
@@ -129,7 +125,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let mut reload = Reload {
         api,
         server,
-        published,
+        syncs,
         upstream,
         metrics,
         sessions,
@@ -241,33 +237,23 @@ fn open(
     Ok((Some((default, client)), engines))
 }
 
-/// What a reload can change in the API.
-fn runtime_config(settings: &Settings, published: &Arc<Published>) -> RuntimeConfig {
+/// The keyrings that are kept in step; none if only references are served.
+fn keyrings_of(syncs: Option<&Arc<Syncs>>) -> Keyrings {
+    syncs.map_or_else(Keyrings::none, |syncs| syncs.keyrings().clone())
+}
+
+/// What a reload can change in the API, still without the keyrings.
+fn runtime_config(settings: &Settings) -> RuntimeConfig {
     let Settings { keyrings, socket, .. } = settings;
     let limits = socket.limits;
     RuntimeConfig {
-        keyrings: keyrings
-            .as_ref()
-            .map_or_else(Keyrings::none, |all| Keyrings::single(entry(&all.default, Arc::clone(published)))),
+        keyrings: Keyrings::none(),
+        kms_name: keyrings.as_ref().and_then(|all| all.default.kms_name.clone()),
         access: socket.access.clone(),
         audit: socket.audit,
         limits: api::Limits::new(limits.request_size, limits.inflight_size, limits.batch),
         transit_mounts: socket.transit_mounts.clone().into(),
         namespace: keyrings.as_ref().and_then(|all| all.server.namespace.clone()),
-    }
-}
-
-fn entry(keyring: &settings::Keyring, published: Arc<Published>) -> KeyringEntry {
-    let write = match keyring.ciphertext_format {
-        CiphertextFormat::Native => Format::Native,
-        CiphertextFormat::Transit => Format::Transit,
-    };
-    let kong_fields = if keyring.kong_fields { KongFields::Accept } else { KongFields::Refuse };
-    KeyringEntry {
-        name: keyring.name.clone(),
-        published,
-        formats: Formats { write, kong_fields },
-        max_stale: keyring.max_stale,
     }
 }
 

@@ -12,5 +12,5 @@ mod xaes;
 
 pub use history::{History, Listing};
 pub use key::{HeldKey, Key, KeyDerivation, KeyId};
-pub use registry::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published};
+pub use registry::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, is_name};
 pub use snapshot::{Keyring, NamedVersion, Names, SecretLocation, name_hash};

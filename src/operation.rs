@@ -93,6 +93,30 @@ impl Operation {
         self.row().1
     }
 
+    /// Whether it is about one keyring, so that a permission on another one does not count.
+    pub const fn is_of_keyring(self) -> bool {
+        match self {
+            Self::Encrypt
+            | Self::Decrypt
+            | Self::Rewrap
+            | Self::DataKey
+            | Self::Hmac
+            | Self::Verify
+            | Self::Status
+            | Self::Sync
+            | Self::KmsStatus
+            | Self::KmsEncrypt
+            | Self::KmsDecrypt => true,
+            Self::Random
+            | Self::Hash
+            | Self::Resolve
+            | Self::Metrics
+            | Self::Health
+            | Self::Discovery
+            | Self::Other => false,
+        }
+    }
+
     pub const fn audience(self) -> Audience {
         self.row().2
     }

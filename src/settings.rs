@@ -20,6 +20,7 @@ macro_rules! gather {
 pub mod access;
 mod conf;
 mod engines;
+mod keyrings;
 pub mod keys;
 mod merge;
 pub(crate) mod pem;
@@ -48,7 +49,15 @@ use setting::Setting;
 pub(crate) use source::credential;
 use source::{Origin, Source, SystemAccounts, cgroup::memory_limit};
 use value::InflightSize;
-pub use value::{Audit, CiphertextFormat, KvVersion, LogFormat, LogLevel, SecretPath};
+pub use value::{Audit, CiphertextFormat, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath};
+
+impl KvSecret {
+    /// Another secret of the engine.
+    #[must_use]
+    pub fn at(&self, path: SecretPath) -> Self {
+        Self { mount: self.mount.clone(), path, kv: self.kv }
+    }
+}
 
 /// The outcome of loading: settings or mistakes, and what to show either way.
 #[derive(Debug)]
@@ -95,12 +104,17 @@ pub struct KvSecret {
     pub kv: KvVersion,
 }
 
+/// The keyrings, and how they are read and used.
 #[derive(Debug)]
 pub struct Keyring {
-    /// The secret that holds the records.
+    /// The secret that holds the records of the default keyring.
     pub secret: KvSecret,
-    /// The key name in Transit's paths.
+    /// The default keyring's name in Transit's paths.
     pub name: String,
+    /// The other keyrings, under the same mount.
+    pub further: Vec<KeyringPath>,
+    /// The keyring that encrypts for Kubernetes; `None` for the default one.
+    pub kms_name: Option<String>,
     pub derivation: KeyDerivation,
     pub ciphertext_format: CiphertextFormat,
     /// Whether Kong's own fields are read, and written on request.
@@ -302,6 +316,8 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
     let path = reader.required(&keys::VAULT_PATH);
     let kv = reader.required(&keys::VAULT_KV);
     let name = reader.optional(&keys::NAME).or_else(|| name_from(reader, path.as_ref()?));
+    let further = keyrings::further(reader, name.as_deref(), path.as_ref());
+    let kms_name = keyrings::kms_name(reader, name.as_deref(), &further);
     let derivation = reader.required(&keys::KEY_DERIVATION);
     let ciphertext_format = reader.required(&keys::CIPHERTEXT_FORMAT);
     let kong_fields = reader.required(&keys::KONG_FIELDS);
@@ -320,6 +336,8 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
     Some(Keyring {
         secret: KvSecret { mount: mount?, path: path?, kv: kv? },
         name: name?,
+        further,
+        kms_name,
         derivation: derivation?,
         ciphertext_format: ciphertext_format?,
         kong_fields: kong_fields?,
@@ -427,7 +445,10 @@ fn warn(reader: &mut Reader, settings: &Settings) {
         }
         server::warn(reader, &keys::VAULT_HOST.key, &keys::KEYRING_LOGIN, server);
     }
-    for warning in settings.socket.access.iter().flat_map(AccessList::warnings) {
+    let names = settings.keyrings.as_ref().map(|all| (&*all.default.name, &*all.default.further));
+    let may_exist =
+        |name: &str| names.is_none_or(|(default, further)| keyrings::may_exist(name, default, further));
+    for warning in settings.socket.access.iter().flat_map(|access| access.warnings(may_exist)) {
         reader.warn(&keys::ACCESS.key, warning);
     }
     let references = &settings.references;

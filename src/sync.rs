@@ -1,7 +1,7 @@
 //! The sync: reads what Vault holds, builds the keyring, publishes it, and decides when to do so again.
 //!
-//! [`Syncer`] owns the history and the clock, `read` reads once, and the pure functions at the end are the schedule. Others
-//! send requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
+//! [`Syncer`] owns the history and the clock of one keyring, `read` reads once, and the pure functions at the end are the
+//! schedule. [`Syncs`] has one for each keyring. Others send requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 //! The file is longer than most: it is one state and all that changes it.
 
 #![cfg_attr(
@@ -9,9 +9,11 @@
     warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
 )]
 
+mod folders;
 mod lost;
 mod queue;
 mod read;
+mod syncs;
 mod warnings;
 
 use std::{
@@ -26,12 +28,13 @@ use crate::{
     keyring::{KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{self, KvSecret, KvVersion},
+    settings::{KvSecret, KvVersion},
     vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
 pub use read::{Read, Reader};
+pub use syncs::Syncs;
 pub use warnings::{expiry_warning, record_warnings};
 
 /// The least time from a failed sync to one that another answer from Vault causes.
@@ -60,13 +63,21 @@ enum SyncError {
     TooSlow,
 }
 
-/// Keeps the published keyring in step with Vault.
-#[derive(Debug)]
-pub struct Syncer {
-    client: Client,
+/// What one sync reads, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The keyring's name.
+    name: Arc<str>,
     secret: KvSecret,
     derivation: KeyDerivation,
     interval: Duration,
+}
+
+/// Keeps one published keyring in step with Vault.
+#[derive(Debug)]
+pub(super) struct Syncer {
+    client: Client,
+    target: Target,
     reader: Reader,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
@@ -99,19 +110,17 @@ impl SyncError {
 }
 
 impl Syncer {
-    pub fn new(
-        settings: &settings::Keyring,
-        client: Client,
+    fn new(
+        (client, target): (Client, Target),
+        reader: Reader,
         published: Arc<Published>,
         metrics: Arc<Metrics>,
-    ) -> (Self, SyncHandle) {
-        let (handle, queue) = queue::new();
-        let syncer = Self {
+        queue: Queue,
+    ) -> Self {
+        Self {
             client,
-            secret: settings.secret.clone(),
-            derivation: settings.derivation,
-            interval: settings.sync_interval,
-            reader: Reader::default(),
+            target,
+            reader,
             published,
             metrics,
             report: Report::default(),
@@ -119,13 +128,12 @@ impl Syncer {
             waits_for_vault: false,
             request_begun: None,
             last_request: None,
-        };
-        (syncer, handle)
+        }
     }
 
     /// Syncs at once, then at every interval and for every request, with backoff while Vault fails. Ends at `stop`, or when
     /// every handle is gone.
-    pub async fn run(&mut self, stop: CancellationToken) {
+    async fn run(&mut self, stop: CancellationToken) {
         self.reader.history.forget_source(); // before a restart a keyring may have been built that was not published
         tokio::select! {
             () = self.keep_in_step() => {}
@@ -190,20 +198,18 @@ impl Syncer {
 
     /// Applies other settings. The history stays if it was read from the same place by the same rules. If not, the keyring
     /// serves until the new place has given one. Returns how long to wait until the next sync.
-    async fn change(&mut self, (client, settings): (Client, settings::Keyring)) -> Duration {
+    async fn change(&mut self, (client, target): (Client, Target)) -> Duration {
         if client.server().namespace != self.client.server().namespace
-            || settings.secret != self.secret
-            || settings.derivation != self.derivation
+            || target.secret != self.target.secret
+            || target.derivation != self.target.derivation
         {
-            self.reader = Reader::default();
+            self.reader = self.reader.forgetful();
         }
-        self.client = client;
-        (self.secret, self.derivation) = (settings.secret, settings.derivation);
-        self.interval = settings.sync_interval;
+        (self.client, self.target) = (client, target);
         self.report.failures = 0; // of the settings before
         let delay = self.scheduled_sync().await;
         // Settings often change on many hosts at once.
-        if self.report.failures > 0 { delay } else { out_of_step(self.interval, backoff::random()) }
+        if self.report.failures > 0 { delay } else { out_of_step(self.target.interval, backoff::random()) }
     }
 
     /// Waits until a further sync for callers may begin.
@@ -235,18 +241,22 @@ impl Syncer {
             }
         }
         match outcome {
-            Ok(()) if in_step => out_of_step(self.interval, random),
-            Ok(()) => after_success(self.interval, random),
+            Ok(()) if in_step => out_of_step(self.target.interval, random),
+            Ok(()) => after_success(self.target.interval, random),
             Err(error) => {
                 let delay = backoff::after_failure(self.report.failures, error.retry_after(), random);
                 let delay = if self.published.keyring().is_some() {
                     // There is no login before the cooldown ends.
-                    delay.max(self.client.cooldown()).max(with_keys(self.interval, random))
+                    delay.max(self.client.cooldown()).max(with_keys(self.target.interval, random))
                 } else {
                     delay.min(without_keys(random))
                 };
-                let retry_in_seconds = delay.as_secs();
-                tracing::warn!(retry_in_seconds, "sync failed, the keyring stays as it was: {error}");
+                let (keyring, retry_in_seconds) = (&*self.target.name, delay.as_secs());
+                tracing::warn!(
+                    keyring,
+                    retry_in_seconds,
+                    "sync failed, the keyring stays as it was: {error}"
+                );
                 delay
             }
         }
@@ -260,11 +270,12 @@ impl Syncer {
         self.publish_report();
         match &outcome {
             Ok(()) if was_away => {
-                *next = from_now(out_of_step(self.interval, backoff::random()));
+                *next = from_now(out_of_step(self.target.interval, backoff::random()));
             }
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!("requested sync failed, the keyring stays as it was: {error}");
+                let keyring = &*self.target.name;
+                tracing::warn!(keyring, "requested sync failed, the keyring stays as it was: {error}");
             }
         }
         outcome.map_err(|error| error.to_string())
@@ -280,7 +291,12 @@ impl Syncer {
         match outcome {
             Ok(keyring) => {
                 if self.report.failures > 0 {
-                    tracing::info!(failures = self.report.failures, "sync with Vault succeeds again");
+                    let keyring = &*self.target.name;
+                    tracing::info!(
+                        keyring,
+                        failures = self.report.failures,
+                        "sync with Vault succeeds again"
+                    );
                 }
                 (self.report.last_error, self.report.outage, self.report.failures) = (None, None, 0);
                 self.publish(keyring, now);
@@ -309,8 +325,8 @@ impl Syncer {
         token: Option<&Secret<String>>,
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
-        let kv = Kv::new(&self.client, &self.secret, Purpose::Keyring).with_token(token);
-        let reading = self.reader.read(&kv, self.derivation, now, |_, _| {});
+        let kv = Kv::new(&self.client, &self.target.secret, Purpose::Keyring).with_token(token);
+        let reading = self.reader.read(&kv, self.target.derivation, now, |_, _| {});
         let read = tokio::time::timeout(SYNC_TIMEOUT, reading).await.map_err(|_| SyncError::TooSlow)??;
         self.apply(read)
     }
@@ -324,7 +340,7 @@ impl Syncer {
         let current = self.published.keyring();
         let warnings = warnings::from_sync(&read, &built, &self.reader.history, current.as_deref());
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
-            tracing::warn!("{warning}");
+            tracing::warn!(keyring = &*self.target.name, "{warning}");
         }
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (built.rejected, warnings, read.listing);
@@ -343,9 +359,9 @@ impl Syncer {
 
     fn location(&self) -> SecretLocation {
         SecretLocation {
-            mount: self.secret.mount.to_string(),
-            path: self.secret.path.to_string(),
-            versioned: self.secret.kv == KvVersion::V2,
+            mount: self.target.secret.mount.to_string(),
+            path: self.target.secret.path.to_string(),
+            versioned: self.target.secret.kv == KvVersion::V2,
         }
     }
 
@@ -368,7 +384,7 @@ impl Syncer {
         }
         self.published.publish(keyring);
         if before.is_none_or(|before| *before.active().key.id() != id) {
-            tracing::info!(key_id = %id, version, keys, "active key");
+            tracing::info!(keyring = &*self.target.name, key_id = %id, version, keys, "active key");
         }
     }
 }

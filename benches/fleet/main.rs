@@ -29,10 +29,10 @@ use std::{
 };
 
 use keyringd::{
-    keyring::Published,
+    keyring::{Keyrings, Published},
     metrics::Metrics,
     settings::{self, source},
-    sync::Syncer,
+    sync::Syncs,
     vault::{SessionName, Sessions},
 };
 use serde_json::{Value, json};
@@ -56,15 +56,19 @@ const TOKEN_LIFE: u32 = 60;
 const VERSIONS: usize = 3;
 
 /// A daemon without a socket.
-struct Host(Arc<Published>);
+struct Host(Keyrings);
 
 impl Host {
+    fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.0.default().unwrap().published)
+    }
+
     fn is_under(&self, id: &str) -> bool {
-        self.0.keyring().is_some_and(|keyring| keyring.active().key.id().as_str() == id)
+        self.published().keyring().is_some_and(|keyring| keyring.active().key.id().as_str() == id)
     }
 
     fn has_synced_since(&self, at: SystemTime) -> bool {
-        self.0.report().last_success.is_some_and(|last| last > at)
+        self.published().report().last_success.is_some_and(|last| last > at)
     }
 }
 
@@ -128,20 +132,12 @@ fn main() {
 fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let loaded = settings::load(&[Box::new(source::File(settings.to_owned()))]);
     let settings = loaded.settings.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
-    let (published, metrics) = (Arc::new(Published::default()), Arc::new(Metrics::default()));
+    let metrics = Arc::new(Metrics::default());
     let sessions = Sessions::new(Arc::clone(&metrics), stop.clone());
     let keyrings = settings.keyrings.expect("the settings have a keyring");
-    let client = {
-        let _runtime = runtime.enter();
-        sessions.client(SessionName::Keyring, keyrings.server).unwrap()
-    };
-    let (mut syncer, handle) = Syncer::new(&keyrings.default, client, Arc::clone(&published), metrics);
-    let stop = stop.clone();
-    runtime.spawn(async move {
-        syncer.run(stop).await;
-        drop(handle); // kept until here: the sync ends when all handles are dropped
-    });
-    Host(published)
+    let _runtime = runtime.enter();
+    let client = sessions.client(SessionName::Keyring, keyrings.server).unwrap();
+    Host(Syncs::start(client, keyrings.default, metrics, stop.clone()).keyrings().clone())
 }
 
 /// A kong.conf with a login by AppRole, through the counter.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{ApiError, ErrorKind};
 use crate::{
+    keyring,
     operation::{Audience, Operation, Permission, Permissions},
     settings::AccessList,
 };
@@ -26,6 +27,15 @@ pub enum ListenerKind {
     Unix,
     /// A loopback address, where peers are anonymous.
     Loopback,
+}
+
+/// What a request is about, as far as permissions go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope<'n> {
+    /// No keyring: any entry that grants the permission counts.
+    Daemon,
+    /// The keyring of this name, which need not exist.
+    Keyring(&'n str),
 }
 
 /// The client of one connection.
@@ -57,18 +67,28 @@ impl Caller {
 
     /// Whether it may do anything that needs a permission.
     pub(super) fn has_any_permission(&self, list: Option<&AccessList>) -> bool {
-        self.peer.is_none() || !self.permissions(list).is_empty()
+        self.peer.is_none() || !self.permissions(Scope::Daemon, list).is_empty()
+    }
+
+    /// Whether it may do anything with the keyring of this name.
+    pub(super) fn may_use(&self, keyring: &str, list: Option<&AccessList>) -> bool {
+        !self.permissions(Scope::Keyring(keyring), list).is_empty()
     }
 
     /// What it may do. A peer that nobody identifies has no permission.
-    pub(super) fn permissions(&self, list: Option<&AccessList>) -> Permissions {
-        self.peer.as_ref().map_or_else(Permissions::empty, |peer| peer.permissions(list))
+    pub(super) fn permissions(&self, scope: Scope<'_>, list: Option<&AccessList>) -> Permissions {
+        self.peer.as_ref().map_or_else(Permissions::empty, |peer| peer.permissions(scope, list))
     }
 
     /// The error is the 403, which names the entry that would allow the operation, or the loopback listener's 404.
-    pub(super) fn authorise(&self, operation: Operation, list: Option<&AccessList>) -> Result<(), ApiError> {
+    pub(super) fn authorise(
+        &self,
+        operation: Operation,
+        scope: Scope<'_>,
+        list: Option<&AccessList>,
+    ) -> Result<(), ApiError> {
         match &self.peer {
-            Some(peer) => peer.authorise(operation.permissions(), list),
+            Some(peer) => peer.authorise(operation.permissions(), scope, list),
             None if operation.audience() == Audience::Public => Ok(()),
             None => Err(ApiError::new(
                 ErrorKind::NoRoute,
@@ -86,17 +106,34 @@ impl Peer {
         Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid(), groups })
     }
 
-    fn permissions(&self, list: Option<&AccessList>) -> Permissions {
-        list.map_or_else(Permission::without_list, |list| list.permissions_of(self.uid, &self.groups))
+    fn permissions(&self, scope: Scope<'_>, list: Option<&AccessList>) -> Permissions {
+        let of_list = |list: &AccessList| match scope {
+            Scope::Daemon => list.permissions_of(self.uid, &self.groups),
+            Scope::Keyring(name) => list.permissions_on(self.uid, &self.groups, name),
+        };
+        list.map_or_else(Permission::without_list, of_list)
     }
 
-    fn authorise(&self, required: Permissions, list: Option<&AccessList>) -> Result<(), ApiError> {
-        if self.permissions(list).is_superset(required) {
+    /// What concerns a keyring needs some permission on it, even where the operation needs none.
+    fn authorise(
+        &self,
+        required: Permissions,
+        scope: Scope<'_>,
+        list: Option<&AccessList>,
+    ) -> Result<(), ApiError> {
+        let permissions = self.permissions(scope, list);
+        let is_unknown = matches!(scope, Scope::Keyring(_)) && permissions.is_empty();
+        if permissions.is_superset(required) && !is_unknown {
             return Ok(());
         }
+        let required = if required.is_empty() { Permission::Status.into() } else { required };
         let (uid, words) = (self.uid, Permission::words(required));
+        let on = match scope {
+            Scope::Keyring(name) if keyring::is_name(name) => format!("@{name}"),
+            _ => String::new(),
+        };
         let message = format!(
-            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words} \
+            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words}{on} \
              (as a variable, KONG_KEYRING_ACCESS); setting it replaces \"everybody may\": list every client"
         );
         Err(ApiError::new(ErrorKind::Denied, message))
@@ -136,6 +173,8 @@ mod tests {
     use super::*;
     use crate::settings::{access::access, source::SystemAccounts};
 
+    const ON: Scope<'_> = Scope::Keyring("cards");
+
     #[tokio::test]
     async fn the_kernel_identifies_the_peer() {
         let (one, _other) = UnixStream::pair().unwrap();
@@ -156,20 +195,35 @@ mod tests {
             peer: Some(Arc::new(peer)),
             closed: CancellationToken::new(),
         };
-        assert!(caller.authorise(Operation::Rewrap, None).is_ok() && caller.has_any_permission(None));
-        assert!(caller.authorise(Operation::Resolve, None).is_err());
+        assert!(caller.authorise(Operation::Rewrap, ON, None).is_ok() && caller.has_any_permission(None));
+        assert!(caller.authorise(Operation::Resolve, Scope::Daemon, None).is_err());
         let list = access("gid:2000=encrypt", &SystemAccounts).unwrap();
-        assert!(caller.authorise(Operation::Encrypt, Some(&list)).is_ok());
-        assert!(caller.authorise(Operation::Health, Some(&list)).is_ok());
-        assert!(caller.authorise(Operation::Decrypt, Some(&list)).is_err());
+        assert!(caller.authorise(Operation::Encrypt, ON, Some(&list)).is_ok());
+        assert!(caller.authorise(Operation::Health, ON, Some(&list)).is_ok());
+        assert!(caller.authorise(Operation::Decrypt, ON, Some(&list)).is_err());
         assert!(!caller.has_any_permission(Some(&access("uid:7=all", &SystemAccounts).unwrap())));
+        let list = access("gid:2000=encrypt@cards+new", &SystemAccounts).unwrap();
+        let authorise =
+            |operation, scope| caller.authorise(operation, scope, Some(&list)).map_err(|error| error.message);
+        assert_eq!(authorise(Operation::Encrypt, ON), Ok(()));
+        assert_eq!(
+            authorise(Operation::Encrypt, Scope::Keyring("new")),
+            Ok(()),
+            "whether it exists is not known here"
+        );
+        for operation in [Operation::Encrypt, Operation::Health] {
+            let refused = authorise(operation, Scope::Keyring("other")).unwrap_err();
+            assert!(refused.contains("@other"), "{refused}");
+        }
+        assert_eq!(authorise(Operation::Health, Scope::Daemon), Ok(()));
+        assert!(caller.may_use("cards", Some(&list)) && !caller.may_use("other", Some(&list)));
     }
 
     #[test]
     fn anonymous_callers_get_public_operations_only() {
         let caller =
             Caller { listener: ListenerKind::Loopback, peer: None, closed: CancellationToken::new() };
-        assert!(caller.authorise(Operation::Metrics, None).is_ok());
-        assert!(caller.authorise(Operation::Status, None).is_err());
+        assert!(caller.authorise(Operation::Metrics, Scope::Daemon, None).is_ok());
+        assert!(caller.authorise(Operation::Status, ON, None).is_err());
     }
 }

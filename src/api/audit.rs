@@ -1,6 +1,6 @@
 //! The audit: one log line per request with peer, operation, outcome and sizes, and never a payload.
 //!
-//! Failures of one kind (user, operation, outcome) are folded, so that no client can flood the log: the first is logged at
+//! Failures of one kind (user, operation, outcome, keyring) are folded, so that no client can flood the log: the first is logged at
 //! once, the rest as one line per interval with their count and sums. With `keyring_audit = all`, requests that gave the
 //! client a result are never folded.
 
@@ -54,6 +54,8 @@ impl AuditFields {
 pub(super) struct AuditRecord {
     pub(super) peer: Option<Arc<Peer>>,
     pub(super) operation: Operation,
+    /// The name of the keyring that it was about.
+    pub(super) keyring: Option<Arc<str>>,
     pub(super) outcome: RequestOutcome,
     /// 0 without a response.
     pub(super) status: u16,
@@ -65,7 +67,7 @@ pub(super) struct AuditRecord {
     pub(super) took: Duration,
 }
 
-type Kind = (Option<u32>, Operation, RequestOutcome);
+type Kind = (Option<u32>, Operation, RequestOutcome, Option<Arc<str>>);
 
 /// Failures of one kind that are not logged yet.
 struct Folded {
@@ -144,9 +146,9 @@ impl Audit {
     fn fold(&self, record: AuditRecord, now: Instant) -> Option<AuditRecord> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let uid = record.peer.as_ref().map(|peer| peer.uid);
-        let mut kind = (uid, record.operation, record.outcome);
+        let mut kind = (uid, record.operation, record.outcome, record.keyring.clone());
         if kinds.len() >= MAX_KINDS && !kinds.contains_key(&kind) {
-            kind.0 = None;
+            (kind.0, kind.3) = (None, None);
         }
         if let Some(folded) = kinds.get_mut(&kind) {
             folded.add(record);
@@ -184,6 +186,7 @@ fn log(record: &AuditRecord, repeated: Option<u64>) {
             tracing::$level!(
                 target: AUDIT,
                 operation = record.operation.name(),
+                keyring = record.keyring.as_deref(),
                 outcome = record.outcome.name(),
                 status = Some(record.status).filter(|status| *status != 0),
                 uid = peer.map(|peer| peer.uid),
@@ -216,6 +219,7 @@ mod tests {
         AuditRecord {
             peer: Some(Arc::new(peer)),
             operation: Operation::Decrypt,
+            keyring: None,
             outcome: RequestOutcome::Invalid,
             status: 400,
             fields: AuditFields::default(),

@@ -48,6 +48,8 @@ pub(super) struct Context {
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
     pub keyrings: Keyrings,
+    /// The name of the keyring that encrypts for Kubernetes; `None` for the default one.
+    pub kms_name: Option<String>,
     /// `None` leaves it to the socket's mode and group.
     pub access: Option<AccessList>,
     pub audit: settings::Audit,
@@ -177,9 +179,10 @@ pub(super) mod testing {
     pub(in crate::api) fn config() -> RuntimeConfig {
         let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
         let published = Arc::new(Published::default());
-        let entry = KeyringEntry { name: "keyring".to_owned(), published, formats, max_stale: None };
+        let entry = KeyringEntry { name: "keyring".into(), published, formats, max_stale: None };
         RuntimeConfig {
             keyrings: Keyrings::single(entry),
+            kms_name: None,
             access: None,
             audit: settings::Audit::Off,
             limits: Limits::new(1 << 20, 1 << 20, 10),

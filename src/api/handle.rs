@@ -18,7 +18,8 @@ use super::{
     error::ApiError,
     headers,
     response::{self, Response},
-    routes::{self, Found, Route},
+    routes::{self, Route},
+    target::Target,
 };
 use crate::{
     metrics::{GaugeGuard, RequestOutcome},
@@ -36,20 +37,21 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
         Ok(found) => (found.route.operation, found.route.format),
         Err(unrouted) => (Operation::Other, unrouted.format),
     };
-    let authorised = routed.map_err(|unrouted| unrouted.error).and_then(|found| {
-        caller.authorise(operation, config.access.as_ref())?;
-        headers::check(&head, &config)?;
-        Ok(found)
-    });
-
     let mut record = RequestRecord::begin(context, caller, &config, operation);
+    let authorised = routed.map_err(|unrouted| unrouted.error).and_then(|found| {
+        let target = Target::find(&config, operation, found.name);
+        record.set_keyring(target.audited());
+        target.authorise(caller, &config)?;
+        headers::check(&head, &config)?;
+        Ok((found.route, target.entry, found.tail))
+    });
     let (result, audit) = match authorised {
-        Ok(Found { route, keyring, tail }) => {
+        Ok((route, keyring, tail)) => {
             let mut call = Call {
                 context,
                 config: &config,
                 head: &head,
-                named: keyring,
+                named: keyring.as_ref(),
                 tail,
                 caller,
                 body: RequestBody::default(),
@@ -98,6 +100,7 @@ impl<'a> RequestRecord<'a> {
         let record = AuditRecord {
             peer: caller.peer.clone(),
             operation,
+            keyring: None,
             outcome: RequestOutcome::Aborted,
             status: 0,
             fields: AuditFields::default(),
@@ -113,6 +116,12 @@ impl<'a> RequestRecord<'a> {
             begun: Instant::now(),
             record: Some(record),
             _in_flight: context.metrics.request_in_flight(),
+        }
+    }
+
+    fn set_keyring(&mut self, keyring: Option<Arc<str>>) {
+        if let Some(record) = &mut self.record {
+            record.keyring = keyring;
         }
     }
 

@@ -116,7 +116,15 @@ pub(super) async fn list_transit_keys(call: &mut Call<'_>) -> Result<Response, A
         return Err(ApiError::new(ErrorKind::Method(&["LIST"]), message));
     }
     call.keyring()?;
-    let names: Vec<_> = call.config.keyrings.all().map(|entry| &entry.name).collect();
+    let mut keyrings = call.config.keyrings.all();
+    keyrings.retain(|entry| call.caller.may_use(&entry.name, call.config.access.as_ref()));
+    if keyrings.is_empty() {
+        return Err(ApiError::new(
+            ErrorKind::Denied,
+            "this user may use no keyring here: see keyring_access",
+        ));
+    }
+    let names: Vec<_> = keyrings.iter().map(|entry| &*entry.name).collect();
     Ok(envelope::response(&json!({ "keys": names }), &Warnings::default()))
 }
 
@@ -136,7 +144,7 @@ fn describe(keyring: &Keyring, entry: &KeyringEntry) -> Response {
         .map(|(version, held)| (version.to_string(), describe_version(keyring, held)))
         .collect();
     let data = json!({
-        "name": entry.name,
+        "name": &*entry.name,
         // What clients check; the cipher itself is `algorithm`.
         "type": "aes256-gcm96",
         "algorithm": match entry.formats.write {

@@ -4,7 +4,7 @@
 //! Transit's paths are written with its usual mount; [`find`] puts it in the place of any configured one.
 //! The file is longer than most: a row per endpoint.
 
-use std::{borrow::Cow, pin::Pin, sync::Arc};
+use std::{borrow::Cow, pin::Pin};
 
 use hyper::{
     header,
@@ -20,10 +20,7 @@ use super::{
     status, sys,
     transit::{self, Action, Form},
 };
-use crate::{
-    keyring::{KeyringEntry, Keyrings},
-    operation::Operation,
-};
+use crate::operation::Operation;
 
 type Handler = for<'c> fn(&'c mut Call<'_>) -> HandlerFuture<'c>;
 type HandlerFuture<'c> = Pin<Box<dyn Future<Output = Result<Response, ApiError>> + Send + 'c>>;
@@ -79,7 +76,7 @@ static ROUTES: &[Route] = {
         post("/v1/transit/datakey/plaintext/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key(call, Form::Plaintext))),
         post("/v1/transit/datakey/wrapped/{name}", Op::DataKey, Vault, |call| Box::pin(transit::data_key(call, Form::Wrapped))),
         get("/v1/transit/keys/{name}", Op::Status, Vault, |call| Box::pin(keyring::read_transit_key(call))),
-        route(LIST, "/v1/transit/keys", Op::Status, Vault, BodyLimit::None, |call| Box::pin(keyring::list_transit_keys(call))),
+        route(LIST, "/v1/transit/keys", Op::Discovery, Vault, BodyLimit::None, |call| Box::pin(keyring::list_transit_keys(call))),
         post("/v1/transit/hmac/{name}[/…]", Op::Hmac, Vault, |call| Box::pin(transit::hmac(call))),
         post("/v1/transit/verify/{name}[/…]", Op::Verify, Vault, |call| Box::pin(transit::verify(call))),
         post("/v1/transit/random[/…]", Op::Random, Vault, |call| Box::pin(transit::random(call))),
@@ -136,10 +133,11 @@ struct Captured<'p> {
     tail: &'p str,
 }
 
-/// The route of a request, the keyring that its path names, or the default one if there is one, and the rest of the path.
+/// The route of a request, the keyring's name in it, and the rest of the path.
 pub(super) struct Found<'a> {
     pub(super) route: &'static Route,
-    pub(super) keyring: Option<&'a Arc<KeyringEntry>>,
+    /// From the path, the query, or for Kubernetes the settings. No keyring need have it.
+    pub(super) name: Option<Cow<'a, str>>,
     pub(super) tail: &'a str,
 }
 
@@ -149,17 +147,17 @@ pub(super) struct Unrouted {
     pub(super) format: ErrorFormat,
 }
 
-/// The path with its escapes decoded. One that is no UTF-8 stays as it is, and no route serves it.
+/// The path with its escapes decoded. One that is no UTF-8 stays as it is: nothing has such a name.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path))
 }
 
 pub(super) fn find<'a>(
-    head: &Parts,
+    head: &'a Parts,
     path: &'a str,
     config: &'a RuntimeConfig,
 ) -> Result<Found<'a>, Unrouted> {
-    let (grpc, keyrings) = (is_grpc(head), &config.keyrings);
+    let grpc = is_grpc(head);
     // A client of h2 can leave a response unread for as long as it likes, so long ones are for HTTP/1.1.
     if head.version == Version::HTTP_2 && !grpc {
         let error = ApiError::new(ErrorKind::NoRoute, "HTTP/2 serves gRPC only: use HTTP/1.1");
@@ -173,13 +171,6 @@ pub(super) fn find<'a>(
         return Err(no_route(path, below_mount, grpc, &config.transit_mounts));
     };
     let failed = |error| Unrouted { error, format: route.format };
-    let keyring = match name {
-        None => keyrings.default(),
-        Some(name) => {
-            let found = keyrings.get(name).ok_or_else(|| failed(unknown_name(keyrings)))?;
-            Some(found)
-        }
-    };
     if !route.methods.contains(&head.method.as_str()) {
         let message = format!("this path supports {} only", route.methods.join(", "));
         let message = match below_mount {
@@ -188,18 +179,18 @@ pub(super) fn find<'a>(
         };
         return Err(failed(ApiError::new(ErrorKind::Method(route.methods), message)));
     }
-    Ok(Found { route, keyring, tail })
+    let name = match name {
+        Some(name) => Some(Cow::Borrowed(name)),
+        None if grpc => config.kms_name.as_deref().map(Cow::Borrowed),
+        None if route.takes_name() => name_of_query(head.uri.query().unwrap_or_default()),
+        None => None,
+    };
+    Ok(Found { route, name, tail })
 }
 
-/// No keyring has the name of the path.
-fn unknown_name(keyrings: &Keyrings) -> ApiError {
-    if keyrings.default().is_none() {
-        return no_keyring();
-    }
-    let names: Vec<_> = keyrings.all().map(|entry| entry.name.as_str()).collect();
-    let names = names.join(", ");
-    let message = format!("no such key name here: this keyring is called {names} (keyring_name)");
-    ApiError::new(ErrorKind::NoRoute, message)
+/// `?name=`
+fn name_of_query(query: &str) -> Option<Cow<'_, str>> {
+    url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "name").map(|(_, name)| name)
 }
 
 /// What follows a mount of Transit, which may have slashes itself. The longest one counts.
@@ -238,6 +229,11 @@ impl Route {
             Some(rest) if tail => Some(Captured { name, tail: rest }),
             _ => None,
         }
+    }
+
+    /// Whether `?name=` chooses the keyring: on what shows the state of one, or syncs it.
+    const fn takes_name(&self) -> bool {
+        matches!(self.operation, Operation::Status | Operation::Sync | Operation::Health)
     }
 
     /// How many bytes of a body to read; `None` without a body.
@@ -312,22 +308,6 @@ mod tests {
     }
 
     #[test]
-    fn without_a_keyring_only_its_names_are_refused_here() {
-        let config = RuntimeConfig { keyrings: Keyrings::none(), ..testing::config() };
-        let (head, ()) = Request::builder()
-            .method("POST")
-            .uri("/v1/transit/encrypt/keyring")
-            .body(())
-            .unwrap()
-            .into_parts();
-        let refused = find(&head, head.uri.path(), &config).map(|_| ()).unwrap_err();
-        assert_eq!(refused.error.status().as_u16(), 404);
-        assert!(refused.error.message.starts_with("no keyring is configured"), "{}", refused.error.message);
-        let (head, ()) = Request::post("/v1/resolve").body(()).unwrap().into_parts();
-        assert!(find(&head, head.uri.path(), &config).is_ok_and(|found| found.keyring.is_none()));
-    }
-
-    #[test]
     fn each_path_has_its_route() {
         for (method, path, expected) in [
             ("POST", "/v1/transit/encrypt/keyring", Ok("/v1/transit/encrypt/{name}")),
@@ -336,7 +316,7 @@ mod tests {
             ("GET", "/v1/transit/keys/keyring", Ok("/v1/transit/keys/{name}")),
             ("POST", "/v1/transit/encrypt/key%72ing", Ok("/v1/transit/encrypt/{name}")),
             ("POST", "/v1/transit/encrypt%2Fkeyring", Ok("/v1/transit/encrypt/{name}")),
-            ("POST", "/v1/transit/encrypt/%ff", Err(404)),
+            ("POST", "/v1/transit/encrypt/%ff", Ok("/v1/transit/encrypt/{name}")),
             ("POST", "/v1/teams/a/encrypt/keyring", Ok("/v1/transit/encrypt/{name}")),
             ("POST", "/v1/teams/encrypt/keyring", Err(404)),
             ("POST", "/v1/transit//encrypt/keyring", Err(404)),
@@ -354,10 +334,10 @@ mod tests {
             ("GET", "/v1/resolve", Err(405)),
             ("GET", "/keyring/", Ok("/keyring")),
             ("GET", "/v1/transit/encrypt/keyring", Err(405)),
-            ("GET", "/v1/transit/encrypt/other", Err(404)),
+            ("GET", "/v1/transit/encrypt/other", Err(405)),
             ("POST", "/v1/transit/keys/keyring", Err(405)),
             ("DELETE", "/keyring", Err(405)),
-            ("POST", "/v1/transit/encrypt/other", Err(404)),
+            ("POST", "/v1/transit/encrypt/other", Ok("/v1/transit/encrypt/{name}")),
             ("POST", "/v1/transit/encrypt", Err(404)),
             ("POST", "/v1/transit/encrypt/keyring/keyring", Err(404)),
             ("POST", "/v1/transit/datakey/keyring", Err(404)),

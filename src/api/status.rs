@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
+    access::Scope,
     context::{Call, Context},
     error::ApiError,
     kms_recovery::MovedKeys,
@@ -19,6 +20,7 @@ use crate::{
         registry::Report,
     },
     metrics::{self, State},
+    operation::Permission,
 };
 
 /// The header of `/livez` with the key name in Transit's paths: the CLI reads it without the permission for status.
@@ -45,7 +47,7 @@ pub(super) async fn ready(call: &mut Call<'_>) -> Result<Response, ApiError> {
 
 fn health(call: &Call<'_>, now: SystemTime) -> Result<(), String> {
     match call.named {
-        Some(entry) => entry.health(now),
+        Some(entry) => entry.health(now).map_err(|reason| format!("keyring {}: {reason}", entry.name)),
         None => call.context.upstream.can_resolve(),
     }
 }
@@ -67,14 +69,40 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
         "version": env!("CARGO_PKG_VERSION"),
         "ready": health.is_ok(),
         "reason": health.err(),
-        "name": entry.map(|entry| &entry.name),
+        "name": entry.map(|entry| &*entry.name),
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
         "sync": entry.map(|entry| describe_sync(&entry.published.report(), now)),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
+        "keyrings": describe_all(call, now),
         "source": call.context.upstream.describe(),
     });
     Ok(response::json(StatusCode::OK, &body))
+}
+
+/// A line for each keyring of which the peer may read the status, the default one first.
+fn describe_all(call: &Call<'_>, now: SystemTime) -> Value {
+    let access = call.config.access.as_ref();
+    let mut all = call.config.keyrings.all();
+    all.retain(|entry| {
+        call.caller.permissions(Scope::Keyring(&entry.name), access).contains(Permission::Status)
+    });
+    all.iter()
+        .map(|entry| {
+            let (health, keyring, report) =
+                (entry.health(now), entry.published.keyring(), entry.published.report());
+            json!({
+                "name": &*entry.name,
+                "ready": health.is_ok(),
+                "reason": health.err(),
+                "active": keyring.as_ref().map(|keyring| keyring.active().key.id().as_str()),
+                "keys": keyring.as_ref().map(|keyring| keyring.key_count()),
+                "last_success": report.last_success.map(rfc3339),
+                "last_error": report.last_error,
+                "warnings": report.warnings.len(),
+            })
+        })
+        .collect()
 }
 
 /// The version of each key with the hash of its `key_id`, for a join with the API server's metrics.

@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::{
+    access::Scope,
     context::Call,
     envelope::{self, Warnings},
     error::{ApiError, ErrorKind},
@@ -64,7 +65,7 @@ pub(super) async fn leader(_: &mut Call<'_>) -> Result<Response, ApiError> {
 
 /// `GET /v1/auth/token/lookup-self`: the peer, and its permissions in the place of policies.
 pub(super) async fn lookup_self(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let permissions = call.caller.permissions(call.config.access.as_ref());
+    let permissions = call.caller.permissions(Scope::Daemon, call.config.access.as_ref());
     let policies: Vec<_> = permissions.iter().map(Permission::word).collect();
     let meta = call
         .caller

@@ -53,11 +53,12 @@ pub async fn run(
     let settings::Limits { request_size, inflight_size, connections, batch } = settings::Limits::default();
     let config = RuntimeConfig {
         keyrings: Keyrings::single(KeyringEntry {
-            name: name.clone(),
+            name: name.as_str().into(),
             published: Arc::new(Published::with(keyring)),
             formats: Formats { write: Format::Native, kong_fields: KongFields::Refuse },
             max_stale: None,
         }),
+        kms_name: None,
         access: settings.access,
         audit: keys::AUDIT.default_value(),
         limits: api::Limits::new(request_size, inflight_size, batch),

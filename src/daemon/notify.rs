@@ -5,9 +5,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::select_ok;
 
 use crate::{
-    keyring::Published,
     references::References,
-    sync::SyncHandle,
+    sync::Syncs,
     systemd,
     vault::{Client, VaultError},
 };
@@ -18,20 +17,16 @@ const LOGIN_INTERVAL: Duration = Duration::from_secs(1);
 /// What the daemon waits for before it is ready.
 #[derive(Clone)]
 pub(super) enum Notifier {
-    /// The first keys.
-    Keyring(SyncHandle, Arc<Published>),
+    /// The first keys of the default keyring.
+    Keyring(Arc<Syncs>),
     /// The first login, if only references are served.
     References(Arc<References>),
 }
 
 impl Notifier {
-    pub(super) fn new(
-        sync: Option<SyncHandle>,
-        published: &Arc<Published>,
-        references: &Arc<References>,
-    ) -> Self {
-        match sync {
-            Some(sync) => Self::Keyring(sync, Arc::clone(published)),
+    pub(super) fn new(syncs: Option<&Arc<Syncs>>, references: &Arc<References>) -> Self {
+        match syncs {
+            Some(syncs) => Self::Keyring(Arc::clone(syncs)),
             None => Self::References(Arc::clone(references)),
         }
     }
@@ -39,7 +34,7 @@ impl Notifier {
     /// Runs until the daemon stops.
     pub(super) async fn run(self) {
         match self {
-            Self::Keyring(sync, published) => follow_keyring(sync, &published).await,
+            Self::Keyring(syncs) => follow_keyring(&syncs).await,
             Self::References(references) => {
                 log_in(&references).await;
                 std::future::pending::<()>().await;
@@ -48,11 +43,13 @@ impl Notifier {
     }
 }
 
-async fn follow_keyring(mut sync: SyncHandle, published: &Published) {
-    let mut is_ready = false;
+async fn follow_keyring(syncs: &Syncs) {
+    let (mut is_ready, mut ended) = (false, syncs.watch());
     loop {
-        let report = published.report();
-        let status = match (published.keyring(), &report.last_error) {
+        let default =
+            syncs.keyrings().default().map(|entry| Arc::clone(&entry.published)).unwrap_or_default();
+        let (keyring, report) = (default.keyring(), default.report());
+        let status = match (&keyring, &report.last_error) {
             (None, None) => "waiting for the first keys".to_owned(),
             (None, Some(error)) => format!("no keys yet: {error}"),
             (Some(keyring), None) => format!("serving, active key {}", keyring.active().key.id()),
@@ -61,11 +58,13 @@ async fn follow_keyring(mut sync: SyncHandle, published: &Published) {
             }
         };
         systemd::status(&status);
-        if !is_ready && published.keyring().is_some() {
+        if !is_ready && keyring.is_some() {
             systemd::ready();
             is_ready = true;
         }
-        sync.changed().await;
+        if ended.changed().await.is_err() {
+            return;
+        }
     }
 }
 

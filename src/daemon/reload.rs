@@ -10,19 +10,18 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{
-    describe, level, line_format, open, runtime_config, server_limits,
+    describe, keyrings_of, level, line_format, open, runtime_config, server_limits,
     upstream::{LoginFailures, VaultUpstream},
 };
 use crate::{
-    api::Api,
-    keyring::Published,
+    api::{Api, RuntimeConfig},
     logging::Log,
     metrics::{Metrics, Outcome},
     references::Engines,
     server::Server,
     settings::{self, Auth, KvSecret, KvVersion, Loaded, Settings},
     signals::Signal,
-    sync::SyncHandle,
+    sync::Syncs,
     systemd,
     vault::{Client, Kv, SessionName, Sessions, VaultError, backoff, kv::Purpose},
 };
@@ -31,7 +30,8 @@ use crate::{
 pub(super) struct Reload {
     pub(super) api: Arc<Api>,
     pub(super) server: Arc<Server>,
-    pub(super) published: Arc<Published>,
+    /// `None` if only references are served.
+    pub(super) syncs: Option<Arc<Syncs>>,
     pub(super) upstream: Arc<VaultUpstream>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sessions: Arc<Sessions>,
@@ -48,8 +48,8 @@ impl Reload {
     pub(super) fn act_on(&mut self, signal: Signal) {
         match signal {
             Signal::Sync => {
-                if let Some(sync) = self.upstream.sync.clone() {
-                    tokio::spawn(async move { sync.sync(None).await });
+                if let Some(syncs) = self.syncs.clone() {
+                    tokio::spawn(async move { syncs.sync_all().await });
                 }
             }
             Signal::Reload => {
@@ -68,8 +68,11 @@ impl Reload {
     }
 
     fn is_ready(&self) -> bool {
-        match self.upstream.sync {
-            Some(_) => self.published.keyring().is_some(),
+        match &self.syncs {
+            Some(syncs) => {
+                let default = syncs.keyrings().default();
+                default.is_some_and(|entry| entry.published.keyring().is_some())
+            }
             None => self.sessions.health().is_ok(),
         }
     }
@@ -98,10 +101,12 @@ impl Reload {
 
     /// What can fail comes first; from then on everything is applied.
     fn apply(&mut self, settings: Settings) -> Result<(), String> {
-        if settings.keyrings.is_some() != self.upstream.sync.is_some() {
+        if settings.keyrings.is_some() != self.syncs.is_some() {
             return Err("keyring_enabled takes effect at the next start: restart keyringd".to_owned());
         }
-        let (described, config) = (describe(&settings), runtime_config(&settings, &self.published));
+        let keyrings = keyrings_of(self.syncs.as_ref());
+        let (described, config) =
+            (describe(&settings), RuntimeConfig { keyrings, ..runtime_config(&settings) });
         let Settings { keyrings, socket, log, references, require_memory_lock: _ } = settings;
         let (keyring, engines) =
             open(keyrings, references, &self.sessions).map_err(|error| error.to_string())?;
@@ -122,8 +127,8 @@ impl Reload {
         let failures = self.upstream.new_login_failures();
         let secret = keyring.as_ref().map(|(keyring, _)| keyring.secret.clone());
         self.change_references(engines, secret, Arc::clone(&failures));
-        if let (Some((keyring, client)), Some(sync)) = (keyring, self.upstream.sync.clone()) {
-            self.change_sync(sync, client, keyring, failures);
+        if let (Some((keyring, client)), Some(syncs)) = (keyring, self.syncs.clone()) {
+            self.change_syncs(syncs, client, keyring, failures);
         }
         Ok(())
     }
@@ -146,19 +151,21 @@ impl Reload {
         });
     }
 
-    fn change_sync(
+    fn change_syncs(
         &mut self,
-        sync: SyncHandle,
+        syncs: Arc<Syncs>,
         client: Client,
         keyring: settings::Keyring,
         failures: Arc<LoginFailures>,
     ) {
+        let secret = keyring.secret.clone();
+        syncs.change(&client, keyring);
         self.pending.spawn(async move {
             if client.is_standby() {
-                until_usable(&client, Some(&keyring.secret), &failures).await;
+                until_usable(&client, Some(&secret), &failures).await;
                 client.take_over();
             }
-            sync.change(client, keyring).await;
+            syncs.switch(client).await;
         });
     }
 }

@@ -13,13 +13,13 @@ use crate::{
     references::{References, ResolveError, Resolved},
     secret::Secret,
     settings::resolve::Unresolved,
-    sync::SyncHandle,
+    sync::{SyncHandle, Syncs},
     vault::Sessions,
 };
 
 pub(super) struct VaultUpstream {
     /// `None` if only references are served.
-    pub(super) sync: Option<SyncHandle>,
+    syncs: Option<Arc<Syncs>>,
     pub(super) references: Arc<References>,
     sessions: Arc<Sessions>,
     described: ArcSwap<Value>,
@@ -50,13 +50,17 @@ impl LoginFailures {
 
 impl VaultUpstream {
     pub(super) fn new(
-        sync: Option<SyncHandle>,
+        syncs: Option<Arc<Syncs>>,
         references: Arc<References>,
         sessions: Arc<Sessions>,
         described: Value,
     ) -> Self {
         let (described, mistakes) = (ArcSwap::from_pointee(described), Mutex::default());
-        Self { sync, references, sessions, described, mistakes }
+        Self { syncs, references, sessions, described, mistakes }
+    }
+
+    fn handle(&self, keyring: &str) -> Option<SyncHandle> {
+        self.syncs.as_ref()?.handle(keyring)
     }
 
     pub(super) fn set_described(&self, described: Value) {
@@ -79,33 +83,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// There is one keyring, and so one sync: the names that the API passes are all its own.
 impl Upstream for VaultUpstream {
     fn sync<'a>(
         &'a self,
-        _: &'a str,
+        keyring: &'a str,
         token: Option<Secret<String>>,
     ) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            match &self.sync {
-                Some(sync) => sync.sync(token).await,
+            match &self.syncs {
+                Some(syncs) => syncs.sync(keyring, token).await,
                 None => Err("no keyring is configured".to_owned()),
             }
         })
     }
 
-    fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
+    fn look_for_new_keys<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            match &self.sync {
+            match self.handle(keyring) {
                 Some(sync) => sync.look_for_new_keys().await,
                 None => Ok(()),
             }
         })
     }
 
-    fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
+    fn first_outcome<'a>(&'a self, keyring: &'a str) -> UpstreamFuture<'a, ()> {
         Box::pin(async move {
-            if let Some(sync) = &self.sync {
+            if let Some(sync) = self.handle(keyring) {
                 sync.first_outcome().await;
             }
         })
@@ -129,6 +132,9 @@ impl Upstream for VaultUpstream {
         all.extend(lock(&mistakes.logins.0).values().cloned());
         drop(mistakes);
         described["reload_mistakes"] = all.into();
+        if let Some(syncs) = &self.syncs {
+            described["keyrings"] = syncs.describe_folders();
+        }
         described["sessions"] = self.sessions.describe().into();
         described
     }

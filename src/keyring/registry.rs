@@ -4,6 +4,7 @@
 //! name in the path, and `default` where a protocol has no name. A daemon that serves references only has none.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -85,38 +86,69 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct KeyringEntry {
     /// The key name in Transit's paths.
-    pub name: String,
+    pub name: Arc<str>,
     pub published: Arc<Published>,
     pub formats: Formats,
     /// The age of the last successful sync from which the keyring is not ready; `None` for no limit.
     pub max_stale: Option<Duration>,
 }
 
-/// All keyrings, in the order of the settings. There is none if only references are served.
+/// All keyrings; clones share them. The sync replaces them as a whole when secrets appear or go. There is none if only
+/// references are served.
 #[derive(Clone, Debug)]
-pub struct Keyrings(Vec<Arc<KeyringEntry>>);
+pub struct Keyrings(Arc<ArcSwap<Served>>);
+
+/// The keyrings at one time, in the order of the settings: the default one first.
+#[derive(Debug, Default)]
+struct Served {
+    all: Vec<Arc<KeyringEntry>>,
+    by_name: HashMap<Arc<str>, usize>,
+    incomplete: Option<String>,
+}
+
+/// Whether a keyring can have this name: 1 to 128 letters, digits and `_ . -`, and no path to a parent folder.
+pub fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=128).contains(&text.len()) && !matches!(text, "." | "..") && text.bytes().all(is_plain)
+}
 
 impl Keyrings {
     /// For a daemon that serves references only.
-    pub const fn none() -> Self {
-        Self(Vec::new())
+    pub fn none() -> Self {
+        Self(Arc::default())
     }
 
     pub fn single(entry: KeyringEntry) -> Self {
-        Self(vec![Arc::new(entry)])
+        let keyrings = Self::none();
+        keyrings.replace(vec![entry], None);
+        keyrings
     }
 
-    pub fn get(&self, name: &str) -> Option<&Arc<KeyringEntry>> {
-        self.all().find(|entry| entry.name == name)
+    pub fn get(&self, name: &str) -> Option<Arc<KeyringEntry>> {
+        let served = self.0.load();
+        served.by_name.get(name).map(|at| Arc::clone(&served.all[*at]))
     }
 
-    /// The keyring of Kong's API, of Kubernetes and of the metrics.
-    pub fn default(&self) -> Option<&Arc<KeyringEntry>> {
-        self.0.first()
+    /// The keyring of Kong's API and of requests without a name.
+    pub fn default(&self) -> Option<Arc<KeyringEntry>> {
+        self.0.load().all.first().map(Arc::clone)
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Arc<KeyringEntry>> {
-        self.0.iter()
+    /// The default one first.
+    pub fn all(&self) -> Vec<Arc<KeyringEntry>> {
+        self.0.load().all.clone()
+    }
+
+    /// Why there may be further keyrings that are not known yet.
+    pub fn incomplete(&self) -> Option<String> {
+        self.0.load().incomplete.clone()
+    }
+
+    /// Replaces all, of which the first is the default. Names are distinct.
+    pub fn replace(&self, entries: Vec<KeyringEntry>, incomplete: Option<String>) {
+        let all: Vec<_> = entries.into_iter().map(Arc::new).collect();
+        let by_name = all.iter().enumerate().map(|(at, entry)| (Arc::clone(&entry.name), at)).collect();
+        self.0.store(Arc::new(Served { all, by_name, incomplete }));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `keyring_access`: which permissions a user or group has.
+//! `keyring_access`: which permissions a user or group has, and on which keyrings.
 //!
 //! Names of users and groups are looked up once, when the list is parsed. The kernel identifies the peer: see
 //! `api::access`.
@@ -8,7 +8,15 @@ use crate::operation::{Permission, Permissions};
 
 /// The list. It has at least one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessList(Vec<(Subject, Permissions)>);
+pub struct AccessList(Vec<Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    subject: Subject,
+    permissions: Permissions,
+    /// The names of keyrings; `None` for all of them.
+    keyrings: Option<Vec<String>>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Subject {
@@ -38,19 +46,37 @@ pub struct IdMap {
 }
 
 impl AccessList {
-    /// The union of the entries that match the peer's user or one of its groups.
+    /// The union of the entries that match the peer's user or one of its groups, whatever the keyring.
     pub fn permissions_of(&self, uid: u32, groups: &[u32]) -> Permissions {
-        let matches = |subject| match subject {
-            Subject::User(id) => id == uid,
-            Subject::Group(id) => groups.contains(&id),
-        };
-        self.0.iter().filter(|(subject, _)| matches(*subject)).map(|(_, permissions)| *permissions).collect()
+        self.matching(uid, groups).map(|entry| entry.permissions).collect()
     }
 
-    /// Warnings about a list that leaves a common use to no user: a user who is not listed has no permission.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let granted: Permissions = self.0.iter().map(|(_, permissions)| *permissions).collect();
+    /// The same for one keyring, which need not exist.
+    pub fn permissions_on(&self, uid: u32, groups: &[u32], keyring: &str) -> Permissions {
+        let is_for_it =
+            |entry: &&Entry| entry.names().is_none_or(|mut names| names.any(|name| name == keyring));
+        self.matching(uid, groups).filter(is_for_it).map(|entry| entry.permissions).collect()
+    }
+
+    fn matching(&self, uid: u32, groups: &[u32]) -> impl Iterator<Item = &Entry> {
+        self.0.iter().filter(move |entry| match entry.subject {
+            Subject::User(id) => id == uid,
+            Subject::Group(id) => groups.contains(&id),
+        })
+    }
+
+    /// Warnings about names of keyrings that cannot exist, and about a list that leaves a common use to no user: a user who
+    /// is not listed has no permission.
+    pub(super) fn warnings(&self, may_exist: impl Fn(&str) -> bool) -> Vec<String> {
+        let granted: Permissions = self.0.iter().map(|entry| entry.permissions).collect();
         let mut warnings = Vec::new();
+        for (number, entry) in (1..).zip(&self.0) {
+            if !entry.names().into_iter().flatten().all(&may_exist) {
+                warnings.push(format!(
+                    "entry {number} names a keyring that is neither keyring_name nor in keyring_vault_paths"
+                ));
+            }
+        }
         let unused = (Permission::Encrypt | Permission::Decrypt).difference(granted);
         if !unused.is_empty() && !granted.contains(Permission::Kms) {
             let words = unused.iter().map(Permission::word).collect::<Vec<_>>().join(" or ");
@@ -67,7 +93,13 @@ impl AccessList {
     }
 }
 
-/// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt, uid:1001=encrypt`. The error numbers each wrong entry
+impl Entry {
+    fn names(&self) -> Option<impl Iterator<Item = &str>> {
+        self.keyrings.as_ref().map(|names| names.iter().map(String::as_str))
+    }
+}
+
+/// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt@orders+cards, uid:1001=encrypt`. The error numbers each wrong entry
 /// and quotes none.
 pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String> {
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
@@ -87,7 +119,12 @@ pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String
     Err(format!("{}; the permissions are {words}, all", wrong.join("; ")))
 }
 
-fn entry(text: &str, accounts: &impl Accounts) -> Result<(Subject, Permissions), String> {
+/// What belongs to no keyring.
+fn of_the_daemon() -> Permissions {
+    Permission::Metrics | Permission::Secrets
+}
+
+fn entry(text: &str, accounts: &impl Accounts) -> Result<Entry, String> {
     const NO_NUMBER: &str = "has no number after the colon";
     let known = |id: Result<Option<u32>, String>, kind: &str| match id {
         Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here")),
@@ -112,8 +149,25 @@ fn entry(text: &str, accounts: &impl Accounts) -> Result<(Subject, Permissions),
         _ => return Err("names neither a user, uid, group nor gid".to_owned()),
     };
     check_mapped(subject, accounts)?;
-    let permissions = words.split('+').map(|word| permissions(word.trim())).collect::<Result<Vec<_>, _>>()?;
-    Ok((subject, permissions.into_iter().collect()))
+    let (words, keyrings) = match words.split_once('@') {
+        Some((words, names)) => (words, Some(keyrings(names)?)),
+        None => (words, None),
+    };
+    let mut granted = Permissions::empty();
+    for word in words.split('+').map(str::trim) {
+        let permissions = permissions(word)?;
+        if word != "all" && keyrings.is_some() && !permissions.is_disjoint(of_the_daemon()) {
+            return Err(format!("grants {word} on a keyring, and it belongs to none: write it without @"));
+        }
+        granted |= permissions;
+    }
+    let permissions = if keyrings.is_some() { granted - of_the_daemon() } else { granted };
+    Ok(Entry { subject, permissions, keyrings })
+}
+
+fn keyrings(names: &str) -> Result<Vec<String>, String> {
+    let names: Option<Vec<_>> = names.split('+').map(|name| value::KEY_NAME.parse(name.trim())).collect();
+    names.ok_or_else(|| "has no names of keyrings after @: write them as orders+cards".to_owned())
 }
 
 fn permissions(word: &str) -> Result<Permissions, String> {
@@ -224,6 +278,38 @@ mod tests {
             assert!(list(unmapped, private).unwrap_err().contains("is not mapped"), "{unmapped}");
         }
         assert!(list("uid:1000000=all", KERNEL).is_ok());
+    }
+
+    #[test]
+    fn names_after_an_at_sign_limit_an_entry_to_keyrings() {
+        let text = "uid:1=encrypt+decrypt@orders+cards, gid:2=status, uid:1=hmac@cards, uid:3=all@cards";
+        let list = list(text, KERNEL).unwrap();
+        let words = |uid, groups: &[u32], name| Permission::words(list.permissions_on(uid, groups, name));
+        assert_eq!(words(1, &[], "orders"), "encrypt+decrypt");
+        assert_eq!(words(1, &[2], "cards"), "encrypt+decrypt+hmac+status");
+        assert_eq!(words(1, &[2], "other"), "status");
+        assert_eq!(words(1, &[], "other"), "");
+        assert_eq!(Permission::words(list.permissions_of(1, &[])), "encrypt+decrypt+hmac");
+        let on_cards = list.permissions_on(3, &[], "cards");
+        assert_eq!(on_cards, Permissions::all() - Permission::Metrics - Permission::Secrets);
+        let warnings = list.warnings(|name| name == "cards");
+        assert!(warnings[0].starts_with("entry 1 names a keyring that is neither"), "{warnings:?}");
+        assert!(!warnings.iter().any(|warning| warning.starts_with("entry 3")), "{warnings:?}");
+    }
+
+    #[test]
+    fn an_entry_for_keyrings_needs_names_and_permissions_that_belong_to_one() {
+        for (text, reason) in [
+            ("uid:1=encrypt@", "has no names of keyrings after @"),
+            ("uid:1=encrypt@a+", "has no names of keyrings after @"),
+            ("uid:1=encrypt@a@b", "has no names of keyrings after @"),
+            ("uid:1=metrics@a", "grants metrics on a keyring"),
+            ("uid:1=encrypt+secrets@a", "grants secrets on a keyring"),
+            ("uid:1=@a", "has an unknown permission"),
+        ] {
+            let error = list(text, KERNEL).unwrap_err();
+            assert!(error.starts_with(&format!("entry 1 {reason}")), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ use super::{
     pem::{self, TrustItem},
     reference::MAX_SECONDS,
     setting::{Content, Key, Parser, Row, Setting},
-    value::{self, Audit, CiphertextFormat, InflightSize, KvVersion, LogFormat, LogLevel, SecretPath},
+    value::{
+        self, Audit, CiphertextFormat, InflightSize, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath,
+    },
 };
 use crate::keyring::KeyDerivation;
 
@@ -70,7 +72,10 @@ settings! { VAULT_ROWS:
     VAULT_MOUNT: SecretPath [kongs: true] = "keyring_vault_mount", "The mount of the KV secrets engine.",
         value::SECRET_PATH;
     VAULT_PATH: SecretPath [kongs: true] = "keyring_vault_path",
-        "The path of the secret under the mount that holds the keyring's records.", value::SECRET_PATH;
+        "The path of the secret under the mount that holds the records of the default keyring.", value::SECRET_PATH;
+    VAULT_PATHS: Vec<KeyringPath> = "keyring_vault_paths",
+        "Further keyrings under the mount: the path of a secret, which gives its last segment as the name, name=path, or \
+        folder/ for every secret directly below.", value::KEYRING_PATHS;
     VAULT_KV: KvVersion [default: Some("v2"), rejects_empty: true] = "keyring_vault_kv",
         "The version of the KV secrets engine.", value::KV_VERSION;
     VAULT_NAMESPACE: String = "keyring_vault_namespace", "The namespace of all requests to Vault.", value::NAMESPACE;
@@ -94,6 +99,8 @@ settings! { KEYRING_ROWS:
     KONG_FIELDS: bool [default: Some("off")] = "keyring_kong_fields",
         "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.", value::BOOLEAN;
     NAME: String = "keyring_name", "The key name in /v1/transit/…/{name}; the last segment of the path unless set.",
+        value::KEY_NAME;
+    KMS_NAME: String = "keyring_kms_name", "The keyring that encrypts for Kubernetes; the default one unless set.",
         value::KEY_NAME;
 }
 

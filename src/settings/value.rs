@@ -7,6 +7,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use url::Url;
 
 use super::{conf::trim, reference::is_name, setting::Parser};
+use crate::keyring;
 
 /// The memory of all requests in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,17 @@ pub enum KvVersion {
 /// A path in Vault by segments: none is empty, `.` or `..`, none has control characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretPath(pub Vec<String>);
+
+/// An item of `keyring_vault_paths`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyringPath {
+    Secret {
+        name: String,
+        path: SecretPath,
+    },
+    /// Every secret directly below it is a keyring.
+    Folder(SecretPath),
+}
 
 /// What encrypt writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,12 +190,24 @@ fn secret_path(text: &str) -> Option<SecretPath> {
 /// A key name in Transit's paths.
 pub(super) const KEY_NAME: Parser<String> = Parser::Text {
     accepts: "1 to 128 letters, digits and _ . -",
-    convert: |text| {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        let fits = (1..=128).contains(&text.len()) && !matches!(text, "." | "..");
-        (fits && text.bytes().all(good)).then(|| text.to_owned())
-    },
+    convert: |text| keyring::is_name(text).then(|| text.to_owned()),
 };
+
+pub(super) const KEYRING_PATHS: Parser<Vec<KeyringPath>> = Parser::Text {
+    accepts: "a list of paths of secrets, name=path, and folder/; names are 1 to 128 letters, digits and _ . -",
+    convert: |text| list(text).iter().map(|item| keyring_path(item)).collect(),
+};
+
+fn keyring_path(item: &str) -> Option<KeyringPath> {
+    if let Some(folder) = item.strip_suffix('/') {
+        return secret_path(folder).filter(|_| !item.contains('=')).map(KeyringPath::Folder);
+    }
+    let (name, path) = match item.split_once('=') {
+        Some((name, path)) => (trim(name), trim(path)),
+        None => (item.rsplit('/').next()?, item),
+    };
+    Some(KeyringPath::Secret { name: KEY_NAME.parse(name)?, path: secret_path(path)? })
+}
 
 pub(super) const LIST: Parser<Vec<String>> =
     Parser::Text { accepts: "a comma-separated list", convert: |text| Some(list(text)) };

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{secret::Secret, settings, vault::Client};
+use super::Target;
+use crate::{secret::Secret, vault::Client};
 
 /// The most operators' requests that wait. More of them would not change the outcome.
 const MAX_SYNCS: usize = 256;
@@ -35,7 +36,7 @@ pub(super) enum Request {
     /// A ciphertext names a key that is not held.
     UnknownKey(Done),
     /// Other settings, and the session for them.
-    Change(Box<(Client, settings::Keyring)>, Done),
+    Change(Box<(Client, Target)>, Done),
 }
 
 #[derive(Debug)]
@@ -45,9 +46,11 @@ pub(super) struct Queue {
     /// Taken from the channel and not executed yet.
     postponed: VecDeque<Request>,
     ended: watch::Sender<bool>,
+    /// Notified with `ended`: the syncs of all keyrings share it.
+    any_ended: watch::Sender<()>,
 }
 
-pub(super) fn new() -> (SyncHandle, Queue) {
+pub(super) fn new(any_ended: watch::Sender<()>) -> (SyncHandle, Queue) {
     let (syncs, next_syncs) = mpsc::channel(MAX_SYNCS);
     let (unknown_keys, next_unknown_keys) = mpsc::channel(MAX_UNKNOWN_KEYS);
     let (notify, ended) = watch::channel(false);
@@ -56,6 +59,7 @@ pub(super) fn new() -> (SyncHandle, Queue) {
         unknown_keys: next_unknown_keys,
         postponed: VecDeque::new(),
         ended: notify,
+        any_ended,
     };
     (SyncHandle { syncs, unknown_keys, ended }, queue)
 }
@@ -72,22 +76,15 @@ impl SyncHandle {
         outcome.await.unwrap_or_else(|_| Err("keyringd is shutting down".to_owned()))
     }
 
-    /// Waits for the next publication that this handle has not seen, or for ever.
-    pub async fn changed(&mut self) {
-        if self.ended.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Waits until the first sync has ended, successfully or not.
     pub async fn first_outcome(&self) {
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
     /// Uses other settings from the next sync on, which is made at once.
-    pub async fn change(&self, client: Client, settings: settings::Keyring) {
+    pub(super) async fn change(&self, client: Client, target: Target) {
         let (done, outcome) = oneshot::channel();
-        if self.syncs.send(Request::Change(Box::new((client, settings)), done)).await.is_ok() {
+        if self.syncs.send(Request::Change(Box::new((client, target)), done)).await.is_ok() {
             let _ = outcome.await;
         }
     }
@@ -109,6 +106,7 @@ impl Queue {
     /// Wakes everyone that waits for a publication.
     pub(super) fn notify(&self) {
         self.ended.send_replace(true);
+        self.any_ended.send_replace(());
     }
 
     /// The next request whose caller still waits; `None` when all handles are gone.

@@ -5,12 +5,14 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use futures_util::future::join_all;
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
+    sync::Semaphore,
     task::block_in_place,
 };
 
@@ -26,7 +28,8 @@ use crate::{
     vault::{Kv, VaultError, kv::DEFAULT_MAX_VERSIONS},
 };
 
-/// How many versions are fetched at once. One at a time after the server refused one for its rate limit.
+/// How many requests the syncs make at once, and so how many versions are fetched at once. One at a time after the server
+/// refused one for its rate limit.
 const CONCURRENT_READS: usize = 16;
 
 /// The wait after a refusal by a rate limit that names no time. Vault's limits are per second unless configured otherwise.
@@ -52,9 +55,28 @@ pub struct Read {
     pub highest: u64,
 }
 
+/// The turns of requests to Vault, which all readers share: a start with many keyrings does not flood it.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(CONCURRENT_READS)))
+    }
+}
+
+impl Turns {
+    /// The outcome of a request, once it is its turn.
+    pub(super) async fn take<T>(&self, request: impl Future<Output = T>) -> T {
+        let _turn = self.0.acquire().await; // never closed
+        request.await
+    }
+}
+
 /// What was read of one secret so far.
 #[derive(Debug, Default)]
 pub struct Reader {
+    turns: Turns,
     pub history: History,
     /// Fetched by reads that failed later.
     fetched: BTreeMap<VersionId, Option<Contents>>,
@@ -70,6 +92,15 @@ struct EngineLimit {
 }
 
 impl Reader {
+    pub(super) fn new(turns: Turns) -> Self {
+        Self { turns, ..Self::default() }
+    }
+
+    /// One that has read nothing yet.
+    pub(super) fn forgetful(&self) -> Self {
+        Self::new(self.turns.clone())
+    }
+
     /// Reads what it does not hold yet. `observe` gets the contents of each version that was fetched, oldest first; on KV
     /// version 1 there is no version number.
     ///
@@ -83,7 +114,7 @@ impl Reader {
         mut observe: impl FnMut(Option<u64>, &Contents) + Send,
     ) -> Result<Read, VaultError> {
         if kv.engine() == KvVersion::V1 {
-            let fields = kv.read(None).await?;
+            let fields = self.turns.take(kv.read(None)).await?;
             let history = &mut self.history;
             let built = off_io_threads(|| {
                 (!history.is_built_from_fields(fields.expose())).then(|| {
@@ -94,13 +125,13 @@ impl Reader {
             });
             return Ok(Read { built, listing: None, highest: 0 });
         }
-        let mut listing = kv.list(now).await?;
+        let mut listing = self.turns.take(kv.list(now)).await?;
         self.limit.complete(kv, &mut listing, now).await;
         let missing = self.history.missing(&listing);
         self.fetched.retain(|id, _| missing.contains(id));
         let pending = missing.into_iter().filter(|id| !self.fetched.contains_key(id)).collect();
         let fetched = &mut self.fetched;
-        fetch(kv, pending, |id, fields| {
+        fetch(kv, &self.turns, pending, |id, fields| {
             let parse = |fields: Secret<String>| Contents::parse(fields.expose().as_bytes(), derivation);
             fetched.insert(id, fields.map(|fields| off_io_threads(|| parse(fields))));
         })
@@ -128,6 +159,7 @@ impl Reader {
 /// Fetches versions, oldest first. A rate limit makes it wait and go on with one request at a time.
 async fn fetch(
     kv: &Kv<'_>,
+    turns: &Turns,
     mut pending: Vec<VersionId>,
     mut keep: impl FnMut(VersionId, Option<Secret<String>>) + Send,
 ) -> Result<(), VaultError> {
@@ -135,7 +167,7 @@ async fn fetch(
     while !pending.is_empty() {
         let rest = pending.split_off(width.min(pending.len()));
         let versions: Vec<_> = std::mem::replace(&mut pending, rest);
-        let outcomes = join_all(versions.iter().map(|id| kv.read_version(id.number))).await;
+        let outcomes = join_all(versions.iter().map(|id| turns.take(kv.read_version(id.number)))).await;
         let (mut refused, mut refusal, mut failure) = (Vec::new(), None, None);
         for (id, outcome) in versions.into_iter().zip(outcomes) {
             match outcome {

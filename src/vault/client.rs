@@ -51,6 +51,11 @@ impl Client {
         WeakClient { state: Arc::downgrade(&self.state), commands: self.commands.downgrade() }
     }
 
+    /// Whether both are handles of one session.
+    pub fn is_same_session(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
     pub fn name(&self) -> &SessionName {
         &self.state.name
     }
@@ -139,17 +144,17 @@ impl Client {
         }
     }
 
-    /// `GET /v1/<segments>?version=<version>`. The caller interprets statuses 200 and 404. The outcome of a `token` from
+    /// `GET /v1/<segments>`, with one parameter of a query. The caller interprets statuses 200 and 404. The outcome of a `token` from
     /// elsewhere changes nothing in the session.
     pub(super) async fn get(
         &self,
         segments: impl IntoIterator<Item = &str>,
-        version: Option<u64>,
+        query: Option<(&str, &str)>,
         token: Option<&Secret<String>>,
     ) -> Result<Response, VaultError> {
         let mut url = self.state.transport.url(segments);
-        if let Some(version) = version {
-            url.query_pairs_mut().append_pair("version", &version.to_string());
+        if let Some((name, value)) = query {
+            url.query_pairs_mut().append_pair(name, value);
         }
         if let Some(token) = token {
             let grant = self.state.current();

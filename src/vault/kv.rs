@@ -72,6 +72,12 @@ struct VersionData<'a> {
     data: &'a RawValue,
 }
 
+/// Secrets, and folders with a slash at the end.
+#[derive(Deserialize)]
+struct Folder {
+    keys: Vec<String>,
+}
+
 /// The body of a 404 for a version that existed.
 #[derive(Deserialize)]
 struct RemovedVersion {
@@ -154,7 +160,28 @@ impl<'a> Kv<'a> {
     async fn get(&self, endpoint: &str, version: Option<u64>) -> Result<Response, VaultError> {
         let endpoint = (self.secret.kv == KvVersion::V2).then_some(endpoint);
         let segments = self.secret.mount.segments().chain(endpoint).chain(self.secret.path.segments());
-        self.client.get(segments, version, self.token).await
+        let version = version.map(|version| version.to_string());
+        let query = version.as_deref().map(|version| ("version", version));
+        self.client.get(segments, query, self.token).await
+    }
+
+    /// The names of the secrets directly below this path, which is a folder. One request. Vault answers alike for a folder
+    /// that is empty and for one that does not exist.
+    pub async fn list_folder(&self) -> Result<Vec<String>, VaultError> {
+        let endpoint = (self.secret.kv == KvVersion::V2).then_some("metadata");
+        let segments = self.secret.mount.segments().chain(endpoint).chain(self.secret.path.segments());
+        let response = self.client.get(segments, Some(("list", "true")), self.token).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return match self.not_found(response) {
+                error @ VaultError::NoMount { .. } => Err(error),
+                _ => Ok(Vec::new()),
+            };
+        }
+        let Some(Folder { mut keys }) = response.data() else {
+            return Err(malformed(response, "it holds no list of keys"));
+        };
+        keys.retain(|name| !name.ends_with('/'));
+        Ok(keys)
     }
 
     fn not_found(&self, response: Response) -> VaultError {

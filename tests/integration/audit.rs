@@ -18,6 +18,7 @@ const FIELDS: [&str; 17] = [
     "target",
     "message",
     "operation",
+    "keyring",
     "outcome",
     "status",
     "uid",

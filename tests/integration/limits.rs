@@ -371,6 +371,10 @@ fn a_request_is_answered_whatever_bytes_follow_it() {
 struct NoVault;
 
 impl Upstream for NoVault {
+    fn can_resolve(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn sync<'a>(&'a self, _: &'a str, _: Option<Secret<String>>) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
@@ -408,11 +412,12 @@ fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let config = RuntimeConfig {
         keyrings: Keyrings::single(KeyringEntry {
-            name: "keyring".to_owned(),
+            name: "keyring".into(),
             published: Arc::new(Published::default()),
             formats: Formats { write: Format::Native, kong_fields: keyringd::keyring::KongFields::Refuse },
             max_stale: None,
         }),
+        kms_name: None,
         access: None,
         audit: Audit::Off,
         limits: api::Limits { body_time: time, ..api::Limits::new(1 << 20, 4 << 20, 10) },

@@ -26,6 +26,7 @@ mod direct;
 mod docs;
 mod doctor;
 mod formats;
+mod keyrings;
 mod kms;
 mod kms_recovery;
 mod kong;

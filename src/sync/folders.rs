@@ -1,0 +1,219 @@
+//! The folders whose secrets are keyrings, and the list of all keyrings that the settings and the folders give.
+//!
+//! A secret leaves only if its folder still lists others and Vault has no metadata of it: an error or an empty folder takes
+//! no keyring away.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+
+use super::read::Turns;
+use crate::{
+    keyring::is_name,
+    settings::{self, KeyringPath, KvSecret, KvVersion, SecretPath},
+    vault::{Client, Kv, VaultError, kv::Purpose},
+};
+
+/// The limit on the secrets of one folder: each takes a request per interval.
+const MAX_SECRETS: usize = 1000;
+
+/// How many warnings are kept: a folder may hold anything.
+const MAX_WARNINGS: usize = 20;
+
+/// A keyring that there should be.
+pub(super) struct Wanted {
+    pub(super) name: Arc<str>,
+    pub(super) secret: KvSecret,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Folders {
+    all: Vec<Folder>,
+    /// Secrets that give no keyring.
+    warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Folder {
+    secret: KvSecret,
+    /// The names of its secrets; `None` before the first listing.
+    names: Option<Vec<String>>,
+    error: Option<FolderError>,
+}
+
+/// Why the last listing of a folder failed.
+#[derive(Clone, Debug)]
+struct FolderError {
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+/// What one listing gave.
+pub(super) struct Listed {
+    folder: KvSecret,
+    names: Result<Vec<String>, VaultError>,
+}
+
+impl Folders {
+    /// The folders of these settings, with what is known of them so far.
+    pub(super) fn with_settings(&self, settings: &settings::Keyring) -> Self {
+        let folder = |path: &SecretPath| {
+            let secret = settings.secret.at(path.clone());
+            let known = self.all.iter().find(|folder| folder.secret == secret).cloned();
+            known.unwrap_or(Folder { secret, names: None, error: None })
+        };
+        let paths = settings.further.iter().filter_map(|item| match item {
+            KeyringPath::Folder(path) => Some(path),
+            KeyringPath::Secret { .. } => None,
+        });
+        Self { all: paths.map(folder).collect(), warnings: Vec::new() }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Each folder, and the names that it gave last.
+    pub(super) fn known(&self) -> Vec<(KvSecret, Vec<String>)> {
+        self.all
+            .iter()
+            .map(|folder| (folder.secret.clone(), folder.names.clone().unwrap_or_default()))
+            .collect()
+    }
+
+    pub(super) fn update(&mut self, listed: Vec<Listed>) {
+        for Listed { folder: secret, names } in listed {
+            let Some(folder) = self.all.iter_mut().find(|folder| folder.secret == secret) else { continue };
+            let error = match names {
+                Ok(names) => {
+                    folder.names = Some(names);
+                    None
+                }
+                Err(error) => {
+                    let (message, retry_after) = (error.to_string(), error.retry_after());
+                    if folder.error.as_ref().is_none_or(|before| before.message != message) {
+                        tracing::warn!("the folder of keyrings {} cannot be listed: {message}", secret.path);
+                    }
+                    Some(FolderError { message, retry_after })
+                }
+            };
+            folder.error = error;
+        }
+    }
+
+    /// All keyrings: the default one, the others of the settings, and those of the folders.
+    pub(super) fn wanted(&mut self, settings: &settings::Keyring) -> Vec<Wanted> {
+        let mut wanted =
+            vec![Wanted { name: settings.name.as_str().into(), secret: settings.secret.clone() }];
+        for item in &settings.further {
+            if let KeyringPath::Secret { name, path } = item {
+                wanted.push(Wanted { name: name.as_str().into(), secret: settings.secret.at(path.clone()) });
+            }
+        }
+        let mut names: HashSet<_> = wanted.iter().map(|one| Arc::clone(&one.name)).collect();
+        let mut secrets: HashSet<_> = wanted.iter().map(|one| one.secret.clone()).collect();
+        let mut warnings = Vec::new();
+        for folder in &self.all {
+            for name in folder.names.iter().flatten() {
+                let secret = child(&folder.secret, name);
+                if secrets.contains(&secret) {
+                    continue;
+                }
+                let path = &folder.secret.path;
+                if !is_name(name) {
+                    warnings.push(format!("{path}/ holds {name:?}, which cannot be the name of a keyring"));
+                } else if !names.insert(name.as_str().into()) {
+                    warnings.push(format!("{path}/{name} is not served: another keyring has this name"));
+                } else {
+                    secrets.insert(secret.clone());
+                    wanted.push(Wanted { name: name.as_str().into(), secret });
+                }
+            }
+        }
+        warnings.truncate(MAX_WARNINGS);
+        for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        self.warnings = warnings;
+        wanted
+    }
+
+    /// Why there may be keyrings that are not known: a folder was not listed yet.
+    pub(super) fn incomplete(&self) -> Option<String> {
+        let folder = self.all.iter().find(|folder| folder.names.is_none())?;
+        Some(match &folder.error {
+            Some(error) => {
+                format!("the keyrings of {}/ are not known yet: {}", folder.secret.path, error.message)
+            }
+            None => format!(
+                "the keyrings of {}/ are not known yet: the first listing is under way",
+                folder.secret.path
+            ),
+        })
+    }
+
+    /// `None` if the last listings succeeded; else the time that the server asked for, if it did.
+    pub(super) fn failure(&self) -> Option<Option<Duration>> {
+        let failed: Vec<_> = self.all.iter().filter_map(|folder| folder.error.as_ref()).collect();
+        (!failed.is_empty()).then(|| failed.iter().filter_map(|error| error.retry_after).max())
+    }
+
+    pub(super) fn describe(&self) -> Value {
+        let folders: Vec<_> = self
+            .all
+            .iter()
+            .map(|folder| {
+                json!({
+                    "path": format!("{}/", folder.secret.path),
+                    "secrets": folder.names.as_ref().map(Vec::len),
+                    "last_error": folder.error.as_ref().map(|error| &error.message),
+                })
+            })
+            .collect();
+        json!({ "folders": folders, "warnings": self.warnings })
+    }
+}
+
+/// Lists a folder of which these names are `known`.
+pub(super) async fn list(client: &Client, turns: &Turns, folder: KvSecret, known: &[String]) -> Listed {
+    let names = names(client, turns, &folder, known).await;
+    Listed { folder, names }
+}
+
+async fn names(
+    client: &Client,
+    turns: &Turns,
+    folder: &KvSecret,
+    known: &[String],
+) -> Result<Vec<String>, VaultError> {
+    let mut names = turns.take(Kv::new(client, folder, Purpose::Keyring).list_folder()).await?;
+    if names.is_empty() {
+        return Ok(known.to_vec());
+    }
+    if names.len() > MAX_SECRETS {
+        let path = folder.path.to_string();
+        return Err(VaultError::Malformed { path, what: "it holds more than 1000 secrets" });
+    }
+    let gone: Vec<_> = known.iter().filter(|name| !names.contains(name)).cloned().collect();
+    for name in gone {
+        let secret = child(folder, &name);
+        let kv = Kv::new(client, &secret, Purpose::Keyring);
+        let found = match folder.kv {
+            KvVersion::V1 => turns.take(kv.read(None)).await.map(drop),
+            KvVersion::V2 => turns.take(kv.list(SystemTime::now())).await.map(drop),
+        };
+        if !found.is_err_and(|error| error.is_missing()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn child(folder: &KvSecret, name: &str) -> KvSecret {
+    let segments = folder.path.segments().chain([name]).map(str::to_owned).collect();
+    folder.at(SecretPath(segments))
+}
