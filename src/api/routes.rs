@@ -13,7 +13,7 @@ use hyper::{
 
 use super::{
     body::Limits,
-    context::{Call, RuntimeConfig, no_keyring},
+    context::{Call, RuntimeConfig},
     error::{ApiError, ErrorKind},
     keyring, kms, resolve,
     response::{ErrorFormat, Response},

@@ -371,10 +371,6 @@ fn a_request_is_answered_whatever_bytes_follow_it() {
 struct NoVault;
 
 impl Upstream for NoVault {
-    fn can_resolve(&self) -> Result<(), String> {
-        Ok(())
-    }
-
     fn sync<'a>(&'a self, _: &'a str, _: Option<Secret<String>>) -> UpstreamFuture<'a, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
