@@ -1,6 +1,6 @@
 //! Seal and open: bytes in, bytes out, under the keys of one keyring.
 //!
-//! Here: the choice of the format, messages and their nonces. One file per format; `aead` is their base. `stream` seals
+//! Here: the choice of the format, and nonces. One file per format; `aead` is their base. `stream` seals
 //! payloads that do not fit into a request. The API decodes JSON and base64.
 
 mod aead;
@@ -13,32 +13,52 @@ mod transit;
 
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
-pub use aead::{NoRandomness, OpenError, Opened, Payload, SealError};
+pub use aead::{NoRandomness, OpenError, Opened, OpenedText, Payload, SealError};
 pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_kms, overhead};
 
-/// Opens the text form of any format. The prefix determines the format.
-pub fn open_text<'k>(
-    keyring: &'k Keyring,
-    text: &str,
-    associated_data: &[u8],
-    kong_fields: KongFields,
-) -> Result<Opened<'k>, OpenError> {
-    if let Some(rest) = text.strip_prefix(native::TEXT_PREFIX) {
-        native::open_text(keyring, rest, associated_data)
-    } else if let Some(rest) = text.strip_prefix(transit::TEXT_PREFIX) {
+/// The format of a text, by its prefix, if it is one to open.
+fn text_format(text: &[u8], kong_fields: KongFields) -> Result<Format, OpenError> {
+    let starts_with = |prefix: &str| text.starts_with(prefix.as_bytes());
+    if starts_with(native::TEXT_PREFIX) {
+        Ok(Format::Native)
+    } else if starts_with(transit::TEXT_PREFIX) {
         match kong_fields {
             // Both formats use one key and cipher: without its tag, any Transit ciphertext would open as a field.
             KongFields::Accept => Err(OpenError::TransitWithKongFields),
-            KongFields::Refuse => transit::open_text(keyring, rest, associated_data),
+            KongFields::Refuse => Ok(Format::Transit),
         }
-    } else if let Some(rest) = text.strip_prefix(kong::TEXT_PREFIX) {
-        match (kong_fields, associated_data.is_empty()) {
-            (KongFields::Refuse, _) => Err(OpenError::KongFieldsOff),
-            (KongFields::Accept, false) => Err(OpenError::KongAssociatedData),
-            (KongFields::Accept, true) => kong::open_text(keyring, rest),
+    } else if starts_with(kong::TEXT_PREFIX) {
+        match kong_fields {
+            KongFields::Refuse => Err(OpenError::KongFieldsOff),
+            KongFields::Accept => Ok(Format::Kong),
         }
     } else {
         Err(OpenError::NotAuthentic)
+    }
+}
+
+/// The error if the text form of any format names a key that the keyring does not have.
+pub fn unknown_key(keyring: &Keyring, text: &[u8], kong_fields: KongFields) -> Option<OpenError> {
+    let found = text_format(text, kong_fields).and_then(|format| match format {
+        Format::Native => native::find_text(keyring, text).map(drop),
+        Format::Transit => transit::find_text(keyring, text).map(drop),
+        Format::Kong => kong::find_text(keyring, text).map(drop),
+    });
+    found.err().filter(OpenError::is_unknown_key)
+}
+
+/// Opens the text form of any format in place. A text whose key is unknown stays as it was.
+pub fn open_text<'k>(
+    keyring: &'k Keyring,
+    text: &mut [u8],
+    associated_data: &[u8],
+    kong_fields: KongFields,
+) -> Result<OpenedText<'k>, OpenError> {
+    match text_format(text, kong_fields)? {
+        Format::Native => native::open_text(keyring, text, associated_data),
+        Format::Transit => transit::open_text(keyring, text, associated_data),
+        Format::Kong if !associated_data.is_empty() => Err(OpenError::KongAssociatedData),
+        Format::Kong => kong::open_text(keyring, text),
     }
 }
 
@@ -64,47 +84,34 @@ pub fn open_bytes<'k>(
     if is_binary(&sealed[start..]) {
         return native::open_binary(keyring, sealed, start, associated_data);
     }
-    let text = str::from_utf8(&sealed[start..]).map_err(|_| OpenError::NotAuthentic)?;
-    open_text(keyring, text.trim_ascii_end(), associated_data, kong_fields)
+    let len = sealed[start..].trim_ascii_end().len();
+    let Opened { held, format, plaintext } =
+        open_text(keyring, &mut sealed[start..start + len], associated_data, kong_fields)?;
+    let plaintext = Payload {
+        buffer: std::mem::take(sealed),
+        start: start + plaintext.start,
+        end: start + plaintext.end,
+    };
+    Ok(Opened { held, format, plaintext })
 }
 
-/// A plaintext in the buffer in which it is sealed: `<room for the nonce> ‖ plaintext`.
-pub struct Message {
+/// Seals the plaintext in place, and appends the text form to `out`: ASCII that JSON does not escape.
+pub fn seal_text(
+    held: &HeldKey,
     format: Format,
-    buffer: Vec<u8>,
-}
-
-impl Message {
-    /// Reserves room for `len` bytes. `fill` appends the plaintext to the buffer.
-    pub fn new<E>(
-        format: Format,
-        len: usize,
-        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let mut buffer = Vec::with_capacity(nonce_len(format) + len + TAG_LEN);
-        buffer.resize(nonce_len(format), 0);
-        fill(&mut buffer)?;
-        Ok(Self { format, buffer })
+    plaintext: &mut [u8],
+    nonces: &mut Nonces,
+    associated_data: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), SealError> {
+    match format {
+        Format::Native => native::seal_text(&held.key, plaintext, nonces.take(), associated_data, out),
+        Format::Transit if held.mapped => return Err(SealError::TransitMap(held.key.id().clone())),
+        Format::Transit => transit::seal_text(held, plaintext, nonces.take(), associated_data, out),
+        Format::Kong if !associated_data.is_empty() => return Err(SealError::KongAssociatedData),
+        Format::Kong => kong::seal_text(&held.key, plaintext, nonces.take(), out)?,
     }
-
-    /// Seals and appends the text form to `out`: ASCII that JSON does not escape.
-    pub fn seal_text(
-        self,
-        held: &HeldKey,
-        nonces: &mut Nonces,
-        associated_data: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), SealError> {
-        let Self { format, buffer } = self;
-        match format {
-            Format::Native => native::seal_text(&held.key, buffer, nonces.take(), associated_data, out),
-            Format::Transit if held.mapped => return Err(SealError::TransitMap(held.key.id().clone())),
-            Format::Transit => transit::seal_text(held, buffer, nonces.take(), associated_data, out),
-            Format::Kong if !associated_data.is_empty() => return Err(SealError::KongAssociatedData),
-            Format::Kong => kong::seal_text(&held.key, buffer, nonces.take(), out)?,
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 const fn nonce_len(format: Format) -> usize {
@@ -151,7 +158,7 @@ impl Nonces {
 /// Helpers of the formats' tests.
 #[cfg(test)]
 mod testing {
-    use std::{convert::Infallible, time::SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
     use crate::{
@@ -173,13 +180,18 @@ mod testing {
         Keyring::new([HeldKey::new(key.into(), 1, SystemTime::UNIX_EPOCH)], &id).unwrap()
     }
 
-    pub(super) fn filled(format: Format, plaintext: &[u8]) -> Message {
-        let fill = |buffer: &mut Vec<u8>| {
-            buffer.extend_from_slice(plaintext);
-            Ok::<_, Infallible>(())
-        };
-        let Ok(message) = Message::new(format, plaintext.len(), fill);
-        message
+    /// Opens a copy of the text.
+    pub(super) fn opened<'k>(
+        keyring: &'k Keyring,
+        text: &str,
+        associated_data: &[u8],
+        kong_fields: KongFields,
+    ) -> Result<Opened<'k>, OpenError> {
+        let mut buffer = text.as_bytes().to_vec();
+        let Opened { held, format, plaintext } =
+            open_text(keyring, &mut buffer, associated_data, kong_fields)?;
+        let plaintext = Payload { buffer, start: plaintext.start, end: plaintext.end };
+        Ok(Opened { held, format, plaintext })
     }
 
     /// The text form under the active key with a fixed nonce.
@@ -191,8 +203,8 @@ mod testing {
         plaintext: &[u8],
     ) -> Result<String, SealError> {
         let mut nonces = Nonces::fixed(nonce);
-        let mut out = Vec::new();
-        filled(format, plaintext).seal_text(keyring.active(), &mut nonces, associated_data, &mut out)?;
+        let (mut plaintext, mut out) = (plaintext.to_vec(), Vec::new());
+        seal_text(keyring.active(), format, &mut plaintext, &mut nonces, associated_data, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 }
@@ -209,18 +221,12 @@ mod tests {
     fn kong_fields_open_only_if_accepted_and_without_associated_data() {
         let keyring = keyring(key("a", 7));
         let field = sealed(&keyring, Format::Kong, &[1; 12], b"", b"hello").unwrap();
+        assert_eq!(opened(&keyring, &field, b"", KongFields::Refuse).err(), Some(OpenError::KongFieldsOff));
         assert_eq!(
-            open_text(&keyring, &field, b"", KongFields::Refuse).err(),
-            Some(OpenError::KongFieldsOff)
-        );
-        assert_eq!(
-            open_text(&keyring, &field, b"x", KongFields::Accept).err(),
+            opened(&keyring, &field, b"x", KongFields::Accept).err(),
             Some(OpenError::KongAssociatedData)
         );
-        assert_eq!(
-            open_text(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes(),
-            b"hello"
-        );
+        assert_eq!(opened(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes(), b"hello");
         let refused = sealed(&keyring, Format::Kong, &[1; 12], b"x", b"hello");
         assert_eq!(refused, Err(SealError::KongAssociatedData));
     }
@@ -248,14 +254,14 @@ mod tests {
         ) {
             let keyring = keyring(key("some.id", 7));
             let text = sealed(&keyring, format, &nonce, &aad, &plaintext).unwrap();
-            let opened = open_text(&keyring, &text, &aad, KongFields::Refuse).unwrap();
+            let opened = opened(&keyring, &text, &aad, KongFields::Refuse).unwrap();
             prop_assert_eq!((opened.plaintext.as_bytes(), opened.format), (plaintext.as_slice(), format));
         }
 
         #[test]
         fn no_text_panics(text: String, prefix in prop_oneof![Just(""), Just("kr1:"), Just("vault:v"), Just("$ke$1$-")]) {
             let keyring = keyring(key("some.id", 7));
-            let opened = open_text(&keyring, &[prefix, &text].concat(), b"", KongFields::Accept);
+            let opened = opened(&keyring, &[prefix, &text].concat(), b"", KongFields::Accept);
             prop_assert!(opened.is_err());
         }
     }

@@ -63,6 +63,10 @@ impl RequestBody {
         self.0.get(HEADROOM..).unwrap_or_default()
     }
 
+    pub(super) fn as_bytes_mut(&mut self) -> &mut [u8] {
+        self.0.get_mut(HEADROOM..).unwrap_or_default()
+    }
+
     /// The buffer with its headroom. Only a body that was read has one.
     pub(super) const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.0

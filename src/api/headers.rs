@@ -15,6 +15,13 @@ const NAMESPACE: &str = "x-vault-namespace";
 
 pub(super) fn check(head: &Parts, config: &RuntimeConfig) -> Result<(), ApiError> {
     let headers = &head.headers;
+    // hyper reads a body as chunked if that is the last coding: what is below it would be taken for the body.
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !is_chunked || codings.next().is_some() {
+        let message = "Transfer-Encoding must be chunked alone: send the body as it is";
+        return Err(ApiError::invalid(message).closing_connection());
+    }
     if !headers.contains_key(header::CONTENT_ENCODING)
         && !headers.contains_key(WRAP_TTL)
         && !headers.contains_key(NAMESPACE)
@@ -72,6 +79,9 @@ mod tests {
             ("x-vault-namespace", "root", Ok(())),
             ("x-vault-namespace", "/", Ok(())),
             ("x-vault-namespace", "a", Err(404)),
+            ("transfer-encoding", "Chunked", Ok(())),
+            ("transfer-encoding", "gzip, chunked", Err(400)),
+            ("transfer-encoding", "chunked, chunked", Err(400)),
             ("content-encoding", "gzip", Err(415)),
             ("content-encoding", "Identity", Ok(())),
         ] {

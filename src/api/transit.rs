@@ -10,6 +10,7 @@ mod datakey;
 mod error;
 mod fields;
 mod hmac;
+mod place;
 mod raw;
 mod request;
 mod tools;
@@ -27,65 +28,101 @@ use super::{
     response::{self, Response},
 };
 use crate::{
-    cipher::{self, Format, Message, Nonces, Opened, encoding},
+    cipher::{self, Format, Nonces, OpenedText, encoding},
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
-use attempt::{Attempt, count_sealed, key_of_version, needs_rewrap, write_key};
+use attempt::{Attempt, UnknownKey, count_sealed, key_of_version, needs_rewrap, write_key};
 pub(super) use datakey::{Form, data_key};
 use error::ItemError;
 use fields::Item;
 pub(super) use hmac::{hmac, verify};
-use request::{Input, Request, as_json};
+use place::{Place, bytes_of_both};
+use request::{Input, Request, form_as_json, is_form};
 pub(super) use tools::{hash, random};
 use work::{ITEM_RESPONSE, Turn};
 
-/// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: one attempt on the snapshot, and another one if a newer snapshot may have a key that it lacks.
+/// `POST /v1/transit/{encrypt,decrypt,rewrap}/{name}`: on the snapshot, or on a newer one that may have a key that it lacks.
 pub(super) async fn run(call: &mut Call<'_>, action: Action) -> Result<Response, ApiError> {
     work::prepare(call, Some(action)).await?;
     let entry = call.keyring()?;
-    let keyring = call.context.snapshot(entry).await?;
-    let mut attempt = attempt(call, action, &keyring).await?;
-    if attempt.unknown_key {
-        let unknown = || attempt.result.as_ref().err().map_or_else(String::new, ToString::to_string);
-        match Box::pin(call.context.newer_snapshot(entry, &keyring, unknown)).await {
-            Ok(Some(newer)) => attempt = self::attempt(call, action, &newer).await?,
-            Err(error) if !attempt.has_results() => attempt.result = Err(error),
-            // A batch keeps the results that it has.
-            Ok(None) | Err(_) => {}
+    let mut keyring = call.context.snapshot(entry).await?;
+    let mut unavailable = None;
+    let mut attempt = attempt(call, action, &keyring, UnknownKey::Report).await?;
+    if let Some(unknown) = attempt.unknown_key.take() {
+        match Box::pin(call.context.newer_snapshot(entry, &keyring, || unknown.to_string())).await {
+            Ok(newer) => keyring = newer.unwrap_or(keyring),
+            Err(error) => unavailable = Some(error),
         }
+        attempt = self::attempt(call, action, &keyring, UnknownKey::Fail).await?;
     }
+    // A batch keeps the results that it has.
+    let unavailable = unavailable.filter(|_| !attempt.has_results());
     call.audit = attempt.audit;
-    attempt.result
+    unavailable.map_or(attempt.result, Err)
 }
 
-async fn attempt(call: &mut Call<'_>, action: Action, keyring: &Keyring) -> Result<Attempt, ApiError> {
+async fn attempt(
+    call: &mut Call<'_>,
+    action: Action,
+    keyring: &Keyring,
+    unknown_key: UnknownKey,
+) -> Result<Attempt, ApiError> {
     let turn = Turn::take(call).await?;
-    let (formats, limits) = (call.keyring()?.formats, &call.config.limits);
+    let (formats, limits, headers) = (call.keyring()?.formats, &call.config.limits, &call.head.headers);
+    let json = Json { action, keyring, formats, limits, unknown_key };
     Ok(turn.work(|| {
-        if raw::is_raw(&call.head.headers) {
-            raw::run(action, keyring, formats, &call.head.headers, call.body.buffer(), limits.request_size)
+        if raw::is_raw(headers) {
+            raw::run(action, keyring, formats, headers, call.body.buffer(), limits.request_size)
+        } else if is_form(headers, call.body.as_bytes()) {
+            match form_as_json(call.body.as_bytes()) {
+                Ok(mut body) => json.run(&mut body),
+                Err(message) => Attempt::failed(ApiError::invalid(message)),
+            }
         } else {
-            let body = as_json(&call.head.headers, call.body.as_bytes());
-            run_json(action, keyring, formats, &body, limits)
+            json.run(call.body.as_bytes_mut())
         }
     }))
 }
 
-fn run_json(action: Action, keyring: &Keyring, formats: Formats, body: &[u8], limits: &Limits) -> Attempt {
-    let parsed = Request::parse(action.endpoint(), body, limits.batch).map_err(ApiError::invalid);
-    let ready = parsed.and_then(|request| Ok((format(action, &request, formats)?, request)));
-    let (format, request) = match ready {
-        Ok(ready) => ready,
-        Err(error) => return Attempt::failed(error),
-    };
-    let sealed = if action == Action::Decrypt { 0 } else { request.items().len() };
-    match Nonces::draw(sealed, format) {
-        Ok(nonces) => {
-            let max_request = limits.request_size;
-            Run { action, keyring, formats, format, nonces, max_request }.all(&request, body.len())
+/// A JSON request to be run on one snapshot.
+struct Json<'k> {
+    action: Action,
+    keyring: &'k Keyring,
+    formats: Formats,
+    limits: &'k Limits,
+    unknown_key: UnknownKey,
+}
+
+impl Json<'_> {
+    /// Parses the body and runs it where it is. It stays as it was if an unknown key is to be reported.
+    fn run(&self, body: &mut [u8]) -> Attempt {
+        let &Self { action, keyring, formats, limits, unknown_key } = self;
+        let parsed = Request::parse(action.endpoint(), body, limits.batch).map_err(ApiError::invalid);
+        let ready = parsed.and_then(|request| Ok((format(action, &request, formats)?, request)));
+        let (format, request) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return Attempt::failed(error),
+        };
+        let Request { input, warnings, partial_failure_status, .. } = request;
+        let input = input.map(|text| Place::find(text, body));
+        let items = input.items();
+        if action != Action::Encrypt && unknown_key == UnknownKey::Report {
+            let mut texts = items.iter().filter_map(|item| Some(item.sealed.as_ref()?.bytes(body)));
+            let unknown = texts.find_map(|text| cipher::unknown_key(keyring, text, formats.kong_fields));
+            if let Some(unknown) = unknown {
+                return Attempt::unknown_key(unknown);
+            }
         }
-        Err(error) => Attempt::failed(ApiError::failed(error.to_string())),
+        let sealed = if action == Action::Decrypt { 0 } else { items.len() };
+        match Nonces::draw(sealed, format) {
+            Ok(nonces) => {
+                let max_request = limits.request_size;
+                let mut run = Run { action, keyring, formats, format, nonces, max_request };
+                run.all(input, body, warnings, partial_failure_status)
+            }
+            Err(error) => Attempt::failed(ApiError::failed(error.to_string())),
+        }
     }
 }
 
@@ -103,7 +140,7 @@ fn format(action: Action, request: &Request<'_>, formats: Formats) -> Result<For
     }))
 }
 
-/// A JSON request on one snapshot, with the nonces that were drawn for it.
+/// A JSON request on one snapshot, with the nonces that were drawn for it. Texts are handled where they are in the body.
 struct Run<'k> {
     action: Action,
     keyring: &'k Keyring,
@@ -115,60 +152,76 @@ struct Run<'k> {
 }
 
 impl<'k> Run<'k> {
-    fn all(&mut self, request: &Request<'_>, body_len: usize) -> Attempt {
-        let items = request.items();
-        // base64 grows a ciphertext's 40 bytes of nonce and tag by a third; with names and braces, 200 bytes per item.
-        // A field of Kong's takes two digits per byte.
-        let growth = if self.format == Format::Kong { 2 } else { 1 };
-        let mut out = Vec::with_capacity(growth * body_len + ITEM_RESPONSE * items.len() + envelope::LEN);
+    fn all(
+        &mut self,
+        input: Input<Place>,
+        body: &mut [u8],
+        mut warnings: Warnings,
+        status: Option<StatusCode>,
+    ) -> Attempt {
+        let mut out = Vec::with_capacity(envelope::LEN + self.response_len(input.items()));
         envelope::open(&mut out);
-        match &request.input {
-            Input::One(item) => self.single(item, &request.warnings, out),
-            Input::Batch(_) => {
-                let (failed, unknown_key) = self.batch(items, &mut out);
-                let mut warnings = request.warnings.clone();
+        match input {
+            Input::One(item) => self.single(item, body, &warnings, out),
+            Input::Batch(items) => {
+                let count = items.len();
+                let failed = self.batch(items, body, &mut out);
                 let status = match failed {
                     // Transit reports the failed items of a rewrap in the items only.
                     _ if self.action == Action::Rewrap || failed == 0 => StatusCode::OK,
-                    _ if failed == items.len() => StatusCode::BAD_REQUEST,
-                    _ => request.partial_failure_status.unwrap_or_else(|| {
+                    _ if failed == count => StatusCode::BAD_REQUEST,
+                    _ => status.unwrap_or_else(|| {
                         warnings
                             .push("partial_failure_response_code is no status that has a body: 400 is used");
                         StatusCode::BAD_REQUEST
                     }),
                 };
                 envelope::close(&warnings, &mut out);
-                let batch = Some(BatchCount { items: items.len(), failed });
+                let batch = Some(BatchCount { items: count, failed });
                 let audit = AuditFields { batch, ..AuditFields::default() };
-                Attempt { result: Ok(response::written(status, out)), audit, unknown_key }
+                Attempt { result: Ok(response::written(status, out)), audit, unknown_key: None }
             }
         }
     }
 
-    fn single(&mut self, item: &Item<'_>, warnings: &Warnings, mut out: Vec<u8>) -> Attempt {
+    /// The most bytes of the response without its envelope. A field of Kong's takes two digits per byte.
+    fn response_len(&self, items: &[Item<Place>]) -> usize {
+        let len = |place: &Option<Place>| place.as_ref().map_or(0, Place::len);
+        let of_item = |item: &Item<Place>| {
+            let payload = len(if self.action == Action::Encrypt { &item.clear } else { &item.sealed });
+            let payload = if self.format == Format::Kong { payload.div_ceil(2) * 3 } else { payload };
+            payload + len(&item.reference) + ITEM_RESPONSE
+        };
+        items.iter().map(of_item).sum()
+    }
+
+    fn single(
+        &mut self,
+        item: Item<Place>,
+        body: &mut [u8],
+        warnings: &Warnings,
+        mut out: Vec<u8>,
+    ) -> Attempt {
         out.push(b'{');
-        match self.one(item, &mut out) {
+        match self.one(item, body, &mut out) {
             Ok(held) => {
                 out.push(b'}');
                 envelope::close(warnings, &mut out);
                 let audit = AuditFields::from_key(held.key.id());
-                Attempt { result: Ok(response::written(StatusCode::OK, out)), audit, unknown_key: false }
+                Attempt { result: Ok(response::written(StatusCode::OK, out)), audit, unknown_key: None }
             }
-            Err(error) => {
-                let unknown_key = error.is_unknown_key();
-                Attempt { audit: error.audit(), result: Err(error.into()), unknown_key }
-            }
+            Err(error) => Attempt { audit: error.audit(), result: Err(error.into()), unknown_key: None },
         }
     }
 
-    /// Returns how many items failed, and whether one names an unknown key.
-    fn batch(&mut self, items: &[Item<'_>], out: &mut Vec<u8>) -> (usize, bool) {
-        let (mut failed, mut unknown_key) = (0, false);
+    /// Returns how many items failed.
+    fn batch(&mut self, items: Vec<Item<Place>>, body: &mut [u8], out: &mut Vec<u8>) -> usize {
+        let mut failed = 0;
         out.extend_from_slice(br#"{"batch_results":["#);
-        for (at, item) in items.iter().enumerate() {
+        for (at, mut item) in items.into_iter().enumerate() {
             out.extend_from_slice(if at == 0 { b"{" } else { b",{" });
-            if let Err(error) = self.one(item, out) {
-                unknown_key |= error.is_unknown_key();
+            let reference = item.reference.take();
+            if let Err(error) = self.one(item, body, out) {
                 failed += 1;
                 if self.action == Action::Decrypt {
                     out.extend_from_slice(br#""plaintext":"","#); // as Transit has it
@@ -177,38 +230,53 @@ impl<'k> Run<'k> {
                 write_json(&error.to_string(), out);
             }
             out.extend_from_slice(br#","reference":"#);
-            write_json(item.reference.as_deref().unwrap_or(""), out);
+            let reference = reference.as_ref().map_or(&b""[..], |place| place.bytes(body));
+            write_json(str::from_utf8(reference).unwrap_or_default(), out);
             out.push(b'}');
         }
         out.extend_from_slice(b"]}");
-        (failed, unknown_key)
+        failed
     }
 
     /// Appends one item's result to `out` and returns its key. A failure appends nothing.
-    fn one(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        match self.action {
-            Action::Encrypt => self.encrypt(item, out),
-            Action::Decrypt => self.decrypt(item, out),
-            Action::Rewrap => self.rewrap(item, out),
+    fn one(
+        &mut self,
+        item: Item<Place>,
+        body: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> Result<&'k HeldKey, ItemError> {
+        let Item { clear, sealed, mut associated_data, key_version, .. } = item;
+        let (name, payload) = match self.action {
+            Action::Encrypt => ("plaintext", clear),
+            Action::Decrypt | Action::Rewrap => ("ciphertext", sealed),
+        };
+        let mut payload = payload.ok_or(ItemError::Missing(name))?;
+        let (payload, associated_data) = bytes_of_both(body, &mut payload, &mut associated_data);
+        let associated_data = encoding::decode_in_place(associated_data)
+            .map_err(|_| ItemError::NotBase64("associated_data"))?;
+        if self.action == Action::Decrypt {
+            return self.decrypt(payload, associated_data, out);
         }
-    }
-
-    /// `ciphertext`, `key_id`, `key_version`. The plaintext is decoded into the buffer that it is encrypted in.
-    fn encrypt(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let plaintext = item.clear.as_deref().ok_or(ItemError::Missing("plaintext"))?;
-        let held = key_of_version(self.keyring, item.key_version)?;
-        let associated_data = item.decoded_associated_data()?;
-        let message = Message::new(self.format, encoding::max_decoded_len(plaintext), |buffer| {
-            encoding::decode(plaintext, buffer).map_err(|_| ItemError::NotBase64("plaintext"))
-        })?;
-        self.seal(held, message, &associated_data, out)
+        let held = key_of_version(self.keyring, key_version)?;
+        let plaintext = if self.action == Action::Rewrap {
+            let plaintext = self.open(payload, associated_data)?.plaintext;
+            &mut payload[plaintext]
+        } else {
+            encoding::decode_in_place(payload).map_err(|_| ItemError::NotBase64(name))?
+        };
+        self.seal(held, plaintext, associated_data, out)
     }
 
     /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
-    fn decrypt(&self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let opened = self.open(item, &item.decoded_associated_data()?)?;
+    fn decrypt(
+        &self,
+        ciphertext: &mut [u8],
+        associated_data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<&'k HeldKey, ItemError> {
+        let opened = self.open(ciphertext, associated_data)?;
         out.extend_from_slice(br#""plaintext":""#);
-        encoding::encode(opened.plaintext.as_bytes(), out);
+        encoding::encode(&ciphertext[opened.plaintext.clone()], out);
         out.push(b'"');
         write_key(opened.held, out);
         let needs_rewrap = needs_rewrap(&opened, self.keyring, self.formats.write);
@@ -217,29 +285,18 @@ impl<'k> Run<'k> {
         Ok(opened.held)
     }
 
-    /// As encrypt, from any readable format to the one to write.
-    fn rewrap(&mut self, item: &Item<'_>, out: &mut Vec<u8>) -> Result<&'k HeldKey, ItemError> {
-        let held = key_of_version(self.keyring, item.key_version)?;
-        let associated_data = item.decoded_associated_data()?;
-        let opened = self.open(item, &associated_data)?;
-        let plaintext = opened.plaintext.as_bytes();
-        let message = Message::new(self.format, plaintext.len(), |buffer| {
-            buffer.extend_from_slice(plaintext);
-            Ok::<_, ItemError>(())
-        })?;
-        self.seal(held, message, &associated_data, out)
-    }
-
+    /// `ciphertext`, `key_id`, `key_version`.
     fn seal(
         &mut self,
         held: &'k HeldKey,
-        message: Message,
+        plaintext: &mut [u8],
         associated_data: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<&'k HeldKey, ItemError> {
         let before = out.len();
         out.extend_from_slice(br#""ciphertext":""#);
-        if let Err(error) = message.seal_text(held, &mut self.nonces, associated_data, out) {
+        let sealed = cipher::seal_text(held, self.format, plaintext, &mut self.nonces, associated_data, out);
+        if let Err(error) = sealed {
             out.truncate(before);
             return Err(error.into());
         }
@@ -253,8 +310,7 @@ impl<'k> Run<'k> {
         Ok(held)
     }
 
-    fn open(&self, item: &Item<'_>, associated_data: &[u8]) -> Result<Opened<'k>, ItemError> {
-        let ciphertext = item.sealed.as_deref().ok_or(ItemError::Missing("ciphertext"))?;
+    fn open(&self, ciphertext: &mut [u8], associated_data: &[u8]) -> Result<OpenedText<'k>, ItemError> {
         Ok(cipher::open_text(self.keyring, ciphertext, associated_data, self.formats.kong_fields)?)
     }
 }
@@ -285,10 +341,17 @@ mod tests {
         let key = Arc::new(Key::new(id.clone(), Secret::new([7; 32])));
         let keyring = Keyring::new([HeldKey::new(Arc::clone(&key), 1, SystemTime::now())], &id).unwrap();
         let limits = Limits::new(1 << 10, 1 << 10, 10);
-        let body = br#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
+        let body = r#"{"batch_input": [{"plaintext": "YQ=="}, {"plaintext": "YQ=="}, {"plaintext": "!"}]}"#;
         for (write, expected) in [(Format::Native, 0), (Format::Transit, 2)] {
             let formats = Formats { write, kong_fields: KongFields::Refuse };
-            let response = run_json(Action::Encrypt, &keyring, formats, body, &limits).result.unwrap();
+            let json = Json {
+                action: Action::Encrypt,
+                keyring: &keyring,
+                formats,
+                limits: &limits,
+                unknown_key: UnknownKey::Report,
+            };
+            let response = json.run(&mut body.as_bytes().to_vec()).result.unwrap();
             let json: serde_json::Value = serde_json::from_slice(&response.into_body().bytes).unwrap();
             assert_eq!(json["data"]["batch_results"][1]["key_version"], 1, "{json}");
             assert!(json["data"]["batch_results"][2]["error"].is_string(), "{json}");

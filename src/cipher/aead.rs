@@ -2,7 +2,10 @@
 //!
 //! The formats are in sibling files. The bytes of a format are not known here.
 
+use std::ops::Range;
+
 use aes_gcm::aead::{AeadInOut, Nonce, Tag};
+use base64_simd::STANDARD as BASE64;
 use zeroize::Zeroize as _;
 
 use crate::{
@@ -21,11 +24,14 @@ pub struct Payload {
 }
 
 /// A plaintext, and the key and format of its ciphertext.
-pub struct Opened<'k> {
+pub struct Opened<'k, P = Payload> {
     pub held: &'k HeldKey,
     pub format: Format,
-    pub plaintext: Payload,
+    pub plaintext: P,
 }
+
+/// One whose plaintext is in this range of its text.
+pub type OpenedText<'k> = Opened<'k, Range<usize>>;
 
 /// Decryption fails in one way, whatever is wrong with the ciphertext. A missing key is a separate error, because an
 /// operator can act on it.
@@ -105,11 +111,36 @@ pub(super) fn seal_in_place<A: AeadInOut>(
 ) {
     let (head, plaintext) = buffer.split_at_mut(start + nonce.len());
     head[start..].copy_from_slice(nonce);
+    let tag = seal(aead, plaintext, nonce, associated_data);
+    buffer.extend_from_slice(&tag);
+}
+
+/// Seals the plaintext in place and returns the tag.
+fn seal<A: AeadInOut>(aead: &A, plaintext: &mut [u8], nonce: &Nonce<A>, associated_data: &[u8]) -> Tag<A> {
     let tag = aead
         .encrypt_inout_detached(nonce, associated_data, plaintext.into())
         .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
     wipe_stack::<STACK>();
-    buffer.extend_from_slice(&tag);
+    tag
+}
+
+/// Seals the plaintext in place, and appends the base64 of `nonce ‖ ct ‖ tag` to `out`. The nonce's length is a multiple of
+/// three, so that the base64 of the parts is that of the whole.
+pub(super) fn seal_base64<A: AeadInOut>(
+    aead: &A,
+    plaintext: &mut [u8],
+    nonce: &Nonce<A>,
+    associated_data: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let tag = seal(aead, plaintext, nonce, associated_data);
+    let (most, rest) = plaintext.split_at(plaintext.len() / 3 * 3);
+    let mut end = [0; 2 + 16];
+    end[..rest.len()].copy_from_slice(rest);
+    end[rest.len()..][..tag.len()].copy_from_slice(&tag);
+    for part in [nonce, most, &end[..rest.len() + tag.len()]] {
+        BASE64.encode_append(part, out);
+    }
 }
 
 /// Opens `buffer[start..]`, which is `nonce ‖ ct ‖ tag`. Wipes the buffer if that fails.
@@ -119,21 +150,30 @@ pub(super) fn open_in_place<A: AeadInOut>(
     start: usize,
     associated_data: &[u8],
 ) -> Result<Payload, OpenError> {
-    let at = start + Nonce::<A>::default().len();
-    let end = buffer.len().checked_sub(Tag::<A>::default().len()).filter(|end| at <= *end);
+    match open(aead, &mut buffer[start..], associated_data) {
+        Ok(plaintext) => Ok(Payload { buffer, start: start + plaintext.start, end: start + plaintext.end }),
+        Err(error) => {
+            buffer.zeroize();
+            Err(error)
+        }
+    }
+}
+
+/// Opens `nonce ‖ ct ‖ tag` in place, and returns where the plaintext is. On an error the bytes are as they were.
+pub(super) fn open<A: AeadInOut>(
+    aead: &A,
+    sealed: &mut [u8],
+    associated_data: &[u8],
+) -> Result<Range<usize>, OpenError> {
+    let start = Nonce::<A>::default().len();
+    let end = sealed.len().checked_sub(Tag::<A>::default().len()).filter(|end| start <= *end);
     let end = end.ok_or(OpenError::NotAuthentic)?;
-    let (head, tag) = buffer.split_at_mut(end);
-    let (head, ciphertext) = head.split_at_mut(at);
-    let (Ok(nonce), Ok(tag)) = (Nonce::<A>::try_from(&head[start..]), Tag::<A>::try_from(&*tag)) else {
+    let (head, tag) = sealed.split_at_mut(end);
+    let (nonce, ciphertext) = head.split_at_mut(start);
+    let (Ok(nonce), Ok(tag)) = (Nonce::<A>::try_from(&*nonce), Tag::<A>::try_from(&*tag)) else {
         return Err(OpenError::NotAuthentic);
     };
     let opened = aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag);
     wipe_stack::<STACK>();
-    match opened {
-        Ok(()) => Ok(Payload { buffer, start: at, end }),
-        Err(_) => {
-            buffer.zeroize();
-            Err(OpenError::NotAuthentic)
-        }
-    }
+    opened.map(|()| start..end).map_err(|_| OpenError::NotAuthentic)
 }

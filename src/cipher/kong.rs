@@ -7,20 +7,20 @@ use aes_gcm::aead::AeadInOut as _;
 use hex_simd::AsciiCase;
 
 use super::{
-    aead::{OpenError, Opened, Payload, STACK, SealError, find},
+    aead::{OpenError, Opened, OpenedText, STACK, SealError, find},
     transit::NONCE_LEN,
 };
 use crate::{
-    keyring::{Format, Key, Keyring},
+    keyring::{Format, HeldKey, Key, Keyring},
     secret::wipe_stack,
 };
 
 pub(super) const TEXT_PREFIX: &str = "$ke$1$-";
 
-/// Seals `nonce ‖ plaintext` and appends the text form to `out`.
+/// Seals the plaintext in place and appends the text form to `out`.
 pub(super) fn seal_text(
     key: &Key,
-    mut buffer: Vec<u8>,
+    plaintext: &mut [u8],
     nonce: [u8; NONCE_LEN],
     out: &mut Vec<u8>,
 ) -> Result<(), SealError> {
@@ -28,28 +28,37 @@ pub(super) fn seal_text(
     if id.as_str().contains('-') {
         return Err(SealError::KongKeyId(id.clone()));
     }
-    apply_keystream(key, &nonce, &mut buffer[NONCE_LEN..]);
+    apply_keystream(key, &nonce, plaintext);
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(id.as_str().as_bytes());
-    for part in [nonce.as_slice(), &buffer[NONCE_LEN..]] {
+    for part in [nonce.as_slice(), plaintext] {
         out.push(b'-');
         hex_simd::encode_append(part, out, AsciiCase::Lower);
     }
     Ok(())
 }
 
-/// Opens the text after the prefix. It splits from the right, because an ID may contain `-`.
-pub(super) fn open_text<'k>(keyring: &'k Keyring, text: &str) -> Result<Opened<'k>, OpenError> {
-    let mut parts = text.rsplitn(3, '-');
+/// The key of the text, its nonce, and where its ciphertext begins. It splits from the right, because an ID may contain `-`.
+pub(super) fn find_text<'k>(
+    keyring: &'k Keyring,
+    text: &[u8],
+) -> Result<(&'k HeldKey, [u8; NONCE_LEN], usize), OpenError> {
+    let mut parts = text[TEXT_PREFIX.len()..].rsplitn(3, |byte| *byte == b'-');
     let (Some(sealed), Some(nonce), Some(id)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(OpenError::NotAuthentic);
     };
     let nonce = hex_simd::decode_to_vec(nonce).ok().and_then(|nonce| nonce.try_into().ok());
     let nonce: [u8; NONCE_LEN] = nonce.ok_or(OpenError::NotAuthentic)?;
-    let mut buffer = hex_simd::decode_to_vec(sealed).map_err(|_| OpenError::NotAuthentic)?;
-    let held = find(keyring, id)?;
-    apply_keystream(&held.key, &nonce, &mut buffer);
-    let plaintext = Payload { start: 0, end: buffer.len(), buffer };
+    let id = str::from_utf8(id).map_err(|_| OpenError::NotAuthentic)?;
+    Ok((find(keyring, id)?, nonce, text.len() - sealed.len()))
+}
+
+/// Opens the text form in place.
+pub(super) fn open_text<'k>(keyring: &'k Keyring, text: &mut [u8]) -> Result<OpenedText<'k>, OpenError> {
+    let (held, nonce, at) = find_text(keyring, text)?;
+    let sealed = hex_simd::decode_inplace(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
+    apply_keystream(&held.key, &nonce, sealed);
+    let plaintext = at..at + sealed.len();
     Ok(Opened { held, format: Format::Kong, plaintext })
 }
 
@@ -65,7 +74,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::{
-        super::{KongFields, open_text, testing::*},
+        super::{KongFields, testing::*},
         *,
     };
     use crate::{
@@ -96,7 +105,7 @@ mod tests {
                 if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
             let id = KeyId::parse(&vector.id).unwrap();
             let keyring = keyring(Key::derive(id, &Secret::new(vector.key), derivation).unwrap());
-            let opened = open_text(&keyring, &vector.field, b"", KongFields::Accept).unwrap();
+            let opened = opened(&keyring, &vector.field, b"", KongFields::Accept).unwrap();
             assert_eq!(opened.plaintext.as_bytes(), vector.plaintext.as_bytes());
             let nonce = unhex(vector.field.rsplit('-').nth(1).unwrap());
             let sealed = sealed(&keyring, Format::Kong, &nonce, b"", vector.plaintext.as_bytes());
@@ -108,20 +117,17 @@ mod tests {
     fn the_id_may_contain_hyphens() {
         let keyring = keyring(key("a-b", 7));
         let field = format!("$ke$1$-a-b-{}-00ff", "00".repeat(12));
-        assert_eq!(
-            open_text(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes().len(),
-            2
-        );
+        assert_eq!(opened(&keyring, &field, b"", KongFields::Accept).unwrap().plaintext.as_bytes().len(), 2);
         for bad in
             ["$ke$1$-a-b", "$ke$1$-a-b-00-00", "$ke$1$-", &field[..field.len() - 1], &format!("{field}g")]
         {
             assert_eq!(
-                open_text(&keyring, bad, b"", KongFields::Accept).err(),
+                opened(&keyring, bad, b"", KongFields::Accept).err(),
                 Some(OpenError::NotAuthentic),
                 "{bad}"
             );
         }
-        let unknown = open_text(&keyring, &field.replace("a-b", "c"), b"", KongFields::Accept).err();
+        let unknown = opened(&keyring, &field.replace("a-b", "c"), b"", KongFields::Accept).err();
         assert_eq!(unknown, Some(OpenError::UnknownKey(KeyId::parse("c").unwrap())));
     }
 

@@ -116,9 +116,9 @@ pub(crate) fn verify_mac(
     if keys.is_empty() {
         return Err(if version > newest { MacError::TooNew } else { MacError::TooOld });
     }
-    let mut given = Vec::new();
-    encoding::decode(encoded, &mut given).map_err(|_| MacError::NotBase64)?;
-    let valid = |held: &HeldKey| bool::from(algorithm.mac(held.key.hmac(), input).ct_eq(&given));
+    let mut given = encoded.as_bytes().to_vec();
+    let given = &*encoding::decode_in_place(&mut given).map_err(|_| MacError::NotBase64)?;
+    let valid = |held: &HeldKey| bool::from(algorithm.mac(held.key.hmac(), input).ct_eq(given));
     Ok(keys.iter().any(|held| valid(held)))
 }
 

@@ -7,10 +7,9 @@
 use std::borrow::Cow;
 
 use aes_gcm::aead::{AeadInOut, Nonce};
-use base64_simd::STANDARD as BASE64;
 
 use super::{
-    aead::{OpenError, Opened, Payload, find, open_in_place, seal_in_place},
+    aead::{self, OpenError, Opened, OpenedText, Payload, find, open_in_place, seal_base64, seal_in_place},
     encoding,
 };
 use crate::keyring::{Format, HeldKey, Key, KeyId, Keyring};
@@ -29,22 +28,20 @@ pub fn overhead(key: &Key) -> usize {
     BINARY_PREFIX.len() + 1 + key.id().as_str().len() + NONCE_LEN + TAG_LEN
 }
 
-/// Seals `nonce ‖ plaintext` and appends the text form to `out`.
+/// Seals the plaintext in place and appends the text form to `out`.
 pub(super) fn seal_text(
     key: &Key,
-    mut buffer: Vec<u8>,
+    plaintext: &mut [u8],
     nonce: [u8; NONCE_LEN],
     associated_data: &[u8],
     out: &mut Vec<u8>,
 ) {
     let id = key.id().as_str();
-    let head = Head::from_id(id);
-    seal_in_place(key.xaes(), &mut buffer, 0, &nonce.into(), &head.associated_data(associated_data));
-    out.reserve(TEXT_PREFIX.len() + id.len() + 1 + BASE64.encoded_length(buffer.len()));
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(id.as_bytes());
     out.push(b':');
-    BASE64.encode_append(&buffer, out);
+    let head = Head::from_id(id);
+    seal_base64(key.xaes(), plaintext, &nonce.into(), &head.associated_data(associated_data), out);
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form.
@@ -85,17 +82,26 @@ where
     Payload { start, end: buffer.len(), buffer }
 }
 
-/// Opens the text form without its prefix.
+/// The key of the text form, and where its base64 begins.
+pub(super) fn find_text<'k>(keyring: &'k Keyring, text: &[u8]) -> Result<(&'k HeldKey, usize), OpenError> {
+    let rest = &text[TEXT_PREFIX.len()..];
+    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotAuthentic)?;
+    let id = str::from_utf8(&rest[..end]).map_err(|_| OpenError::NotAuthentic)?;
+    Ok((find(keyring, id)?, TEXT_PREFIX.len() + end + 1))
+}
+
+/// Opens the text form in place.
 pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
-    text: &str,
+    text: &mut [u8],
     associated_data: &[u8],
-) -> Result<Opened<'k>, OpenError> {
-    let (id, sealed) = text.split_once(':').ok_or(OpenError::NotAuthentic)?;
-    let held = find(keyring, id)?;
-    let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
-    encoding::decode_canonical(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
-    open(held, buffer, 0, associated_data)
+) -> Result<OpenedText<'k>, OpenError> {
+    let (held, at) = find_text(keyring, text)?;
+    let sealed = encoding::decode_canonical_in_place(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
+    let head = Head::from_id(held.key.id().as_str());
+    let plaintext = aead::open(held.key.xaes(), sealed, &head.associated_data(associated_data))?;
+    let plaintext = at + plaintext.start..at + plaintext.end;
+    Ok(Opened { held, format: Format::Native, plaintext })
 }
 
 pub fn is_binary(sealed: &[u8]) -> bool {
@@ -201,7 +207,10 @@ mod tests {
         super::testing::{self, key, keyring, unhex},
         *,
     };
-    use crate::{cipher, keyring::KeyDerivation, secret::Secret};
+    use crate::{
+        keyring::{KeyDerivation, KongFields},
+        secret::Secret,
+    };
 
     #[derive(Deserialize)]
     struct Vectors {
@@ -248,7 +257,7 @@ mod tests {
     }
 
     fn open_text(keyring: &Keyring, text: &str, associated_data: &[u8]) -> Result<Vec<u8>, OpenError> {
-        cipher::open_text(keyring, text, associated_data, cipher::KongFields::Refuse)
+        testing::opened(keyring, text, associated_data, KongFields::Refuse)
             .map(|opened| opened.plaintext.as_bytes().to_vec())
     }
 

@@ -4,10 +4,10 @@
 //! limit a key to 2³² messages over all its holders (NIST SP 800-38D, 8.3), so messages are counted.
 //! <https://openbao.org/api-docs/secret/transit/>
 
-use base64_simd::STANDARD as BASE64;
+use std::sync::Arc;
 
 use super::{
-    aead::{OpenError, Opened, open_in_place, seal_in_place},
+    aead::{self, OpenError, Opened, OpenedText, seal_base64},
     encoding,
 };
 use crate::keyring::{Format, HeldKey, Keyring};
@@ -15,42 +15,51 @@ use crate::keyring::{Format, HeldKey, Keyring};
 pub(super) const TEXT_PREFIX: &str = "vault:v";
 pub(super) const NONCE_LEN: usize = 12;
 
-/// Seals `nonce ‖ plaintext` and appends the text form to `out`.
+/// Seals the plaintext in place and appends the text form to `out`.
 pub(super) fn seal_text(
     held: &HeldKey,
-    mut buffer: Vec<u8>,
+    plaintext: &mut [u8],
     nonce: [u8; NONCE_LEN],
     associated_data: &[u8],
     out: &mut Vec<u8>,
 ) {
-    seal_in_place(held.key.aes(), &mut buffer, 0, &nonce.into(), associated_data);
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(held.version.to_string().as_bytes());
     out.push(b':');
-    BASE64.encode_append(&buffer, out);
+    seal_base64(held.key.aes(), plaintext, &nonce.into(), associated_data, out);
 }
 
 /// The maximum number of keys of one version to try. A map may hold any number of keys.
 const MAX_TRIED: usize = 8;
 
-/// Opens the text after the prefix. If the version holds a map, it tries several keys: a single record may have become a
-/// map.
-pub(super) fn open_text<'k>(
+/// The keys of the text's version, and where its base64 begins.
+pub(super) fn find_text<'k>(
     keyring: &'k Keyring,
-    text: &str,
-    associated_data: &[u8],
-) -> Result<Opened<'k>, OpenError> {
-    let (version, sealed) = text.split_once(':').ok_or(OpenError::NotAuthentic)?;
+    text: &[u8],
+) -> Result<(&'k [Arc<HeldKey>], usize), OpenError> {
+    let rest = &text[TEXT_PREFIX.len()..];
+    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotAuthentic)?;
+    let version = str::from_utf8(&rest[..end]).map_err(|_| OpenError::NotAuthentic)?;
     let canonical = !version.starts_with(['0', '+']);
     let version = version.parse().ok().filter(|_| canonical).ok_or(OpenError::NotAuthentic)?;
     let keys = keyring.keys_of_version(version);
     if keys.is_empty() {
         return Err(OpenError::UnknownVersion(version));
     }
+    Ok((keys, TEXT_PREFIX.len() + end + 1))
+}
+
+/// Opens the text form in place. If the version holds a map, it tries several keys: a single record may have become a map.
+pub(super) fn open_text<'k>(
+    keyring: &'k Keyring,
+    text: &mut [u8],
+    associated_data: &[u8],
+) -> Result<OpenedText<'k>, OpenError> {
+    let (keys, at) = find_text(keyring, text)?;
+    let sealed = encoding::decode_in_place(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
     for held in keys.iter().take(MAX_TRIED) {
-        let mut buffer = Vec::with_capacity(BASE64.estimated_decoded_length(sealed.len()));
-        encoding::decode(sealed, &mut buffer).map_err(|_| OpenError::NotAuthentic)?;
-        if let Ok(plaintext) = open_in_place(held.key.aes(), buffer, 0, associated_data) {
+        if let Ok(plaintext) = aead::open(held.key.aes(), sealed, associated_data) {
+            let plaintext = at + plaintext.start..at + plaintext.end;
             return Ok(Opened { held, format: Format::Transit, plaintext });
         }
     }
@@ -62,7 +71,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::{
-        super::{KongFields, open_text, testing::*},
+        super::{KongFields, testing::*},
         *,
     };
     use crate::keyring::{KeyId, key::VersionId};
@@ -85,17 +94,17 @@ mod tests {
             for other in ["A", "B", "2", ":", "=", "\n", "é", "0"] {
                 let changed = [&sealed[..at], other, &sealed[at + 1..]].concat();
                 assert!(
-                    changed == sealed || open_text(&keyring, &changed, b"aad", KongFields::Refuse).is_err(),
+                    changed == sealed || opened(&keyring, &changed, b"aad", KongFields::Refuse).is_err(),
                     "{changed}"
                 );
             }
-            assert!(open_text(&keyring, &sealed[..at], b"aad", KongFields::Refuse).is_err(), "cut at {at}");
+            assert!(opened(&keyring, &sealed[..at], b"aad", KongFields::Refuse).is_err(), "cut at {at}");
         }
         for foreign in ["vault:v01:", "vault:v+1:", "vault:v-1:", "vault:v99999999999999999999:", "vault:v1"]
         {
             let changed = sealed.replace("vault:v1:", foreign);
             assert_eq!(
-                open_text(&keyring, &changed, b"aad", KongFields::Refuse).err(),
+                opened(&keyring, &changed, b"aad", KongFields::Refuse).err(),
                 Some(OpenError::NotAuthentic),
                 "{changed}"
             );
@@ -107,7 +116,7 @@ mod tests {
         let ours = keyring(key("a", 7));
         let sealed = seal(&ours, b"x").replace("vault:v1:", "vault:v7:");
         assert_eq!(
-            open_text(&ours, &sealed, b"aad", KongFields::Refuse).err(),
+            opened(&ours, &sealed, b"aad", KongFields::Refuse).err(),
             Some(OpenError::UnknownVersion(7))
         );
     }
@@ -120,7 +129,7 @@ mod tests {
         let moved = HeldKey { earlier_versions: vec![first], ..held("a", 1, 3) };
         let keys = [moved, held("b", 2, 3), held("c", 3, 1)];
         let keyring = Keyring::new(keys, &KeyId::parse("b").unwrap()).unwrap();
-        let opened = open_text(&keyring, &sealed, b"aad", KongFields::Refuse).unwrap();
+        let opened = opened(&keyring, &sealed, b"aad", KongFields::Refuse).unwrap();
         assert_eq!((opened.held.key.id().as_str(), opened.plaintext.as_bytes()), ("a", b"old".as_slice()));
         assert!(seal(&keyring, b"new").starts_with("vault:v3:"));
     }

@@ -4,7 +4,7 @@
 use super::{error::ItemError, fields::Endpoint};
 use crate::{
     api::{audit::AuditFields, envelope::write_json, error::ApiError, response::Response},
-    cipher::{Format, Opened},
+    cipher::{Format, OpenError, Opened},
     keyring::{HeldKey, Keyring, key},
 };
 
@@ -45,8 +45,17 @@ pub(super) fn key_of_version(keyring: &Keyring, version: Option<i64>) -> Result<
 pub(super) struct Attempt {
     pub(super) result: Result<Response, ApiError>,
     pub(super) audit: AuditFields,
-    /// The snapshot lacks a key that a ciphertext names: a newer snapshot may have it.
-    pub(super) unknown_key: bool,
+    /// The snapshot lacks a key that a ciphertext names, a newer snapshot may have it, and the body is as it was.
+    pub(super) unknown_key: Option<OpenError>,
+}
+
+/// What becomes of a ciphertext whose key is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnknownKey {
+    /// It ends the attempt, before anything is changed in the body.
+    Report,
+    /// Its item fails.
+    Fail,
 }
 
 impl Attempt {
@@ -56,12 +65,17 @@ impl Attempt {
     }
 
     pub(super) fn failed(error: ApiError) -> Self {
-        Self { result: Err(error), audit: AuditFields::default(), unknown_key: false }
+        Self { result: Err(error), audit: AuditFields::default(), unknown_key: None }
+    }
+
+    pub(super) fn unknown_key(error: OpenError) -> Self {
+        let failed = Self::failed(ApiError::invalid(error.to_string()));
+        Self { unknown_key: Some(error), ..failed }
     }
 }
 
 /// Whether a rewrap would change the key or the format.
-pub(super) fn needs_rewrap(opened: &Opened<'_>, keyring: &Keyring, write: Format) -> bool {
+pub(super) fn needs_rewrap<P>(opened: &Opened<'_, P>, keyring: &Keyring, write: Format) -> bool {
     opened.held.key.id() != keyring.active().key.id() || opened.format != write
 }
 

@@ -20,7 +20,7 @@ use crate::{
         error::ApiError,
         response::{self, Response},
     },
-    cipher::{Message, Nonces, encoding},
+    cipher::{self, Nonces, encoding},
     keyring::{Format, HeldKey, Keyring},
 };
 
@@ -33,7 +33,7 @@ pub(in crate::api) enum Form {
 pub(in crate::api) async fn data_key(call: &mut Call<'_>, form: Form) -> Result<Response, ApiError> {
     let entry = call.keyring()?;
     let keyring = call.context.snapshot(entry).await?;
-    let body = as_json(&call.head.headers, call.body.as_bytes());
+    let body = as_json(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
     let (held, json) = generate(form, &keyring, entry.formats.write, &body)?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(response::written(StatusCode::OK, json))
@@ -59,14 +59,12 @@ fn generate<'k>(
     getrandom::fill(&mut key[..len]).map_err(|error| ApiError::failed(error.to_string()))?;
     let mut nonces = Nonces::draw(1, format).map_err(|error| ApiError::failed(error.to_string()))?;
 
-    let message = Message::new(format, len, |buffer| {
-        buffer.extend_from_slice(&key[..len]);
-        Ok::<_, ApiError>(())
-    })?;
+    let mut sealed = key.clone();
     let mut out = Vec::with_capacity(envelope::LEN + 512);
     envelope::open(&mut out);
     out.extend_from_slice(br#"{"ciphertext":""#);
-    message.seal_text(held, &mut nonces, &associated_data, &mut out).map_err(ItemError::from)?;
+    cipher::seal_text(held, format, &mut sealed[..len], &mut nonces, &associated_data, &mut out)
+        .map_err(ItemError::from)?;
     out.push(b'"');
     write_key(held, &mut out);
     if form == Form::Plaintext {

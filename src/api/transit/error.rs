@@ -41,10 +41,6 @@ impl ItemError {
             _ => AuditFields::default(),
         }
     }
-
-    pub(super) const fn is_unknown_key(&self) -> bool {
-        matches!(self, Self::Open(error) if error.is_unknown_key())
-    }
 }
 
 impl From<ItemError> for ApiError {

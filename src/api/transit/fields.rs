@@ -31,15 +31,15 @@ pub(super) enum Endpoint {
     Hash,
 }
 
-/// One item of a request.
+/// One item of a request, with its texts, or where they are.
 #[derive(Default)]
-pub(super) struct Item<'a> {
+pub(super) struct Item<T> {
     /// `plaintext` or `input`.
-    pub(super) clear: Option<Text<'a>>,
+    pub(super) clear: Option<T>,
     /// `ciphertext` or `hmac`.
-    pub(super) sealed: Option<Text<'a>>,
-    pub(super) associated_data: Option<Text<'a>>,
-    pub(super) reference: Option<Text<'a>>,
+    pub(super) sealed: Option<T>,
+    pub(super) associated_data: Option<T>,
+    pub(super) reference: Option<T>,
     pub(super) key_version: Option<i64>,
     /// `signature` is set: it is for asymmetric keys.
     pub(super) signed: bool,
@@ -48,8 +48,8 @@ pub(super) struct Item<'a> {
 /// The fields of a request, or of one item of its batch.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    pub(super) item: Item<'a>,
-    pub(super) batch: Option<Vec<Item<'a>>>,
+    pub(super) item: Item<Text<'a>>,
+    pub(super) batch: Option<Vec<Item<Text<'a>>>>,
     pub(super) partial_failure_code: Option<i64>,
     pub(super) format: Option<Text<'a>>,
     /// `bits` or `bytes`.
@@ -134,7 +134,21 @@ fn is_known(endpoint: Endpoint, name: &str) -> bool {
     }
 }
 
-impl Item<'_> {
+impl<T> Item<T> {
+    /// The same with each text replaced by what `map` makes of it.
+    pub(super) fn map<U>(self, map: impl Fn(T) -> U) -> Item<U> {
+        Item {
+            clear: self.clear.map(&map),
+            sealed: self.sealed.map(&map),
+            associated_data: self.associated_data.map(&map),
+            reference: self.reference.map(&map),
+            key_version: self.key_version,
+            signed: self.signed,
+        }
+    }
+}
+
+impl Item<Text<'_>> {
     /// Empty texts count as absent, except for a plaintext or an input.
     pub(super) fn normalised(mut self) -> Self {
         self.sealed = self.sealed.filter(|text| !text.is_empty());
@@ -149,8 +163,9 @@ impl Item<'_> {
 
 /// The bytes of a text in base64, which the field or header `name` holds.
 pub(super) fn decode(name: &'static str, text: &str) -> Result<Vec<u8>, ItemError> {
-    let mut bytes = Vec::with_capacity(encoding::max_decoded_len(text));
-    encoding::decode(text, &mut bytes).map_err(|_| ItemError::NotBase64(name))?;
+    let mut bytes = text.as_bytes().to_vec();
+    let len = encoding::decode_in_place(&mut bytes).map_err(|_| ItemError::NotBase64(name))?.len();
+    bytes.truncate(len);
     Ok(bytes)
 }
 
@@ -280,7 +295,7 @@ fn once<T, E: de::Error>(field: &mut Option<T>, value: Option<T>) -> Result<(), 
 struct Batch(FieldsOf);
 
 impl<'de> DeserializeSeed<'de> for Batch {
-    type Value = Option<Vec<Item<'de>>>;
+    type Value = Option<Vec<Item<Text<'de>>>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -288,7 +303,7 @@ impl<'de> DeserializeSeed<'de> for Batch {
 }
 
 impl<'de> Visitor<'de> for Batch {
-    type Value = Option<Vec<Item<'de>>>;
+    type Value = Option<Vec<Item<Text<'de>>>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")

@@ -10,6 +10,7 @@ use super::{
     error::ItemError,
     fields::{Endpoint, Item, decode},
     request::{Input, Request, as_json},
+    values::Text,
     work::{self, Turn},
 };
 use crate::{
@@ -41,7 +42,7 @@ async fn run(call: &mut Call<'_>, endpoint: Endpoint) -> Result<Response, ApiErr
 }
 
 fn respond(call: &mut Call<'_>, endpoint: Endpoint, keyring: &Keyring) -> Result<Response, ApiError> {
-    let body = as_json(&call.head.headers, call.body.as_bytes());
+    let body = as_json(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
     let request = Request::parse(endpoint, &body, call.config.limits.batch).map_err(ApiError::invalid)?;
     let algorithm = algorithm(call.tail, &request)?;
     if endpoint == Endpoint::Verify {
@@ -93,7 +94,7 @@ fn batch(
     endpoint: Endpoint,
     keyring: &Keyring,
     algorithm: HashAlgorithm,
-    items: &[Item<'_>],
+    items: &[Item<Text<'_>>],
     out: &mut Vec<u8>,
 ) -> usize {
     let mut failed = 0;
@@ -122,7 +123,7 @@ fn one(
     endpoint: Endpoint,
     keyring: &Keyring,
     algorithm: HashAlgorithm,
-    item: &Item<'_>,
+    item: &Item<Text<'_>>,
     out: &mut Vec<u8>,
 ) -> Result<(), ItemError> {
     if endpoint == Endpoint::Verify {

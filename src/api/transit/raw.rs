@@ -84,15 +84,13 @@ fn decrypt(keyring: &Keyring, formats: Formats, associated_data: &[u8], body: &m
             response::set_header(&mut response, NEEDS_REWRAP, if needs_rewrap { "true" } else { "false" });
             succeeded(opened.held, response)
         }
-        Err(error) => {
-            let unknown_key = error.is_unknown_key();
-            Attempt { unknown_key, ..Attempt::failed(ApiError::invalid(error.to_string())) }
-        }
+        Err(error) if error.is_unknown_key() => Attempt::unknown_key(error),
+        Err(error) => Attempt::failed(ApiError::invalid(error.to_string())),
     }
 }
 
 fn succeeded(held: &HeldKey, response: Response) -> Attempt {
-    Attempt { result: Ok(response), audit: AuditFields::from_key(held.key.id()), unknown_key: false }
+    Attempt { result: Ok(response), audit: AuditFields::from_key(held.key.id()), unknown_key: None }
 }
 
 fn raw_response(payload: Payload, held: &HeldKey) -> Response {

@@ -18,7 +18,7 @@ use super::{
 use crate::api::envelope::{Warnings, write_json};
 
 pub(super) struct Request<'a> {
-    pub(super) input: Input<'a>,
+    pub(super) input: Input<Text<'a>>,
     /// The format to write, or the encoding of an answer.
     pub(super) format: Option<Text<'a>>,
     pub(super) algorithm: Option<Text<'a>>,
@@ -29,9 +29,26 @@ pub(super) struct Request<'a> {
     pub(super) warnings: Warnings,
 }
 
-pub(super) enum Input<'a> {
-    One(Item<'a>),
-    Batch(Vec<Item<'a>>),
+pub(super) enum Input<T> {
+    One(Item<T>),
+    Batch(Vec<Item<T>>),
+}
+
+impl<T> Input<T> {
+    pub(super) fn items(&self) -> &[Item<T>] {
+        match self {
+            Self::One(item) => std::slice::from_ref(item),
+            Self::Batch(items) => items,
+        }
+    }
+
+    /// The same with each text replaced by what `map` makes of it.
+    pub(super) fn map<U>(self, map: impl Fn(T) -> U) -> Input<U> {
+        match self {
+            Self::One(item) => Input::One(item.map(map)),
+            Self::Batch(items) => Input::Batch(items.into_iter().map(|item| item.map(&map)).collect()),
+        }
+    }
 }
 
 impl<'a> Request<'a> {
@@ -58,36 +75,75 @@ impl<'a> Request<'a> {
         Ok(Self { input, format, algorithm, count, partial_failure_status, warnings })
     }
 
-    pub(super) fn items(&self) -> &[Item<'a>] {
-        match &self.input {
-            Input::One(item) => std::slice::from_ref(item),
-            Input::Batch(items) => items,
-        }
+    pub(super) fn items(&self) -> &[Item<Text<'a>>] {
+        self.input.items()
     }
 }
 
-/// The body as JSON. curl labels every body as a form unless it is given a content type, so one that begins like an object
-/// is JSON.
-pub(super) fn as_json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Cow<'b, [u8]> {
-    let form = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
-    let trimmed = body.trim_ascii();
-    if !form || trimmed.first() == Some(&b'{') {
-        return Cow::Borrowed(body);
-    }
-    let mut form = Vec::with_capacity(body.len() + 64);
-    form.push(b'{');
-    for (at, (name, value)) in url::form_urlencoded::parse(trimmed).enumerate() {
-        if at > 0 {
-            form.push(b',');
+/// Whether the body is a form. curl labels every body as one unless it is given a content type, so one that begins like an
+/// object is JSON.
+pub(super) fn is_form(headers: &HeaderMap, body: &[u8]) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
+        && body.trim_ascii_start().first() != Some(&b'{')
+}
+
+/// The JSON of a form. Names and values have no characters that JSON writes longer than [`FORM_GROWTH`] times.
+pub(super) fn form_as_json(form: &[u8]) -> Result<Vec<u8>, String> {
+    let form = form.trim_ascii();
+    let mut json = Vec::with_capacity(FORM_GROWTH * form.len() + 64);
+    json.push(b'{');
+    for (at, (name, value)) in url::form_urlencoded::parse(form).enumerate() {
+        let control = |c: char| c.is_ascii_control() && !matches!(c, '\t' | '\r' | '\n');
+        if name.contains(control) || value.contains(control) || at > MAX_FORM_FIELDS {
+            return Err("a form has a control character, or too many fields: send JSON".to_owned());
         }
-        write_json(&*name, &mut form);
-        form.push(b':');
-        write_json(&*value, &mut form);
+        if at > 0 {
+            json.push(b',');
+        }
+        write_json(&*name, &mut json);
+        json.push(b':');
+        write_json(&*value, &mut json);
     }
-    form.push(b'}');
-    Cow::Owned(form)
+    json.push(b'}');
+    Ok(json)
+}
+
+/// The body as JSON.
+pub(super) fn as_json<'b>(headers: &HeaderMap, body: &'b [u8]) -> Result<Cow<'b, [u8]>, String> {
+    if is_form(headers, body) { form_as_json(body).map(Cow::Owned) } else { Ok(Cow::Borrowed(body)) }
+}
+
+/// How often a form's bytes are copied into its JSON at most: a quote or a line break is two characters there.
+pub(super) const FORM_GROWTH: usize = 2;
+
+/// More than any endpoint has. Each takes six bytes of JSON besides its own.
+const MAX_FORM_FIELDS: usize = 64;
+
+/// Replaces escapes of base64's characters in JSON, such as PHP's `\/`, behind `start`: texts without escapes are handled
+/// where they are. None of these characters is JSON outside a text.
+pub(super) fn unescape(json: &mut Vec<u8>, start: usize) {
+    let (mut from, mut to) = (start, start);
+    loop {
+        let rest = &json[from..];
+        let run = rest.iter().position(|byte| *byte == b'\\').unwrap_or(rest.len());
+        if from != to {
+            json.copy_within(from..from + run, to);
+        }
+        (from, to) = (from + run, to + run);
+        let (escape, read): (&[u8], _) = match &json[from..] {
+            [] => break,
+            [_, b'/', ..] => (b"/", 2),
+            [_, b'u', b'0', b'0', b'2', b'b' | b'B', ..] => (b"+", 6),
+            [_, b'u', b'0', b'0', b'2', b'f' | b'F', ..] => (b"/", 6),
+            [_, b'u', b'0', b'0', b'3', b'd' | b'D', ..] => (b"=", 6),
+            [_, next, ..] => (&[b'\\', *next], 2),
+            [_] => (b"\\", 1),
+        };
+        json[to..][..escape.len()].copy_from_slice(escape);
+        (from, to) = (from + read, to + escape.len());
+    }
+    json.truncate(to);
 }
 
 fn fields(body: &[u8], of: FieldsOf) -> Result<Fields<'_>, String> {
@@ -102,9 +158,9 @@ fn fields(body: &[u8], of: FieldsOf) -> Result<Fields<'_>, String> {
 
 fn check_batch<'a>(
     endpoint: Endpoint,
-    outer: Item<'a>,
-    items: Vec<Item<'a>>,
-) -> Result<Vec<Item<'a>>, String> {
+    outer: Item<Text<'a>>,
+    items: Vec<Item<Text<'a>>>,
+) -> Result<Vec<Item<Text<'a>>>, String> {
     let filled = |text: Option<Text<'_>>| text.is_some_and(|text| !text.is_empty());
     // The version of an HMAC's key is that of all items.
     let version = endpoint != Endpoint::Hmac && outer.key_version.is_some_and(|version| version != 0);
@@ -118,7 +174,7 @@ fn check_batch<'a>(
     }
     let version = outer.key_version.filter(|_| endpoint == Endpoint::Hmac);
     let with_version =
-        |item: Item<'a>| Item { key_version: version.or(item.key_version), ..item.normalised() };
+        |item: Item<Text<'a>>| Item { key_version: version.or(item.key_version), ..item.normalised() };
     Ok(items.into_iter().map(with_version).collect())
 }
 
@@ -217,7 +273,7 @@ mod tests {
     fn a_form_is_read_as_the_same_json() {
         let mut headers = HeaderMap::new();
         let json = |headers: &HeaderMap, body: &str| {
-            String::from_utf8(as_json(headers, body.as_bytes()).into()).unwrap()
+            String::from_utf8(as_json(headers, body.as_bytes()).unwrap().into()).unwrap()
         };
         assert_eq!(json(&headers, "a=b"), "a=b");
         headers.insert(
@@ -227,6 +283,26 @@ mod tests {
         assert_eq!(json(&headers, r#" {"a": 1}"#), r#" {"a": 1}"#);
         assert_eq!(json(&headers, "plaintext=YQ%3D%3D&b=%22+x"), r#"{"plaintext":"YQ==","b":"\" x"}"#);
         assert_eq!(json(&headers, ""), "{}");
+        let longest = "\"".repeat(1000);
+        assert!(json(&headers, &longest).len() <= FORM_GROWTH * longest.len() + 64);
+        for refused in ["a=\u{1}", "a=%01", &"a&".repeat(100)] {
+            assert!(as_json(&headers, refused.as_bytes()).unwrap_err().contains("control character"));
+        }
+    }
+
+    #[test]
+    fn escapes_of_base64_are_replaced_where_they_are_and_others_stay() {
+        for (json, expected) in [
+            (r#"{"a":"b"}"#, r#"{"a":"b"}"#),
+            (r#"{"a":"b\/c\u002b\u002B\u002f\u003d\u003D"}"#, r#"{"a":"b/c++/=="}"#),
+            (r#"{"a":"\\\/\\/ \\u002b \n\"\u0041"}"#, r#"{"a":"\\/\\/ \\u002b \n\"\u0041"}"#),
+            ("\\", "\\"),
+            ("\\u002", "\\u002"),
+        ] {
+            let mut bytes = format!("\\/{json}").into_bytes();
+            unescape(&mut bytes, 2);
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("\\/{expected}"));
+        }
     }
 
     #[test]
@@ -280,8 +356,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_panics(body: Vec<u8>) {
+        fn no_body_panics(mut body: Vec<u8>) {
             let _ = Request::parse(Endpoint::Verify, &body, 2);
+            unescape(&mut body, 0);
+        }
+
+        #[test]
+        fn unescaped_json_means_the_same(text in r#"[/+=a\\"\n\u{e9}]*"#, every in 0..3_usize) {
+            let json = serde_json::to_string(&text).unwrap();
+            let escaped = [("/", r"\/"), ("+", r"\u002b"), ("=", r"\u003D")];
+            let (from, to) = escaped[every];
+            let mut bytes = json.replace(from, to).into_bytes();
+            unescape(&mut bytes, 0);
+            prop_assert_eq!(serde_json::from_slice::<String>(&bytes).unwrap(), text);
         }
     }
 }

@@ -34,7 +34,7 @@ enum Encoding {
 /// `POST /v1/transit/random[/{source}][/{bytes}]`
 pub(in crate::api) async fn random(call: &mut Call<'_>) -> Result<Response, ApiError> {
     call.keyring()?;
-    let body = as_json(&call.head.headers, call.body.as_bytes());
+    let body = as_json(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
     let mut request = Request::parse(Endpoint::Random, &body, 0).map_err(ApiError::invalid)?;
     let (source, count) = match call.tail.split_once('/') {
         Some((source, count)) => (source, Some(count)),
@@ -68,7 +68,7 @@ pub(in crate::api) async fn hash(call: &mut Call<'_>) -> Result<Response, ApiErr
 }
 
 fn sum(call: &Call<'_>) -> Result<Response, ApiError> {
-    let body = as_json(&call.head.headers, call.body.as_bytes());
+    let body = as_json(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
     let request = Request::parse(Endpoint::Hash, &body, 0).map_err(ApiError::invalid)?;
     let algorithm = algorithm(call.tail, &request)?;
     let input = decode("input", request.items()[0].clear.as_deref().ok_or(ItemError::Missing("input"))?)?;

@@ -2,10 +2,15 @@
 //!
 //! Memory is reserved before it is allocated. A request that computes for long takes a turn.
 
-use hyper::header::{self, HeaderMap};
 use tokio::sync::SemaphorePermit;
 
-use super::{attempt::Action, fields::Item, raw};
+use super::{
+    attempt::Action,
+    fields::Item,
+    place::Place,
+    raw,
+    request::{FORM_GROWTH, is_form, unescape},
+};
 use crate::{
     api::{
         body::{RequestBody, over_budget},
@@ -16,8 +21,12 @@ use crate::{
     keyring::KongFields,
 };
 
-/// The most bytes of one item's response beyond those that grow with the item.
-pub(super) const ITEM_RESPONSE: usize = 200;
+/// The most bytes of one item's response beyond its texts, which are not longer than in the request: the names, the nonce and
+/// the tag in base64, two key IDs of 64 characters, or an error.
+pub(super) const ITEM_RESPONSE: usize = 336;
+
+/// The most bytes of a nonce.
+const NONCE: usize = 24;
 
 /// From this size on, a body takes a good part of a millisecond: other requests go first.
 const LONG: usize = 256 << 10;
@@ -38,7 +47,10 @@ pub(super) async fn prepare(call: &mut Call<'_>, action: Option<Action>) -> Resu
     if action.is_some() && raw::is_raw(&call.head.headers) {
         return Ok(());
     }
-    let memory = memory(call, action);
+    if !is_form(&call.head.headers, call.body.as_bytes()) && !call.body.as_bytes().is_empty() {
+        unescape(call.body.buffer(), RequestBody::HEADROOM);
+    }
+    let memory = memory(call);
     call.budget.reserve_work(memory).await.map_err(|refused| {
         call.body = RequestBody::default();
         over_budget(refused, &call.config.limits)
@@ -75,24 +87,26 @@ fn items(body: &[u8], max_batch: usize) -> usize {
     body.split(|byte| *byte == b'{').count().min(max_batch.saturating_add(1))
 }
 
-/// The most bytes that handling a JSON body or a form allocates: parsed items, decoded copies and the response.
-fn memory(call: &Call<'_>, action: Option<Action>) -> usize {
+/// The most bytes that handling a JSON body or a form allocates. Texts are decoded, encrypted and decrypted where they are, so
+/// that JSON costs its body twice: the body, and a response that is as long.
+fn memory(call: &Call<'_>) -> usize {
     let body = call.body.as_bytes();
-    // In quarters of the body. base64 decodes to three of them; rewrap has two such buffers. The response has four.
-    let mut quarters: usize = if action == Some(Action::Rewrap) { 10 } else { 7 };
+    let mut bytes = body.len();
     // A field of Kong's takes two digits per byte.
     let accepts_fields = call.named.is_some_and(|entry| entry.formats.kong_fields == KongFields::Accept);
-    quarters += if accepts_fields { 4 } else { 0 };
-    // A text with escapes is copied when it is parsed, and once more without line breaks.
-    quarters += if body.contains(&b'\\') { 8 } else { 0 };
-    // A form is decoded, written as JSON, and may have escapes then.
-    quarters += if is_form(&call.head.headers) { 16 } else { 0 };
-    let per_item = 2 * size_of::<Item<'_>>() + ITEM_RESPONSE;
-    let of_items = items(body, call.config.limits.batch).saturating_mul(per_item);
-    (body.len() / 4).saturating_mul(quarters).saturating_add(of_items)
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"))
+    if accepts_fields {
+        bytes = bytes.saturating_add(body.len() / 2);
+    }
+    // A form's texts are decoded, and written as JSON, which may have escapes then.
+    let form = is_form(&call.head.headers, body);
+    if form {
+        bytes = bytes.saturating_add(body.len().saturating_mul(1 + FORM_GROWTH));
+    }
+    // A text with escapes is copied when it is parsed, into a buffer that grows by doubling, and out of it.
+    if form || body.contains(&b'\\') {
+        bytes = bytes.saturating_add(body.len().saturating_mul(3));
+    }
+    // The list of items grows by doubling, and has a copy meanwhile.
+    let per_item = 3 * size_of::<Item<Place>>() + NONCE + ITEM_RESPONSE;
+    bytes.saturating_add(items(body, call.config.limits.batch).saturating_mul(per_item))
 }
