@@ -129,15 +129,8 @@ impl Folder {
             io::ErrorKind::NotADirectory => ListenError::NotAFolder(shown.to_owned()),
             _ => ListenError::Io { path: shown.to_owned(), step: "opening the folder", error },
         };
-        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-        let open = || fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(shown);
-        let handle = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::DirBuilder::new().mode(FOLDER_MODE).create(shown).map_err(failed)?;
-                let made = open().map_err(failed)?;
-                made.set_permissions(fs::Permissions::from_mode(FOLDER_MODE)).map_err(failed)?;
-                made
-            }
+        let handle = match open_folder(shown, OFlag::O_NOFOLLOW) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_folder(shown).map_err(failed)?,
             opened => opened.map_err(failed)?,
         };
         let metadata = handle.metadata().map_err(failed)?;
@@ -151,7 +144,7 @@ impl Folder {
 
     /// A path that leads to this very folder, whatever has its name by now.
     fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+        path_of(&self.0)
     }
 
     /// Serialises the start of two daemons, so that the second finds the first one's socket.
@@ -174,6 +167,25 @@ impl Folder {
             }
         }
     }
+}
+
+fn path_of(folder: &fs::File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
+}
+
+fn open_folder(path: &Path, flags: OFlag) -> io::Result<fs::File> {
+    let flags = OFlag::O_DIRECTORY | flags;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// Makes a folder. Its mode is set below one handle of the folder above: the path may lead elsewhere by then.
+fn make_folder(path: &Path) -> io::Result<fs::File> {
+    let above = open_folder(parent_folder(path), OFlag::empty())?;
+    let at = path_of(&above).join(path.file_name().ok_or(io::ErrorKind::NotFound)?);
+    fs::DirBuilder::new().mode(FOLDER_MODE).create(&at)?;
+    let made = open_folder(&at, OFlag::O_NOFOLLOW)?;
+    made.set_permissions(fs::Permissions::from_mode(FOLDER_MODE))?;
+    Ok(made)
 }
 
 /// Whether a socket could be created in the folder of `path`: creates a private folder there and removes it. A missing folder
@@ -318,6 +330,51 @@ mod tests {
         let (_listener, _file) = bind(&path, 0o600, None).await.unwrap();
         assert_eq!(fs::metadata(above.path().join("socket")).unwrap().mode() & 0o777, FOLDER_MODE);
         assert_fails(&above.path().join("s"), "other users may write to the folder").await;
+    }
+
+    /// Another user swaps a part of the path all the time, for a link to where a victim has a folder of the same name.
+    #[test]
+    fn a_path_that_is_swapped_meanwhile_changes_no_other_folder_or_file() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().join(name);
+        for folder in ["own", "victim", "victim/d"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        let (folder, file) = (at("victim/d"), at("victim/d/s"));
+        fs::write(&file, "precious").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let swap = || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for target in ["own", "victim"] {
+                    std::os::unix::fs::symlink(at(target), at("next")).unwrap();
+                    fs::rename(at("next"), at("swapped")).unwrap();
+                }
+            }
+        };
+        let changed = std::thread::scope(|scope| {
+            scope.spawn(swap);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let binding = scope.spawn(move || {
+                runtime.block_on(async {
+                    for _ in 0..2000 {
+                        drop(bind(&at("swapped/d/s"), 0o666, None).await);
+                        let _ = fs::remove_dir(at("own/d"));
+                        let modes = [&folder, &file].map(|path| fs::metadata(path).unwrap().mode() & 0o777);
+                        if modes != [0o700, 0o600] {
+                            return Some(modes);
+                        }
+                    }
+                    None
+                })
+            });
+            let changed = binding.join();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            changed.unwrap()
+        });
+        assert_eq!(changed, None, "the modes of the victim's folder and file");
+        assert_eq!(fs::read(at("victim/d/s")).unwrap(), b"precious");
     }
 
     #[test]
