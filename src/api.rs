@@ -83,3 +83,11 @@ impl Api {
         self.0.audit.during(serving).await
     }
 }
+
+#[cfg(test)]
+impl Api {
+    /// One for the server's tests.
+    pub(crate) fn without_vault(metrics: Arc<Metrics>) -> Self {
+        Self::new(context::testing::config(), metrics, Arc::new(context::testing::Nowhere))
+    }
+}

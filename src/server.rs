@@ -7,6 +7,7 @@ mod accept;
 mod connection;
 mod error_body;
 pub mod listen;
+mod pace;
 mod permits;
 
 pub use accept::{Heartbeat, Listeners, Server};

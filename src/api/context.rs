@@ -190,4 +190,40 @@ pub(super) mod testing {
             namespace: None,
         }
     }
+
+    /// A Vault that is never asked.
+    pub(in crate::api) struct Nowhere;
+
+    impl Upstream for Nowhere {
+        fn sync<'a>(
+            &'a self,
+            _: &'a str,
+            _: Option<Secret<String>>,
+        ) -> UpstreamFuture<'a, Result<(), String>> {
+            Box::pin(async { Err("nowhere".to_owned()) })
+        }
+
+        fn look_for_new_keys<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, Result<(), String>> {
+            Box::pin(async { Err("nowhere".to_owned()) })
+        }
+
+        fn first_outcome<'a>(&'a self, _: &'a str) -> UpstreamFuture<'a, ()> {
+            Box::pin(async {})
+        }
+
+        fn resolve<'a>(
+            &'a self,
+            _: &'a [&'a str],
+        ) -> UpstreamFuture<'a, Vec<Result<ResolvedValue, ApiError>>> {
+            Box::pin(async { Vec::new() })
+        }
+
+        fn can_resolve(&self) -> Result<(), String> {
+            Err("nowhere".to_owned())
+        }
+
+        fn describe(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
 }

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    connection::{self, Limits},
+    connection::{self, H2, Limits},
     permits::Permits,
 };
 use crate::{
@@ -52,8 +52,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     limits: ArcSwap<Limits>,
     permits: EnumMap<ListenerKind, Arc<Permits>>,
-    /// Those of h2 connections, whose headers the byte budget does not count.
-    h2: Arc<Permits>,
+    h2: H2,
     /// Connections without any permission.
     unprivileged: AtomicUsize,
 }
@@ -110,7 +109,7 @@ impl Server {
             metrics,
             limits: ArcSwap::from_pointee(limits),
             permits: EnumMap::default(),
-            h2: Arc::default(),
+            h2: H2::default(),
             unprivileged: AtomicUsize::new(0),
         }
     }
@@ -270,5 +269,94 @@ impl Drop for Count {
         if self.unprivileged {
             self.server.unprivileged.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf},
+        sync::{Mutex, mpsc},
+    };
+
+    use super::*;
+
+    fn server() -> Arc<Server> {
+        let metrics = Arc::new(Metrics::default());
+        let api = Arc::new(Api::without_vault(Arc::clone(&metrics)));
+        Arc::new(Server::new(api, metrics, Limits::new(16)))
+    }
+
+    /// A listener that panics where it gets nothing.
+    struct Planted(Mutex<mpsc::UnboundedReceiver<Option<Stream>>>);
+
+    /// A stream that panics when it is read, unless it has one.
+    struct Stream(Option<DuplexStream>);
+
+    impl Listener for Planted {
+        type Stream = Stream;
+        const KIND: ListenerKind = ListenerKind::Loopback;
+
+        async fn accept(&self) -> io::Result<(Stream, Option<Peer>)> {
+            match self.0.lock().await.recv().await {
+                Some(stream) => Ok((stream.expect("planted in the accept loop"), None)),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    impl AsyncRead for Stream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(self.0.as_mut().expect("planted in a connection")).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Stream {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(self.0.as_mut().expect("planted in a connection")).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_accept_loop_or_in_a_connection_ends_that_only() {
+        let server = server();
+        let (clients, listener) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let (serving, stopped) = (Arc::clone(&server), stop.clone());
+        let listener = Planted(Mutex::new(listener));
+        let serving = tokio::spawn(async move { serving.serve_on(listener, None, &stopped).await });
+        for planted in [None, Some(Stream(None)), None, Some(Stream(None))] {
+            clients.send(planted).unwrap();
+            let (mut client, stream) = tokio::io::duplex(1 << 10);
+            clients.send(Some(Stream(Some(stream)))).unwrap();
+            client.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok\n"), "{answer}");
+        }
+        stop.cancel();
+        assert_eq!(serving.await.unwrap(), 0);
+        assert_eq!(server.permits[ListenerKind::Loopback].open(), 0);
     }
 }

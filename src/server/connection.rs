@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error_body::ErrorBody,
+    pace::{Pace, Timed, Turns},
     permits::{Activity, Permit, Permits},
 };
 use crate::api::{Api, Body, Caller, ListenerKind};
@@ -96,6 +97,13 @@ impl Limits {
     }
 }
 
+/// What all h2 connections share: permits, since the byte budget does not count their headers, and time.
+#[derive(Clone, Default)]
+pub(super) struct H2 {
+    permits: Arc<Permits>,
+    pace: Arc<Pace>,
+}
+
 /// The connection, as its requests share it.
 struct Connection {
     api: Arc<Api>,
@@ -114,7 +122,7 @@ pub(super) async fn serve<S>(
     api: &Arc<Api>,
     caller: Caller,
     permit: Permit,
-    h2: &Arc<Permits>,
+    h2: &H2,
     mut limits: Limits,
     stop: CancellationToken,
 ) where
@@ -146,7 +154,7 @@ pub(super) async fn serve<S>(
 async fn serve_protocols<S>(
     mut stream: S,
     connection: &Arc<Connection>,
-    h2: &Arc<Permits>,
+    h2: &H2,
     limits: &Limits,
     stopping: impl Future<Output = ()>,
 ) -> hyper::Result<()>
@@ -161,7 +169,9 @@ where
             detected = timeout(limits.header_time, detect(&mut stream, read)) => detected,
         };
         let Ok(Ok((protocol, first))) = detected else { return Ok(()) };
-        let client = ClientStream::new(stream, first, limits.write_time, &connection.blocked);
+        let uid = connection.caller.uid();
+        let turns = (protocol == Protocol::Http2).then(|| Turns::new(&h2.pace, uid));
+        let client = ClientStream::new(stream, first, turns, limits.write_time, &connection.blocked);
         let shared = Arc::clone(connection);
         let handle = service_fn(move |request| {
             let connection = Arc::clone(&shared);
@@ -191,16 +201,19 @@ where
                 stream = parts.io.into_inner().into_inner().stream;
             }
             Protocol::Http2 => {
-                let Ok(h2_permit) = h2.enter(connection.caller.uid(), MAX_H2_CONNECTIONS) else {
+                let Ok(h2_permit) = h2.permits.enter(uid, MAX_H2_CONNECTIONS) else {
                     tracing::debug!("connection refused: too many h2 connections are open");
                     return Ok(());
                 };
-                let serving = Box::pin(http2().serve_connection(TokioIo::new(client), handle));
+                let serving = http2().serve_connection(TokioIo::new(client), handle);
+                let pace = Arc::clone(&h2.pace);
+                let serving = Box::pin(Timed { future: Box::pin(serving), pace, uid });
                 let idle = async {
                     connection.permit.activity().idle(limits).await;
                     limits.write_time
                 };
-                let serving = run(serving, http2::Connection::graceful_shutdown, idle, stopping);
+                let serving =
+                    run(serving, |mut serving| serving.future.as_mut().graceful_shutdown(), idle, stopping);
                 return tokio::select! {
                     ended = serving => ended,
                     () = h2_permit.closed().cancelled() => Ok(()),
@@ -345,12 +358,14 @@ enum Protocol {
     Http2,
 }
 
-/// A client's stream: its first bytes are read again, and a write timeout prevents that a client holds a response's memory
-/// and a connection by reading slowly.
+/// A client's stream: its first bytes are read again, a client that sends without a pause gets turns, and a write timeout
+/// prevents that a client holds a response's memory and a connection by reading slowly.
 struct ClientStream<S> {
     stream: S,
     /// What is read again.
     first: Bytes,
+    /// Without them it reads as it likes.
+    turns: Option<Turns>,
     write_time: Duration,
     /// Set from the first blocked write until everything is written.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -359,8 +374,14 @@ struct ClientStream<S> {
 }
 
 impl<S> ClientStream<S> {
-    fn new(stream: S, first: Bytes, write_time: Duration, blocked: &Arc<AtomicBool>) -> Self {
-        Self { stream, first, write_time, deadline: None, blocked: Arc::clone(blocked) }
+    fn new(
+        stream: S,
+        first: Bytes,
+        turns: Option<Turns>,
+        write_time: Duration,
+        blocked: &Arc<AtomicBool>,
+    ) -> Self {
+        Self { stream, first, turns, write_time, deadline: None, blocked: Arc::clone(blocked) }
     }
 }
 
@@ -390,7 +411,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if let Some(turns) = &mut self.turns {
+                ready!(turns.poll_turn(cx));
+            }
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if let Some(turns) = &mut self.turns {
+                turns.count(buffer.filled().len() - before);
+            }
+            return read;
         }
         let now = self.first.len().min(buffer.remaining());
         buffer.put_slice(&self.first.split_to(now));
@@ -465,7 +494,8 @@ mod tests {
         let reading = async {
             let mut server = server;
             let (protocol, first) = detect(&mut server, Bytes::new()).await.unwrap();
-            let mut stream = ClientStream::new(server, first, WRITE_TIME, &Arc::default());
+            let turns = Turns::new(&Arc::default(), 0);
+            let mut stream = ClientStream::new(server, first, Some(turns), WRITE_TIME, &Arc::default());
             let mut all = Vec::new();
             stream.read_to_end(&mut all).await.unwrap();
             (protocol, all)

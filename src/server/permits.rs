@@ -99,7 +99,7 @@ impl Permits {
     }
 
     #[cfg(test)]
-    fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.lock().open
     }
 
