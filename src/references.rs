@@ -78,7 +78,7 @@ impl References {
     pub async fn keep_fresh(&self, stop: CancellationToken) {
         loop {
             let now = Instant::now();
-            let next = self.cache.refresh();
+            let next = self.cache.refresh(now);
             let pause = next.map_or(REFRESH_INTERVAL, |next| next.saturating_duration_since(now));
             let pause = pause.clamp(SHORTEST_REFRESH_INTERVAL, REFRESH_INTERVAL);
             if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {

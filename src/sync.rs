@@ -59,8 +59,8 @@ enum SyncError {
     Vault(#[from] VaultError),
     #[error("{0}: write a usable record to Vault")]
     NoKeyring(NoKeyring),
-    #[error("the sync took longer than {} s: Vault answers too slowly", SYNC_TIMEOUT.as_secs())]
-    TooSlow,
+    #[error("the sync took longer than {} s: Vault answers too slowly", .0.as_secs())]
+    TooSlow(Duration),
 }
 
 /// What one sync reads, and how.
@@ -104,7 +104,7 @@ impl SyncError {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Vault(error) => error.retry_after(),
-            Self::NoKeyring(_) | Self::TooSlow => None,
+            Self::NoKeyring(_) | Self::TooSlow(_) => None,
         }
     }
 }
@@ -327,7 +327,7 @@ impl Syncer {
     ) -> Result<Option<Keyring>, SyncError> {
         let kv = Kv::new(&self.client, &self.target.secret, Purpose::Keyring).with_token(token);
         let reading = self.reader.read(&kv, self.target.derivation, now, |_, _| {});
-        let read = tokio::time::timeout(SYNC_TIMEOUT, reading).await.map_err(|_| SyncError::TooSlow)??;
+        let read = in_time(SYNC_TIMEOUT, reading).await?;
         self.apply(read)
     }
 
@@ -389,6 +389,17 @@ impl Syncer {
     }
 }
 
+/// What a read gave, if it ended within the limit.
+async fn in_time<T>(
+    limit: Duration,
+    reading: impl Future<Output = Result<T, VaultError>>,
+) -> Result<T, SyncError> {
+    match tokio::time::timeout(limit, reading).await {
+        Ok(read) => Ok(read?),
+        Err(_) => Err(SyncError::TooSlow(limit)),
+    }
+}
+
 /// Settings bound all times by far less than a clock holds.
 fn from_now(delay: Duration) -> Instant {
     let now = Instant::now();
@@ -423,6 +434,16 @@ pub(super) fn without_keys(random: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sync_that_never_ends_fails_and_the_next_one_may_pass() {
+        let short = Duration::from_millis(1);
+        let error = in_time(short, std::future::pending::<Result<(), VaultError>>()).await.unwrap_err();
+        assert!(matches!(error, SyncError::TooSlow(limit) if limit == short), "{error}");
+        assert!(in_time(SYNC_TIMEOUT, async { Ok(()) }).await.is_ok());
+        let shown = SyncError::TooSlow(SYNC_TIMEOUT).to_string();
+        assert_eq!(shown, "the sync took longer than 120 s: Vault answers too slowly");
+    }
 
     #[test]
     fn synchronised_daemons_spread_over_the_interval() {

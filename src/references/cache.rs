@@ -102,8 +102,7 @@ impl Cache {
     }
 
     /// Starts the refreshes that are due, and drops expired entries. Returns when the next refresh is due.
-    pub(super) fn refresh(&self) -> Option<Instant> {
-        let now = Instant::now();
+    pub(super) fn refresh(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         lock(&self.0).retain(|_, slot| {
             let mut entry = lock(&slot.entry);
@@ -259,6 +258,28 @@ mod tests {
         assert_eq!(server.reads(), before);
         cache.get(key("0"), Caching::default(), &fetch).await.unwrap();
         assert_eq!(server.reads(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn a_background_refresh_stops_ten_minutes_after_the_last_request() {
+        let server = Server::with_permits(1 << 20);
+        let (cache, fetch, start) = (Cache::default(), server.fetch(), Instant::now());
+        let caching = Caching { ttl: Some(Duration::from_secs(1)), ..Caching::default() };
+        cache.get(key("a"), caching, &fetch).await.unwrap();
+        let mut last = Duration::ZERO;
+        for after in (0..1200).step_by(10).map(Duration::from_secs) {
+            let before = server.reads();
+            cache.refresh(start + after);
+            let slot = Arc::clone(&lock(&cache.0)[&key("a")]);
+            while Arc::strong_count(&slot) > 2 {
+                tokio::task::yield_now().await;
+            }
+            if server.reads() > before {
+                last = after;
+            }
+        }
+        assert_eq!((last, server.reads()), (Duration::from_secs(600), 61));
+        cache.get(key("a"), Caching::default(), &fetch).await.unwrap();
     }
 
     #[tokio::test]

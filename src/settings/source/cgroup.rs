@@ -54,6 +54,14 @@ mod tests {
         let of_slice = ("sys/fs/cgroup/system.slice/memory.max", "402653184\n");
         assert_eq!(limit(&[v2, of_unit, of_slice]), Some(384 << 20));
         assert_eq!(limit(&[v2, of_unit]), None);
+        // In a container: with a namespace of its own, and with the host's path.
+        let of_root = ("sys/fs/cgroup/memory.max", "134217728\n");
+        for path in ["0::/\n", "0::/kubepods/pod-1/container-1\n", "0::/../../container-1\n"] {
+            assert_eq!(limit(&[("proc/self/cgroup", path), of_root]), Some(128 << 20), "{path}");
+        }
+        for not_a_number in ["", "x", "-1", "99999999999999999999"] {
+            assert_eq!(limit(&[v2, ("sys/fs/cgroup/memory.max", not_a_number)]), None, "{not_a_number}");
+        }
         let v1 = ("proc/self/cgroup", "4:cpu,memory:/docker/abc\n1:name=systemd:/docker/abc\n0::/\n");
         let of_container = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864\n");
         assert_eq!(limit(&[v1, of_container]), Some(64 << 20));
