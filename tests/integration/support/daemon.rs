@@ -41,6 +41,19 @@ pub fn kongs_settings(server: &OpenBao) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
+/// The same for a server that is not there.
+pub fn kongs_settings_of_nobody() -> Vec<(&'static str, &'static str)> {
+    vec![
+        ("KONG_KEYRING_ENABLED", "on"),
+        ("KONG_KEYRING_STRATEGY", "vault"),
+        ("KONG_KEYRING_VAULT_HOST", "http://127.0.0.1:1"),
+        ("KONG_KEYRING_VAULT_MOUNT", "secret"),
+        ("KONG_KEYRING_VAULT_PATH", "keyring"),
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "token"),
+        ("KONG_KEYRING_VAULT_TOKEN", "t"),
+    ]
+}
+
 impl Daemon {
     /// A ready daemon on `server`'s `secret/keyring`, with `more` settings.
     pub fn start(server: &OpenBao, more: &[(&str, &str)]) -> Self {
