@@ -185,6 +185,7 @@ fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
         let mut description = describe_key(held, active);
         description["version"] = held.version.into();
         description["messages"] = held.key.messages().into();
+        description["fingerprint"] = held.key.fingerprint().into();
         description
     };
     let newest_first = keyring.newest_first();

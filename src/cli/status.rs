@@ -96,9 +96,10 @@ pub(super) fn lines(status: &Value) -> String {
     line("headroom:", headroom.map(|left| format!("{left} more versions before Vault destroys the oldest")));
     for key in array("/keyring/keys") {
         let field = |pointer| self::text(key, pointer);
-        let fields = [field("/id"), field("/state"), field("/version"), field("/creation_time")];
-        if let [Some(id), Some(state), Some(version), Some(created)] = fields {
-            line("key:", Some(format!("{id}  {state}  version {version} of {created}")));
+        let fields = ["/id", "/state", "/version", "/creation_time", "/fingerprint"].map(field);
+        if let [Some(id), Some(state), Some(version), Some(created), Some(fingerprint)] = fields {
+            let place = format!("version {version} of {created}");
+            line("key:", Some(format!("{id}  {state}  {place}  fingerprint {fingerprint}")));
         }
     }
     for session in array("/source/sessions") {

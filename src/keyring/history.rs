@@ -82,7 +82,8 @@ pub enum RejectionReason {
     Record(#[from] RecordError),
     #[error(
         "version {0} already holds a different key with this id; the older key stays: write the key under a new id, since \
-         hosts that start after version {0} is gone use the newer one"
+         hosts that start after version {0} is gone use the newer one; compare the fingerprints that `keyringd status` \
+         shows on each host"
     )]
     Conflict(u64),
 }

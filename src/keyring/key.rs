@@ -47,6 +47,8 @@ pub struct Key {
     /// HKDF-SHA256(K, no salt, info `keyringd krm1 hmac`, 32 bytes), or the record's.
     hmac: Secret<Vec<u8>>,
     kms: Xaes256Gcm,
+    /// See [`Key::fingerprint`].
+    fingerprint: [u8; 3],
     /// Messages that this process sealed with [`Key::aes`] and 96-bit nonces.
     messages: AtomicU64,
 }
@@ -169,8 +171,10 @@ impl Key {
         let (xaes, kms) = (cipher(b"keyringd kr1 xaes-256-gcm"), cipher(b"keyringd kr1 kms"));
         let mut hmac = Secret::new(vec![0; 32]);
         expand(b"keyringd krm1 hmac", hmac.expose_mut());
+        let mut fingerprint = [0; 3];
+        expand(b"keyringd fingerprint", &mut fingerprint);
         let aes = Aes256Gcm::new(k.expose().into());
-        Self { id, k, aes, xaes, kms, hmac, messages: AtomicU64::new(0) }
+        Self { id, k, aes, xaes, kms, hmac, fingerprint, messages: AtomicU64::new(0) }
     }
 
     /// The same key with an exported HMAC key of Transit in the place of the derived one.
@@ -192,6 +196,13 @@ impl Key {
 
     pub const fn id(&self) -> &KeyId {
         &self.id
+    }
+
+    /// To compare the keys of several hosts: HKDF-SHA256(K, no salt, info `keyringd fingerprint`, 3 bytes), in hexadecimal.
+    /// It is public, so it is short: one guess of a weak key text in 2^24 has it, so it proves no guess.
+    pub fn fingerprint(&self) -> String {
+        let [first, second, third] = self.fingerprint;
+        format!("{first:02x}{second:02x}{third:02x}")
     }
 
     /// The key of its HMACs.
@@ -290,6 +301,16 @@ mod tests {
         ] {
             assert_eq!(derive(bad, KeyDerivation::Raw).unwrap_err(), KeyError::NotRaw, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_the_key_alone() {
+        let fingerprint =
+            |id: &str, byte: u8| Key::new(KeyId::parse(id).unwrap(), Secret::new([byte; 32])).fingerprint();
+        assert_eq!(fingerprint("a", 7), fingerprint("b", 7));
+        assert_ne!(fingerprint("a", 7), fingerprint("a", 8));
+        // openssl kdf -keylen 3 -kdfopt digest:SHA256 -kdfopt hexkey:07…07 -kdfopt info:'keyringd fingerprint' HKDF
+        assert_eq!(fingerprint("a", 7), "a621f0");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Fault, OpenBao, Proxy, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, success, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -136,7 +136,32 @@ fn a_bad_record_is_rejected_by_itself_and_reported_without_its_content() {
         "{rejected}"
     );
     assert!(rejected.contains("version 1 already holds a different key with this id"), "{rejected}");
+    assert!(
+        rejected.contains("compare the fingerprints that `keyringd status` shows on each host"),
+        "{rejected}"
+    );
     assert!(!status.text().contains("planted") && !daemon.log().contains("planted"));
+}
+
+#[test]
+fn hosts_that_hold_other_keys_of_one_id_differ_in_the_fingerprint() {
+    let server = OpenBao::dev();
+    server.put_record("one", KEY);
+    let first = Daemon::start(&server, &[]);
+    let fingerprint = |daemon: &Daemon| {
+        let printed = success(&daemon.command(&["status"], b""));
+        let line = printed.lines().find(|line| line.starts_with("key:") && line.contains("  one  "));
+        let (_, fingerprint) = line.unwrap().split_once("  fingerprint ").unwrap();
+        assert!(fingerprint.len() == 6 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()), "{printed}");
+        fingerprint.to_owned()
+    };
+    let same = Daemon::start(&server, &[]);
+    assert_eq!(fingerprint(&first), fingerprint(&same));
+    // The version that both read is gone, and a host that starts now reads another key of this ID.
+    server.put_record("one", "another key text");
+    server.versions("destroy", &[1]);
+    let other = Daemon::start(&server, &[]);
+    assert_ne!(fingerprint(&first), fingerprint(&other));
 }
 
 #[test]
