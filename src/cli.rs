@@ -27,6 +27,8 @@ use check::Shown;
 pub use command::Failure;
 use command::{Daemon, SettingsFile};
 
+use crate::doctor::SecretIds;
+
 /// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
 #[derive(Debug, Parser)]
 #[command(version, after_help = docs::after_help(), after_long_help = docs::after_long_help())]
@@ -60,7 +62,13 @@ enum Command {
         json: bool,
     },
     /// Check each step from DNS to the keys, and advise on each failure
-    Doctor(SettingsFile),
+    Doctor {
+        #[command(flatten)]
+        file: SettingsFile,
+        /// Log in with an AppRole secret ID, which uses it once
+        #[arg(long)]
+        login: bool,
+    },
     /// Show the status of the running daemon
     Status {
         #[command(flatten)]
@@ -129,7 +137,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let file = positional.map_or(file, SettingsFile::new);
             if json { check::check_json(&file, shown) } else { check::check(&file, shown) }
         }
-        Command::Doctor(file) => check::doctor(&file),
+        Command::Doctor { file, login: false } => check::doctor(&file, SecretIds::Spare),
+        Command::Doctor { file, login: true } => check::doctor(&file, SecretIds::UseOnce),
         Command::Status { daemon, json: false } => status::status(&daemon, status::lines),
         Command::Status { daemon, json: true } => status::status(&daemon, status::json),
         Command::Health(daemon) => status::health(&daemon),

@@ -1,13 +1,14 @@
 //! The doctor: checks each step from DNS to the keys, on the code paths of the daemon.
 //!
 //! Each step reports what was found, or what to do. Nothing is changed or used up: a wrapped secret ID is checked and not
-//! unwrapped, a limited one is not sent, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
+//! unwrapped, others are sent on request only, since they may work once, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
 //! The file is longer than most: it has every check in its order.
 
 mod report;
 
 use std::{
     iter,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -17,6 +18,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    client,
     keyring::{Listing, record::Contents},
     metrics::Metrics,
     server::listen,
@@ -47,11 +49,28 @@ struct Health {
     version: String,
 }
 
+/// What is done with an AppRole secret ID. Its role may limit its uses, which nobody can look up without another token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretIds {
+    /// Left to the daemon.
+    Spare,
+    /// One login.
+    UseOnce,
+}
+
+/// What all steps share.
+struct Context {
+    sessions: Sessions,
+    secret_ids: SecretIds,
+    /// The socket of the daemon.
+    socket: PathBuf,
+}
+
 /// Takes every step that can be taken. `observe` gets each finding as it is made.
-pub async fn examine(settings: Settings, observe: impl FnMut(Finding) + Send) {
+pub async fn examine(settings: Settings, secret_ids: SecretIds, observe: impl FnMut(Finding) + Send) {
     let mut report = Report::new(observe);
     socket(&mut report, &settings.socket).await;
-    let _ = vault(&mut report, settings).await; // a step that ended it is reported
+    let _ = vault(&mut report, settings, secret_ids).await; // a step that ended it is reported
 }
 
 async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
@@ -71,10 +90,11 @@ async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
     }
 }
 
-async fn vault(report: &mut Report<'_>, settings: Settings) -> Step<()> {
+async fn vault(report: &mut Report<'_>, settings: Settings, secret_ids: SecretIds) -> Step<()> {
     let sessions = Sessions::new(Arc::new(Metrics::default()), CancellationToken::new());
+    let context = Context { sessions, secret_ids, socket: settings.socket.path };
     let done = match settings.keyrings {
-        Some(Keyrings { server, default }) => keyring(report, &sessions, server, &default).await,
+        Some(Keyrings { server, default }) => keyring(report, &context, server, &default).await,
         None => Ok(()),
     };
     let ReferenceSettings { hcv, entities, objects, .. } = settings.references;
@@ -83,20 +103,20 @@ async fn vault(report: &mut Report<'_>, settings: Settings) -> Step<()> {
     for (name, server) in iter::once((SessionName::Hcv, hcv.server)).chain(objects) {
         let Some(server) = server else { continue };
         report.set_subject(Some(name.to_string()));
-        let _ = references(report, &sessions, name, server).await; // a step that ended it is reported
+        let _ = references(report, &context, name, server).await; // a step that ended it is reported
     }
     report.set_subject(None);
-    sessions.end().await;
+    context.sessions.end().await;
     done
 }
 
 async fn keyring(
     report: &mut Report<'_>,
-    sessions: &Sessions,
+    context: &Context,
     server: Server,
     keyring: &settings::Keyring,
 ) -> Step<()> {
-    match connect(report, sessions, SessionName::Keyring, server).await? {
+    match connect(report, context, SessionName::Keyring, server).await? {
         Some(client) => keys(report, &client, keyring).await,
         None => Ok(()),
     }
@@ -105,11 +125,11 @@ async fn keyring(
 /// A session of its own for references: up to its login.
 async fn references(
     report: &mut Report<'_>,
-    sessions: &Sessions,
+    context: &Context,
     name: SessionName,
     server: Server,
 ) -> Step<()> {
-    match connect(report, sessions, name, server).await? {
+    match connect(report, context, name, server).await? {
         Some(client) => login(report, &client).await,
         None => Ok(()),
     }
@@ -118,23 +138,43 @@ async fn references(
 /// The steps up to the login; `None` if that has to be left to the daemon.
 async fn connect(
     report: &mut Report<'_>,
-    sessions: &Sessions,
+    context: &Context,
     name: SessionName,
     server: Server,
 ) -> Step<Option<Client>> {
     network(report, &server).await?;
-    let client = report.require("tls", sessions.client(name, server))?;
+    let client = report.require("tls", context.sessions.client(name, server))?;
     health(report, &client).await?;
-    let left_alone = if let Some(checked) = client.check_wrapped_secret_id().await {
+    if let Some(checked) = client.check_wrapped_secret_id().await {
         report.require("login", checked)?;
-        "the wrapped secret ID is valid; it was not unwrapped, since that works once: the daemon checks the rest"
-    } else if matches!(&client.server().auth, Auth::AppRole(settings) if settings.limited) {
-        "the secret ID was not used, since its role limits its uses: the daemon checks the rest"
+        let left_alone = "the wrapped secret ID is valid; it was not unwrapped, since that works once: the daemon checks the rest";
+        report.warn("login", left_alone);
+        return Ok(None);
+    }
+    if context.secret_ids == SecretIds::Spare && matches!(client.server().auth, Auth::AppRole(_)) {
+        spare(report, context, &client).await;
+        return Ok(None);
+    }
+    Ok(Some(client))
+}
+
+/// The daemon's login shows that the secret ID is good. Without it, nothing is known.
+async fn spare(report: &mut Report<'_>, context: &Context, client: &Client) {
+    const CURE: &str = "`keyringd doctor --login` uses it once and checks the rest";
+    if is_logged_in(&context.socket, client.name()).await {
+        report.good("login", format!("the running daemon is logged in; the secret ID was not used: {CURE}"));
     } else {
-        return Ok(Some(client));
-    };
-    report.warn("login", left_alone);
-    Ok(None)
+        let reason = "since its role may limit its uses (secret_id_num_uses)";
+        report.warn("login", format!("the secret ID was not used, {reason}: {CURE}"));
+    }
+}
+
+/// Whether a daemon on the socket says so of its session.
+async fn is_logged_in(socket: &Path, session: &SessionName) -> bool {
+    let Ok(status) = client::Client::new(socket).status().await else { return false };
+    let sessions = status.pointer("/source/sessions").and_then(serde_json::Value::as_array);
+    let name = session.to_string();
+    sessions.into_iter().flatten().any(|one| one["name"] == name.as_str() && one["logged_in"] == true)
 }
 
 async fn network(report: &mut Report<'_>, vault: &Server) -> Step<()> {

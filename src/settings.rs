@@ -38,7 +38,7 @@ mod vectors;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::keyring::KeyDerivation;
+use crate::{keyring::KeyDerivation, operation::Permission};
 pub use access::AccessList;
 use access::Accounts as _;
 pub use engines::{EngineSettings, ReferenceSettings};
@@ -448,7 +448,11 @@ fn warn(reader: &mut Reader, settings: &Settings) {
     let names = settings.keyrings.as_ref().map(|all| (&*all.default.name, &*all.default.further));
     let may_exist =
         |name: &str| names.is_none_or(|(default, further)| keyrings::may_exist(name, default, further));
-    for warning in settings.socket.access.iter().flat_map(|access| access.warnings(may_exist)) {
+    let common_uses = match &settings.keyrings {
+        Some(_) => Permission::Encrypt | Permission::Decrypt,
+        None => Permission::Secrets.into(),
+    };
+    for warning in settings.socket.access.iter().flat_map(|access| access.warnings(common_uses, may_exist)) {
         reader.warn(&keys::ACCESS.key, warning);
     }
     let references = &settings.references;
@@ -566,6 +570,10 @@ mod tests {
         let loaded = load(&[pairs(of_references.to_vec())]);
         assert_eq!((mistakes(&loaded), &loaded.warnings), (Vec::new(), &Vec::new()));
         assert!(loaded.settings.unwrap().keyrings.is_none());
+        let access = [of_references.as_slice(), &[("keyring_access", "uid:0=secrets+status")]].concat();
+        assert_eq!(load(&[pairs(access)]).warnings, []);
+        let nobody = [of_references.as_slice(), &[("keyring_access", "uid:0=status")]].concat();
+        assert!(load(&[pairs(nobody)]).warnings[0].message.starts_with("no entry grants secrets"));
         // With both, it is said that the keyring is not served.
         let off = [[("keyring_enabled", "off")].as_slice(), &of_references].concat();
         let loaded = load_with(&off);

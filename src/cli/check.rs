@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::command::{Failure, SettingsFile, print, print_error, print_notes, valid_settings, wait};
 use crate::{
-    doctor::{self, Finding, State},
+    doctor::{self, Finding, SecretIds, State},
     settings::{Effective, Loaded, Note, source::Origin},
     vault::kv,
 };
@@ -102,7 +102,7 @@ fn json_report(loaded: &Loaded, shown: Shown) -> Value {
 }
 
 /// `keyringd doctor`
-pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
+pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitCode, Failure> {
     let settings = valid_settings(file.load())?;
     let keyrings = settings.keyrings.as_ref();
     let policy = keyrings.map(|all| kv::least_privilege(&all.default.secret, &all.server.auth));
@@ -113,7 +113,7 @@ pub(super) fn doctor(file: &SettingsFile) -> Result<ExitCode, Failure> {
             printed = Err(failure);
         }
     };
-    wait(doctor::examine(settings, report))?;
+    wait(doctor::examine(settings, secret_ids, report))?;
     printed?;
     if let Some(policy) = policy {
         print(format!("\nThe token's policy must allow:\n\n{policy}"))?;

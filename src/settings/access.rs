@@ -67,7 +67,7 @@ impl AccessList {
 
     /// Warnings about names of keyrings that cannot exist, and about a list that leaves a common use to no user: a user who
     /// is not listed has no permission.
-    pub(super) fn warnings(&self, may_exist: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(super) fn warnings(&self, common_uses: Permissions, may_exist: impl Fn(&str) -> bool) -> Vec<String> {
         let granted: Permissions = self.0.iter().map(|entry| entry.permissions).collect();
         let mut warnings = Vec::new();
         for (number, entry) in (1..).zip(&self.0) {
@@ -77,7 +77,7 @@ impl AccessList {
                 ));
             }
         }
-        let unused = (Permission::Encrypt | Permission::Decrypt).difference(granted);
+        let unused = common_uses.difference(granted);
         if !unused.is_empty() && !granted.contains(Permission::Kms) {
             let words = unused.iter().map(Permission::word).collect::<Vec<_>>().join(" or ");
             warnings.push(format!(
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(Permission::words(list.permissions_of(1, &[])), "encrypt+decrypt+hmac");
         let on_cards = list.permissions_on(3, &[], "cards");
         assert_eq!(on_cards, Permissions::all() - Permission::Metrics - Permission::Secrets);
-        let warnings = list.warnings(|name| name == "cards");
+        let warnings = list.warnings(Permission::Encrypt | Permission::Decrypt, |name| name == "cards");
         assert!(warnings[0].starts_with("entry 1 names a keyring that is neither"), "{warnings:?}");
         assert!(!warnings.iter().any(|warning| warning.starts_with("entry 3")), "{warnings:?}");
     }

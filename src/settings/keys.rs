@@ -245,9 +245,6 @@ login_settings! {
         value::PATH;
     approle_response_wrapping: bool [default: Some("off")] =
         "For approle: the secret ID is response-wrapped and is unwrapped once.", value::BOOLEAN;
-    approle_secret_id_limited: bool [default: Some("off")] =
-        "For approle: the role limits the uses of a secret ID (secret_id_num_uses), so doctor leaves it to the daemon.",
-        value::BOOLEAN;
     cert_auth_path: SecretPath [default: Some("cert")] = "For cert: the mount of the auth method.", value::SECRET_PATH;
     cert_auth_cert: () [content: Content::Pem] =
         "The client certificate with its intermediates, for cert and for listeners that require one; a file is read at each login.", pem::CERTIFICATES;

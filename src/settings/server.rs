@@ -80,8 +80,6 @@ pub struct AppRole {
     pub secret_id: Credential,
     /// The secret ID is a wrapping token, which can be used once.
     pub wrapped: bool,
-    /// The role limits how often the secret ID can be used.
-    pub limited: bool,
 }
 
 /// The TLS client certificate, which is the identity of the server's settings.
@@ -215,7 +213,6 @@ fn read_auth(reader: &mut Reader, login: &'static LoginSettings) -> Option<Auth>
             role_id: reader.required(&login.approle_role_id),
             secret_id: secret_id(reader, login),
             wrapped: reader.required(&login.approle_response_wrapping),
-            limited: reader.required(&login.approle_secret_id_limited),
         })
         .map(Auth::AppRole),
         Method::Cert => gather!(Cert {

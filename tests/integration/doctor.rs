@@ -141,14 +141,22 @@ fn a_secret_id_that_works_once_is_left_to_the_daemon() {
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
         ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
-        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID_LIMITED", "on"),
     ];
     for _ in 0..2 {
         let report = success(&run_for(&server, "doctor", &settings));
         assert!(report.contains("warn  login     the secret ID was not used"), "{report}");
+        assert!(report.contains("`keyringd doctor --login` uses it once"), "{report}");
     }
     let daemon = Daemon::start(&server, &settings);
     assert_eq!(daemon.active(), "first");
+    // The daemon shows that the secret ID was good.
+    let socket = daemon.socket().display().to_string();
+    let beside = [settings.as_slice(), &[("KONG_KEYRING_SOCKET_PATH", socket.as_str())]].concat();
+    let report = success(&run_for(&server, "doctor", &beside));
+    assert!(report.contains("ok    login     the running daemon is logged in"), "{report}");
+    // On request it is used, and it is used up.
+    let failed = run_for(&server, "doctor --login", &settings);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
 }
 
 #[test]
@@ -165,7 +173,7 @@ fn a_token_from_a_login_is_revoked() {
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
         ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
     ];
-    assert!(success(&run_for(&server, "doctor", &settings)).contains("logged in by approle"));
+    assert!(success(&run_for(&server, "doctor --login", &settings)).contains("logged in by approle"));
     assert_eq!(server.tokens(), before);
 }
 

@@ -149,7 +149,7 @@ fn doctor_tells_kinds_of_tokens_apart() {
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", &role.role_id),
         ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", &role.secret_id),
     ];
-    let report = success(&run_for(&role.server, "doctor", &by_approle));
+    let report = success(&run_for(&role.server, "doctor --login", &by_approle));
     assert!(report.contains("warn  login     the token has a limited number of uses"), "{report}");
     assert!(report.contains("ok    keyring   1 held"), "the token of a login is doctor's own: {report}");
     // What the daemon needs is left: the token still has uses.

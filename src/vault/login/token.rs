@@ -32,7 +32,7 @@ struct Lookup {
 /// with "invalid token".
 const LACKS_RIGHT: &str = "1 error occurred";
 
-const ROOT: &str = "the token is a root token: use one that may read the keyring's secret only";
+const ROOT: &str = "the token is a root token: use one whose policy allows reading the needed secrets only";
 
 pub(super) async fn log_in(
     transport: &Transport,
@@ -48,6 +48,11 @@ pub(super) async fn log_in(
         // A token may lack the right to look itself up and yet read the secret: reading it shows that.
         (None, StatusCode::FORBIDDEN) if response.message.contains(LACKS_RIGHT) => (0, false, Vec::new()),
         (None, StatusCode::FORBIDDEN) => return Err(VaultError::BadToken(names.token)),
+        (None, StatusCode::NOT_FOUND) => {
+            let (namespace, host) = (names.setting("namespace"), names.host);
+            let cure = format!("there is no such namespace, or no Vault: correct {namespace} or {host}");
+            return Err(VaultError::Login { method: "token", message: response.message, cure });
+        }
         (None, _) => {
             return Err(VaultError::Malformed { path: response.path, what: "data.ttl is missing" });
         }

@@ -326,7 +326,7 @@ pub fn run_for(server: &OpenBao, command: &str, more: &[(&str, &str)]) -> std::p
     variables.push(("KONG_KEYRING_SOCKET_PATH", &path));
     variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
     variables.extend(more);
-    run(&[command], &variables, b"")
+    run(&command.split(' ').collect::<Vec<_>>(), &variables, b"")
 }
 
 /// All that `check` prints.
