@@ -42,6 +42,11 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 /// And the shortest, however short a reference's TTL is.
 const SHORTEST_REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Whether a text is well-formed as a reference to a secret, before any Vault is asked.
+pub fn check_notation(text: &str) -> Result<(), ResolveError> {
+    Name::parse(text).map(drop)
+}
+
 /// The value of a reference.
 #[derive(Debug)]
 pub struct Resolved {
@@ -106,9 +111,11 @@ impl References {
         let found: HashMap<_, _> = join_all(reads).await.into_iter().collect();
         let value = |target| match target {
             Target::Variable(value) => Ok(Resolved { value, stale: None }),
-            Target::Field { key, field, decode_base64, .. } => {
-                let found = found[&key].as_ref().map_err(|error| ResolveError::from_vault(error))?;
-                let value = extract(&found.json, field.as_deref(), decode_base64)?;
+            Target::Field { key, field, decode_base64, source, .. } => {
+                let at = || format!("{} {source}", key.address);
+                let found = found[&key].as_ref().map_err(|error| ResolveError::from_vault(error).at(at()))?;
+                let value =
+                    extract(&found.json, field.as_deref(), decode_base64).map_err(|error| error.at(at()))?;
                 Ok(Resolved { value, stale: found.stale })
             }
         };
@@ -126,6 +133,8 @@ enum Target {
         caching: Caching,
         decode_base64: bool,
         fetch: Fetch,
+        /// The Vault, and the settings that name it.
+        source: Arc<str>,
     },
 }
 
@@ -150,6 +159,7 @@ impl Target {
             caching: name.caching.or(engine.caching),
             decode_base64: engine.decode_base64,
             fetch: Arc::clone(&engine.fetch),
+            source: Arc::clone(&engine.source),
         })
     }
 }

@@ -83,8 +83,8 @@ async fn serve(
     mut signals: UnboundedReceiver<Signal>,
 ) -> Result<ExitCode, Failure> {
     let references: Vec<_> = config.files.values().map(String::as_str).collect();
-    let mut current = resolver.values(&references).await?;
     let mut files = config.secret_files()?;
+    let mut current = resolver.values(&references).await?;
     files.write(&current)?;
     systemd::ready();
     systemd::status(&format!("{} files in {}", references.len(), config.folder.display()));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::command::{Daemon, Failure, print_error, print_notes};
 use crate::{
     client::{Client, ClientError},
-    references::{Engines, References},
+    references::{self, Engines, References},
     secret::Secret,
     settings::{
         self, ReferenceSources,
@@ -73,6 +73,7 @@ impl<'a> Resolver<'a> {
                 .map(|named| variable(reference, named))
                 .transpose()?;
             if value.is_none() {
+                check_notation(reference)?;
                 remote.push(*reference);
             }
             values.push(value);
@@ -115,6 +116,13 @@ impl<'a> Resolver<'a> {
             direct.sessions.end().await;
         }
     }
+}
+
+/// Before anything is asked. What does not even look like a reference may be a secret in the wrong place.
+fn check_notation(reference: &str) -> Result<(), Failure> {
+    let subject = if reference.starts_with(['{', '$']) { reference } else { "the text" };
+    let checked = references::check_notation(reference);
+    checked.map_err(|error| Failure::Operation(format!("{subject} {error}")))
 }
 
 fn variable(reference: &str, named: Result<EnvReference, Unresolved>) -> Result<Secret<String>, Failure> {

@@ -151,7 +151,7 @@ pub(super) async fn resolve(references: &References, names: &[&str]) -> Vec<Resu
 }
 
 fn api_error(reference: &str, error: &ResolveError) -> ApiError {
-    let kind = match error {
+    let kind = match error.cause() {
         ResolveError::NoSecret(_)
         | ResolveError::NoField(_)
         | ResolveError::Variable(Unresolved::NotSet(_) | Unresolved::NoField(..)) => ErrorKind::NotFound,

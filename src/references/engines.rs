@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -52,6 +53,8 @@ pub struct KeyringEngine {
 pub(super) struct Engine {
     client: Client,
     pub(super) fetch: Fetch,
+    /// Its server, and the settings that name it, for messages.
+    pub(super) source: Arc<str>,
     /// The engine's name, server and namespace. An engine is served no cached secret of another.
     pub(super) id: Arc<str>,
     pub(super) mount: SecretPath,
@@ -164,6 +167,7 @@ impl Engine {
         let id = format!("{engine} {} {}", server.host, server.namespace.as_deref().unwrap_or_default());
         Ok(Some(Self {
             id: id.into(),
+            source: source(&client).into(),
             fetch: fetch_from(client.clone()),
             client,
             mount,
@@ -172,6 +176,23 @@ impl Engine {
             caching: settings.caching,
             decode_base64: settings.decode_base64,
         }))
+    }
+}
+
+fn source(client: &Client) -> String {
+    let settings = match client.name() {
+        SessionName::Keyring => "keyring_vault_*".to_owned(),
+        SessionName::Hcv => "vault_hcv_*".to_owned(),
+        SessionName::Object(id) => format!("keyring_secret_objects {id}"),
+    };
+    format!("at {}, by {settings}", client.transport().host())
+}
+
+/// `secret/customer/acme`, or `secret/customer/acme#2`.
+impl fmt::Display for SecretAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.secret.mount, self.secret.path)?;
+        self.version.map_or(Ok(()), |version| write!(f, "#{version}"))
     }
 }
 

@@ -32,7 +32,9 @@ pub enum ResolveError {
         "names no Vault: set vault_hcv_host and vault_hcv_token (for $secret://, keyring_secret_objects), or the keyring's"
     )]
     NoVault,
-    #[error("names a version, but the engine is of version 1, which keeps none")]
+    #[error(
+        "names a version, but the engine is of version 1 (vault_hcv_kv, or the object's kv), which keeps none"
+    )]
     NoVersions,
     #[error("{0}")]
     Variable(#[from] Unresolved),
@@ -53,6 +55,9 @@ pub enum ResolveError {
     NotBase64(String),
     #[error("cannot be read: {0}")]
     Vault(String),
+    /// Any of these, with the secret, its Vault and the settings that lead there.
+    #[error("{error} [{source_of_secret}]")]
+    At { error: Box<Self>, source_of_secret: String },
 }
 
 impl ResolveError {
@@ -60,6 +65,18 @@ impl ResolveError {
         match error {
             VaultError::NotFound { .. } => Self::NoSecret(error.to_string()),
             _ => Self::Vault(error.to_string()),
+        }
+    }
+
+    pub(super) fn at(self, source_of_secret: String) -> Self {
+        Self::At { error: Box::new(self), source_of_secret }
+    }
+
+    /// What happened, without where.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::At { error, .. } => error.cause(),
+            cause => cause,
         }
     }
 }

@@ -195,8 +195,11 @@ impl<'a> Kv<'a> {
             return VaultError::NoMount { path, mount, setting };
         }
         let hint = match (self.purpose, self.secret.kv) {
-            (_, KvVersion::V2) if self.has_data_segment() => {
-                "KV v2 adds data/ itself: remove it from the mount or the path"
+            (Purpose::Keyring, KvVersion::V2) if self.has_data_segment() => {
+                "KV v2 adds data/ itself: remove it from keyring_vault_mount or keyring_vault_path"
+            }
+            (Purpose::Reference, KvVersion::V2) if self.has_data_segment() => {
+                "KV v2 adds data/ itself: remove it from the reference, or from vault_hcv_mount or the object's prefix"
             }
             (Purpose::Keyring, KvVersion::V2) => {
                 "write the first record there; or correct keyring_vault_mount and keyring_vault_path, or \

@@ -255,6 +255,11 @@ impl Transport {
                     tls::cure(error, [&self.setting, &self.protocol], self.certificate_setting.as_deref());
                 VaultError::Untrusted { host, cause }
             }
+            None if error.is_connect() => {
+                let cause = causes(error);
+                let cure = format!("check that the server runs, and its address in {}", self.setting);
+                VaultError::Unreachable { host, cause: format!("{cause}: {cure}") }
+            }
             None => VaultError::Unreachable { host, cause: causes(error) },
         }
     }

@@ -1,12 +1,10 @@
 //! References without a daemon: `vault get` and `exec` log in by themselves. Also secrets as files, and `exec` as PID 1.
 
 use std::{
-    collections::HashMap,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 
@@ -16,10 +14,9 @@ use serde_json::json;
 use crate::{
     references::port,
     support::{
-        Daemon, OpenBao, Proxy,
+        Daemon, OpenBao,
         certificates::{Issued, issued_by},
         daemon::{PROGRAM, run},
-        jwt::Issuer,
         process::{Running, free_port},
         success, wait_for,
     },
@@ -468,124 +465,4 @@ fn several_vault_entities_of_kong_are_pasted_as_they_are() {
         assert_eq!(refused.status.code(), Some(78), "{printed}");
         assert!(printed.contains(message) && !printed.contains("planted"), "{printed}");
     }
-}
-
-/// Runs a script as the how-tos print them, with the server's name in the hosts file of its own mount namespace.
-fn in_a_shell(folder: &Path, variables: &[(&str, &str)], script: &str) -> std::process::Output {
-    let hosts = folder.join("hosts");
-    fs::write(&hosts, "127.0.0.1 localhost host.docker.internal\n").unwrap();
-    let bin = Path::new(PROGRAM).parent().unwrap().display().to_string();
-    let bao = crate::support::openbao::program().parent().unwrap().display().to_string();
-    let whole = format!(
-        "set -euo pipefail; mount --bind {} /etc/hosts; cd {}\n{script}",
-        hosts.display(),
-        folder.display()
-    );
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "/bin/bash", "-c", &whole]).env_clear().envs(variables.iter().copied());
-    command.env("PATH", format!("{bin}:{bao}:/usr/bin:/bin")).output().unwrap()
-}
-
-#[test]
-fn the_how_to_with_a_certificate_works_without_a_daemon() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = folder.path();
-    // A certificate of its own authority: CA:TRUE, as `openssl req -x509` makes it.
-    let made = in_a_shell(
-        here,
-        &[],
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout vault.key -out vault.crt -subj /CN=vault \
-         -addext 'subjectAltName=DNS:host.docker.internal' 2>/dev/null\n\
-         openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout private.key -out cert.crt -subj /CN=kong 2>/dev/null",
-    );
-    success(&made);
-    let (server, port) = OpenBao::dev_with_tls(&here.join("vault.crt"), &here.join("vault.key"));
-    let address = server.address();
-    let written = in_a_shell(
-        here,
-        &[("BAO_ADDR", &address), ("BAO_TOKEN", server.token())],
-        "bao secrets enable -path=kong -version=1 kv\n\
-         bao kv put -mount=kong headers/request header=x-kong:test\n\
-         printf 'path \"kong/*\" { capabilities = [\"read\"] }' | bao policy write rw-secrets -\n\
-         bao auth enable cert\n\
-         bao write auth/cert/certs/kong display_name=kong policies=rw-secrets certificate=@cert.crt",
-    );
-    success(&written);
-    // PEM texts with \n of two characters, in the variables; no role name; a relative path.
-    let port = port.to_string();
-    let variables = [("PORT", port.as_str())];
-    let script = "to_line() { awk 'NF {sub(/\\r/, \"\"); printf \"%s\\\\n\",$0;}' \"$1\"; }\n\
-         export KONG_LUA_SSL_TRUSTED_CERTIFICATE=./vault.crt\n\
-         export KONG_VAULT_HCV_PROTOCOL=https KONG_VAULT_HCV_HOST=host.docker.internal KONG_VAULT_HCV_PORT=$PORT\n\
-         export KONG_VAULT_HCV_MOUNT=kong KONG_VAULT_HCV_KV=v1 KONG_VAULT_HCV_AUTH_METHOD=cert\n\
-         export KONG_VAULT_HCV_CERT_AUTH_CERT=\"$(to_line cert.crt)\"\n\
-         export KONG_VAULT_HCV_CERT_AUTH_CERT_KEY=\"$(to_line private.key)\"\n\
-         export KONG_KEYRING_HCV_PREFIXES=hashicorp-vault\n";
-    for (command, printed) in [
-        ("keyringd vault get '{vault://hashicorp-vault/headers/request/header}'", "x-kong:test\n"),
-        (
-            "HEADER='{vault://hashicorp-vault/headers/request/header}' keyringd exec -- sh -c 'echo $HEADER'",
-            "x-kong:test\n",
-        ),
-        ("keyringd exec --file 'h={vault://hcv/headers/request/header}' -- cat {files}/h", "x-kong:test"),
-    ] {
-        let got = in_a_shell(here, &variables, &format!("{script}{command}"));
-        assert_eq!(success(&got), printed, "{command}");
-    }
-    // Without the certificate of the server: the message leads to the setting.
-    let untrusted = in_a_shell(
-        here,
-        &variables,
-        &format!(
-            "{script}unset KONG_LUA_SSL_TRUSTED_CERTIFICATE\nkeyringd vault get hcv/headers/request/header"
-        ),
-    );
-    let message = String::from_utf8_lossy(&untrusted.stderr);
-    assert!(!untrusted.status.success() && message.contains("lua_ssl_trusted_certificate"), "{message}");
-}
-
-#[test]
-fn the_how_to_with_oauth2_and_batch_tokens_works_without_a_daemon() {
-    let server = OpenBao::dev();
-    let address = server.address();
-    server.api("POST", "secret/data/password", &json!({ "data": { "pass": "my-p@ss #1" } }));
-    let policy = "path \"secret/data/password\" { capabilities = [\"read\"] }";
-    server.api("PUT", "sys/policies/acl/password", &json!({ "policy": policy }));
-    server.enable("jwt");
-    let issuer = Arc::new(Issuer::new());
-    let jwks = issuer.jwks().to_string();
-    let keys = Proxy::playing(move |_, _| (200, jwks.clone()));
-    server.api("POST", "auth/jwt/config", &json!({ "jwks_url": format!("{}/jwks", keys.address()) }));
-    let role = json!({ "role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"],
-        "token_type": "batch", "token_policies": ["password"] });
-    server.api("POST", "auth/jwt/role/demo", &role);
-    // An endpoint that answers only to the form of RFC 6749 and to its audience.
-    let endpoint = Proxy::playing(move |_, body| {
-        let form: HashMap<_, _> = url::form_urlencoded::parse(body).into_owned().collect();
-        if form.get("grant_type").map(String::as_str) != Some("client_credentials")
-            || form.get("audience").map(String::as_str) != Some("vault")
-        {
-            return (400, json!({ "error": "invalid_request" }).to_string());
-        }
-        let jwt = issuer.sign(&Issuer::claims("kong", "vault", 0));
-        (200, json!({ "access_token": jwt, "token_type": "Bearer", "expires_in": 3600 }).to_string())
-    });
-    let token_endpoint = format!("{}/token", endpoint.address());
-    let login = [
-        ("KONG_VAULT_HCV_AUTH_METHOD", "oauth2"),
-        ("KONG_VAULT_HCV_OAUTH2_ROLE_NAME", "demo"),
-        ("KONG_VAULT_HCV_OAUTH2_TOKEN_ENDPOINT", token_endpoint.as_str()),
-        ("KONG_VAULT_HCV_OAUTH2_CLIENT_ID", "kong"),
-        ("KONG_VAULT_HCV_OAUTH2_CLIENT_SECRET", "s3cret"),
-        ("KONG_VAULT_HCV_OAUTH2_AUDIENCES", "vault"),
-    ];
-    let mut settings = entity(&server, &address, &login);
-    settings.retain(|(name, _)| *name != "KONG_VAULT_HCV_TOKEN");
-    assert_eq!(success(&keyringd(&["vault", "get", "hcv/password/pass"], &settings)), "my-p@ss #1\n");
-    let file = ["exec", "--file", "pass={vault://hcv/password/pass}", "--", "cat", "{files}/pass"];
-    assert_eq!(success(&keyringd(&file, &settings)), "my-p@ss #1");
-    settings.retain(|(name, _)| *name != "KONG_VAULT_HCV_OAUTH2_AUDIENCES");
-    let refused = keyringd(&["vault", "get", "hcv/password/pass"], &settings);
-    let message = String::from_utf8_lossy(&refused.stderr);
-    assert!(message.contains("vault_hcv_oauth2"), "{message}");
 }
