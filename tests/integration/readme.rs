@@ -1,18 +1,21 @@
-//! Runs the README's examples: every `sh` block of a section, in order, in one shell, with a real server.
+//! Runs the examples of the README and of `docs`: every `sh` block of a section, in order, in one shell, with a real server.
 
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{fmt::Write as _, fs, path::Path, process::Command, sync::Arc};
 
 use keyringd::settings::keys::SOCKET_PATH;
 
-use crate::support::{daemon::PROGRAM, free_port, openbao, python, success};
+use crate::support::{Proxy, daemon::PROGRAM, free_port, jwt::Issuer, openbao, python, success};
 
 fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+    page("README.md")
 }
 
-/// The blocks of one section, each with the output that the README shows below it.
-fn blocks(section: &str) -> Vec<(String, Option<String>)> {
-    let text = readme();
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The blocks of one section, each with the output that the page shows below it.
+fn blocks(text: &str, section: &str) -> Vec<(String, Option<String>)> {
     let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("the section exists");
     let mut blocks: Vec<(String, Option<String>)> = Vec::new();
     for part in section.split("\n```").skip(1) {
@@ -25,8 +28,14 @@ fn blocks(section: &str) -> Vec<(String, Option<String>)> {
     blocks
 }
 
-/// Runs the blocks of a section in one shell and compares each output.
+/// Runs the blocks of a section of the README in one shell and compares each output.
 fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
+    run_section_of(&readme(), section, prologue, replace);
+}
+
+/// The same for another page.
+fn run_section_of(page: &str, section: &str, prologue: &str, replace: &[(&str, &str)]) {
+    let page = replace.iter().fold(page.to_owned(), |page, (from, to)| page.replace(from, to));
     let folder = tempfile::tempdir().unwrap();
     let programs = [Path::new(PROGRAM), openbao::program()]
         .map(|program| program.parent().unwrap().display().to_string());
@@ -35,10 +44,9 @@ fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
          until_it() {{ for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo timeout: \"$@\" >&2; return 1; }}\n{prologue}\n",
         programs.join(":")
     );
-    let blocks = blocks(section);
+    let blocks = blocks(&page, section);
     assert!(!blocks.is_empty(), "{section} has no blocks");
     for (at, (code, _)) in blocks.iter().enumerate() {
-        let code = replace.iter().fold(code.clone(), |code, (from, to)| code.replace(from, to));
         let _ = writeln!(script, "exec > block-{at}.out\n{code}");
         if code.contains("bao server") {
             script += "until_it curl -sf -H \"X-Vault-Token: $VAULT_TOKEN\" $VAULT_ADDR/v1/secret/config\n";
@@ -58,13 +66,13 @@ fn run_section(section: &str, prologue: &str, replace: &[(&str, &str)]) {
             let got = fs::read_to_string(folder.path().join(format!("block-{at}.out"))).unwrap();
             assert!(
                 matches(expected.trim(), got.trim()),
-                "{code}\nprinted\n{got}\nthe README shows\n{expected}"
+                "{code}\nprinted\n{got}\nthe page shows\n{expected}"
             );
         }
     }
 }
 
-/// Compares an output with the README, where `…` matches any text.
+/// Compares an output with a page, where `…` matches any text.
 fn matches(expected: &str, got: &str) -> bool {
     let mut parts = expected.split('…');
     let Some(mut rest) = got.strip_prefix(parts.next().unwrap_or("")) else { return false };
@@ -101,6 +109,60 @@ fn the_examples_of_settings_by_reference_work() {
 fn the_examples_of_secrets_by_reference_work() {
     let port = free_port().to_string();
     run_section("Other secrets by reference", "", &[("8200", &port)]);
+}
+
+/// A how-to of `docs/references.md`, with ports that are free.
+fn run_how_to(section: &str, more: &[(&str, &str)]) {
+    let ports = ["8200", "8443", "8444"].map(|port| (port, free_port().to_string()));
+    let ports = ports.each_ref().map(|(from, to)| (*from, to.as_str()));
+    run_section_of(&page("docs/references.md"), section, "", &[ports.as_slice(), more].concat());
+}
+
+#[test]
+fn the_how_to_with_a_token_works() {
+    run_how_to("A token and KV version 2", &[]);
+}
+
+#[test]
+fn the_how_to_with_a_certificate_works() {
+    run_how_to("A certificate and KV version 1", &[]);
+}
+
+#[test]
+fn the_how_to_with_oauth2_works() {
+    let issuer = Arc::new(Issuer::new());
+    let idp = Proxy::playing(move |request, body| {
+        if request.starts_with("GET /jwks") {
+            return (200, issuer.jwks().to_string());
+        }
+        let has_audience =
+            url::form_urlencoded::parse(body).any(|pair| pair == ("audience".into(), "vault".into()));
+        if !has_audience {
+            return (400, r#"{"error": "invalid_request"}"#.to_owned());
+        }
+        let jwt = issuer.sign(&Issuer::claims("kong", "vault", 0));
+        (200, serde_json::json!({ "access_token": jwt, "token_type": "Bearer" }).to_string())
+    });
+    run_how_to("OAuth2", &[("https://idp.example.com", &idp.address())]);
+}
+
+#[test]
+fn the_how_to_with_nginx_works() {
+    run_how_to("APISIX's TLS pair in nginx", &[]);
+}
+
+#[test]
+fn every_example_of_the_how_tos_runs() {
+    let text = page("docs/references.md");
+    let with_examples = text.split("\n## ").skip(1).filter(|section| section.contains("\n```sh"));
+    let titles: Vec<_> = with_examples.filter_map(|section| section.lines().next()).collect();
+    let how_tos = [
+        "A token and KV version 2",
+        "A certificate and KV version 1",
+        "OAuth2",
+        "APISIX's TLS pair in nginx",
+    ];
+    assert_eq!(titles, how_tos);
 }
 
 #[test]
