@@ -10,6 +10,8 @@ RUN apk add --no-cache ca-certificates make musl-dev
 WORKDIR /build
 COPY . .
 # Alpine's Rust builds static programs by default.
+# Messages and panics name no path of the build.
+ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo/registry/src=/registry --remap-path-prefix=/build=/keyringd"
 RUN cargo build --release --locked && mkdir /empty
 
 FROM scratch

@@ -1,9 +1,66 @@
-//! Links the allocator's options into the program, wherever it is built. jemalloc reads them from a symbol.
+//! Links the allocator's options into the program, and gives it the commit, the date and the target of this build, for
+//! `--version` and the metric `build_info`.
+//!
+//! The date is that of `SOURCE_DATE_EPOCH`, or of the commit, so that two builds of one commit are equal. Outside of git, such as
+//! in a container without it, `KEYRINGD_COMMIT` may name the commit.
+
+use std::{env, path::Path, process::Command};
 
 fn main() {
+    link_allocator_options();
+    name_build();
+}
+
+/// jemalloc reads them from a symbol.
+fn link_allocator_options() {
     let source = "src/allocator.c";
     println!("cargo::rerun-if-changed={source}");
     for object in cc::Build::new().file(source).compile_intermediates() {
         println!("cargo::rustc-link-arg-bins={}", object.display());
     }
+}
+
+fn name_build() {
+    println!("cargo::rerun-if-changed=build.rs");
+    for variable in ["SOURCE_DATE_EPOCH", "KEYRINGD_COMMIT"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    // A debug build keeps the commit that it was first built at: otherwise each commit would compile everything again.
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release")
+        && let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
+        && Path::new(&log).exists()
+    {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    let named = env::var("KEYRINGD_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit =
+        named.or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
+    let seconds = env::var("SOURCE_DATE_EPOCH").ok().or_else(|| git(&["log", "-1", "--format=%ct"]));
+    let date = seconds.and_then(|seconds| seconds.parse().ok()).map_or_else(|| "unknown".to_owned(), date);
+    println!("cargo::rustc-env=KEYRINGD_COMMIT={commit}");
+    println!("cargo::rustc-env=KEYRINGD_DATE={date}");
+    println!("cargo::rustc-env=KEYRINGD_TARGET={}", env::var("TARGET").unwrap_or_default());
+}
+
+/// The output of git in this very repository; `None` outside of one.
+fn git(arguments: &[&str]) -> Option<String> {
+    let root = env::var("CARGO_MANIFEST_DIR").ok()?;
+    Path::new(&root).join(".git").exists().then_some(())?; // not that of a folder above
+    let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// `2026-11-28` in UTC (Howard Hinnant's `civil_from_days`).
+fn date(seconds: i64) -> String {
+    let days = seconds.div_euclid(86400) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
 }

@@ -31,7 +31,7 @@ mod target;
 mod token_limit;
 mod transit;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use hyper::{Request, body::Incoming};
@@ -59,6 +59,7 @@ impl Api {
             promotion,
             moved_keys,
             tokens,
+            started: Instant::now(),
             turns: Context::turns(),
         }))
     }

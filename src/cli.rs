@@ -7,8 +7,13 @@ mod command;
 mod docs;
 mod exec;
 mod files;
+mod keygen;
+mod man;
 mod payload;
+mod policy;
+mod reload;
 mod resolver;
+mod rotate;
 mod secret_files;
 mod serve;
 mod status;
@@ -19,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{
     CommandFactory as _, Parser, Subcommand,
     builder::StyledStr,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 use clap_complete::Shell;
 
@@ -29,24 +34,32 @@ use command::{Daemon, SettingsFile};
 
 use crate::doctor::SecretIds;
 
-/// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao and Kong's keyring settings.
+/// Encrypt and decrypt on a Unix socket, with keys from HashiCorp Vault or OpenBao
 #[derive(Debug, Parser)]
-#[command(version, after_help = docs::after_help(), after_long_help = docs::after_long_help())]
+#[command(version = VERSION, after_help = docs::after_help(), disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+/// The version, and what it was built from.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("KEYRINGD_COMMIT"),
+    " ",
+    env!("KEYRINGD_DATE"),
+    ", ",
+    env!("KEYRINGD_TARGET"),
+    ")"
+);
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon
     Run(SettingsFile),
-    /// Run a daemon for trials, with a random key in memory and without Vault
-    Dev {
-        /// The socket to serve on [default: in a private folder of this user]
-        #[arg(long, value_name = "PATH")]
-        socket: Option<PathBuf>,
-    },
+    /// Run a daemon for trials, with a random key and without Vault
+    Dev(serve::Dev),
     /// Show every setting with its origin, and every error
     Check {
         #[command(flatten)]
@@ -70,68 +83,80 @@ enum Command {
         login: bool,
     },
     /// Show the status of the running daemon
-    Status {
-        #[command(flatten)]
-        daemon: Daemon,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Status(status::Status),
     /// Exit 0 if the daemon is ready (needs no permission)
     Health(Daemon),
     /// Make the running daemon sync with Vault now
     Sync(Daemon),
-    /// Encrypt standard input or a file, of any size, under the active key
+    /// Make the running daemon load its settings again
+    Reload(Daemon),
+    /// Make a new key, write it to Vault, and have the daemon use it
+    Rotate(rotate::Rotate),
+    /// Print a record with a new random key
+    Keygen(keygen::Keygen),
+    /// Print the policy that Vault needs, or the commands for the role
+    Policy(policy::Policy),
+    /// Encrypt standard input, a file or lines under the active key
     Encrypt(payload::Payload),
     /// Decrypt the output of encrypt
     Decrypt(payload::Payload),
     /// Re-encrypt the output of encrypt under the active key
-    Rewrap(payload::Payload),
+    Rewrap(payload::Rewrap),
     /// Resolve references to secrets
     #[command(subcommand)]
     Vault(vault::Vault),
-    /// Run a command with the references in its environment variables resolved
+    /// Run a command with the references in its variables resolved
     Exec(exec::Exec),
-    /// Keep secrets in files for programs that read files, and act when they change
+    /// Keep secrets in files, and act when they change
     Files(files::Files),
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: Shell,
     },
-    /// Print the man page
-    Man,
+    /// Print a man page
+    Man(man::Man),
+    /// Print the help of a command, or of all settings
+    Help(docs::Help),
 }
 
 impl Arguments {
     /// Parses the command line, or exits with a message and code 2. Kong's commands lead to ours.
     pub fn from_command_line() -> Self {
         Self::try_parse().unwrap_or_else(|mut error| {
-            let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
-            let tip = match unknown.as_deref() {
-                Some("start") => {
-                    Some("`keyringd run` runs the daemon in the foreground, for systemd or a container")
-                }
-                Some("reload") => {
-                    Some("`systemctl reload keyringd`, or SIGHUP to the daemon, reloads its settings")
-                }
-                _ => None,
-            };
-            if let Some(tip) = tip {
-                let tip = StyledStr::from(tip.to_owned());
+            if let Some(tip) = tip(&error) {
+                let tip = StyledStr::from(tip);
                 error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
                 error.remove(ContextKind::SuggestedSubcommand);
+                error.remove(ContextKind::SuggestedArg);
             }
             error.exit()
         })
     }
 }
 
+/// What was probably meant.
+fn tip(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if text(ContextKind::InvalidSubcommand) == Some("start") {
+        return Some(
+            "`keyringd run` runs the daemon in the foreground, for systemd or a container".to_owned(),
+        );
+    }
+    let command =
+        std::env::args().nth(1).filter(|name| ["encrypt", "decrypt", "rewrap"].contains(&name.as_str()))?;
+    let file = text(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
+    (!file.starts_with('-')).then(|| format!("to read a file: `keyringd {command} -i {file}`"))
+}
+
 /// Runs a command and returns its exit code.
 pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Run(file) => serve::run(file),
-        Command::Dev { socket } => serve::dev(socket),
+        Command::Dev(dev) => serve::dev(dev),
         Command::Check { file, positional, changed, json } => {
             let shown = if changed { Shown::Changed } else { Shown::All };
             let file = positional.map_or(file, SettingsFile::new);
@@ -139,10 +164,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Doctor { file, login: false } => check::doctor(&file, SecretIds::Spare),
         Command::Doctor { file, login: true } => check::doctor(&file, SecretIds::UseOnce),
-        Command::Status { daemon, json: false } => status::status(&daemon, status::lines),
-        Command::Status { daemon, json: true } => status::status(&daemon, status::json),
+        Command::Status(status) => status::status(&status),
         Command::Health(daemon) => status::health(&daemon),
         Command::Sync(daemon) => status::sync(&daemon),
+        Command::Reload(daemon) => reload::reload(&daemon),
+        Command::Keygen(keygen) => keygen::keygen(&keygen),
+        Command::Rotate(rotate) => rotate::rotate(&rotate),
+        Command::Policy(policy) => policy::policy(&policy),
         Command::Encrypt(payload) => payload::encrypt(&payload),
         Command::Decrypt(payload) => payload::decrypt(&payload),
         Command::Rewrap(payload) => payload::rewrap(&payload),
@@ -150,6 +178,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Exec(exec) => exec::exec(&exec),
         Command::Files(files) => files::files(&files),
         Command::Completions { shell } => docs::completions(shell, Arguments::command()),
-        Command::Man => docs::man(Arguments::command()),
+        Command::Man(man) => man::man(&man, Arguments::command()),
+        Command::Help(help) => docs::help(&help, Arguments::command()),
     }
 }

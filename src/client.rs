@@ -1,5 +1,6 @@
-//! The CLI's client of the socket: one method per endpoint. `exchange` sends the requests.
+//! The CLI's client of the socket: one method per endpoint. `exchange` sends the requests, `batch` those of many values.
 
+mod batch;
 mod exchange;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+pub(crate) use batch::{BatchItem, BatchOperation, Batches};
 pub(crate) use exchange::{Client, ClientError};
 
 /// A data key, in plaintext and wrapped by the keyring.
@@ -68,7 +70,7 @@ struct BatchResult {
 impl Client {
     /// `GET /status`
     pub(crate) async fn status(&self) -> Result<Value, ClientError> {
-        self.get("/status").await?.json()
+        self.status_of(None).await
     }
 
     /// `GET /readyz`: whether the daemon is ready, and its message.
@@ -76,9 +78,25 @@ impl Client {
         Ok(self.get("/readyz").await?.text())
     }
 
+    /// The status, of the keyring of this name or of the default one.
+    pub(crate) async fn status_of(&self, keyring: Option<&str>) -> Result<Value, ClientError> {
+        self.get(&with_name("/status", keyring)).await?.json()
+    }
+
+    /// Syncs the keyring of this name or the default one.
+    pub(crate) async fn sync_of(&self, keyring: Option<&str>) -> Result<(), ClientError> {
+        let path = with_name("/keyring/vault/sync", keyring);
+        self.post(&path, Zeroizing::default()).await?.success().map(drop)
+    }
+
+    /// `POST /reload`: what changed, or the mistakes as lines.
+    pub(crate) async fn reload(&self) -> Result<Value, ClientError> {
+        self.post("/reload", Zeroizing::default()).await?.json()
+    }
+
     /// `POST /keyring/vault/sync`
     pub(crate) async fn sync(&self) -> Result<(), ClientError> {
-        self.post("/keyring/vault/sync", Zeroizing::default()).await?.success().map(drop)
+        self.sync_of(None).await
     }
 
     pub(crate) async fn encrypt(
@@ -169,9 +187,14 @@ impl Client {
     }
 
     /// The daemon's name for its keyring. `/livez` needs no permission, other than `/status`.
-    async fn keyring_name(&self) -> Result<String, ClientError> {
+    pub(crate) async fn keyring_name(&self) -> Result<String, ClientError> {
         self.get("/livez").await?.keyring_name.ok_or(ClientError::NoKeyring)
     }
+}
+
+/// A path about the keyring of this name, which needs no escaping.
+fn with_name(path: &str, keyring: Option<&str>) -> String {
+    keyring.map_or_else(|| path.to_owned(), |name| format!("{path}?name={name}"))
 }
 
 impl<'a> TransitRequest<'a> {

@@ -4,45 +4,56 @@
 //! asks of Vault, `notify` tells systemd; [`dev`] is the same daemon with a random keyring and without Vault.
 
 pub mod dev;
+mod metrics_tls;
 mod notify;
 mod reload;
 mod upstream;
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::mpsc::UnboundedReceiver,
+    sync::mpsc::{self, UnboundedReceiver},
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
 use crate::{
     api::{self, Api, RuntimeConfig},
     hardening,
-    keyring::Keyrings,
-    logging::{LineFormat, Log},
+    keyring::{Keyrings, new_record::NewRecordError},
+    logging::{Level, LineFormat, Log, NOTICE},
     metrics::{BackgroundTask, Metrics},
     references::{Engines, KeyringEngine, References},
     server::{
-        self, Heartbeat, Listeners, Server,
+        self, Heartbeat, Listeners, MetricsListener, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{self, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings},
+    settings::{
+        self, Effective, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings,
+    },
     signals::Signal,
     supervise::supervise,
     sync::Syncs,
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
+use dev::PersistError;
 use notify::Notifier;
-use reload::Reload;
-use upstream::VaultUpstream;
+use reload::{Event, Reload};
+use upstream::{ReloadDone, VaultUpstream};
 
 /// The descriptors that are left for Vault, files and connections that wait.
 const OTHER_DESCRIPTORS: usize = 64;
+
+/// Reloads that wait on the socket. Each takes milliseconds.
+const MAX_RELOADS: usize = 4;
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +62,16 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error("keyring_metrics_listen: cannot listen on {0}: {1}: choose an address that is free")]
     Metrics(SocketAddr, std::io::Error),
+    #[error("{0}")]
+    MetricsTls(String),
     #[error("the socket that systemd passed cannot be used: {0}")]
     Passed(std::io::Error),
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
-    NoRandomness(#[from] crate::cipher::NoRandomness),
+    NewRecord(#[from] NewRecordError),
+    #[error(transparent)]
+    Persist(#[from] PersistError),
 }
 
 /// What the daemon gets from outside.
@@ -64,6 +79,10 @@ pub struct Inputs {
     pub signals: UnboundedReceiver<Signal>,
     /// Loads the settings again.
     pub load: Box<dyn Fn() -> Loaded + Send>,
+    /// The kong.conf, if there is one.
+    pub configuration: Option<PathBuf>,
+    /// The values of the settings at the start.
+    pub effective: Vec<Effective>,
     pub log: Log,
     /// A socket that systemd listens on for us.
     pub listener: Option<std::os::unix::net::UnixListener>,
@@ -75,20 +94,28 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let config = runtime_config(&settings);
-    let described = describe(&settings);
+    let described = describe(&settings, inputs.configuration.as_deref());
     let Settings { keyrings, references, socket, .. } = settings;
     let (keyring, engines) = open(keyrings, references, &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
-    let metrics_listener = match socket.metrics_listen {
-        Some(address) => Some(listen_for_metrics(address).await?),
+    let names =
+        keyring.as_ref().map_or_else(|| "none, references only".to_owned(), |(keyring, _)| names(keyring));
+    log_start(&described, &socket, &names, file.as_ref());
+    let metrics_listener = match &socket.metrics {
+        Some(settings) => Some(listen_for_metrics(settings).await?),
         None => None,
     };
     let syncs =
         keyring.map(|(keyring, client)| Syncs::start(client, keyring, Arc::clone(&metrics), stop.clone()));
     let references = Arc::new(References::new(engines));
-    let upstream =
-        VaultUpstream::new(syncs.clone(), Arc::clone(&references), Arc::clone(&sessions), described);
-    let upstream = Arc::new(upstream);
+    let (reloads, next_reload) = mpsc::channel(MAX_RELOADS);
+    let upstream = Arc::new(VaultUpstream::new(
+        syncs.clone(),
+        Arc::clone(&references),
+        Arc::clone(&sessions),
+        described,
+        reloads,
+    ));
     let config = RuntimeConfig { keyrings: keyrings_of(syncs.as_ref()), ..config };
     let api = Arc::new(Api::new(config, Arc::clone(&metrics), Arc::clone(&upstream) as _));
     let server = Arc::new(Server::new(Arc::clone(&api), Arc::clone(&metrics), server_limits(&socket)));
@@ -131,10 +158,12 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         sessions,
         socket,
         load: inputs.load,
+        effective: inputs.effective,
+        configuration: inputs.configuration,
         log: inputs.log,
         pending: JoinSet::new(),
     };
-    let code = tasks.run(inputs.signals, move |signal| reload.act_on(signal)).await;
+    let code = tasks.run(inputs.signals, next_reload, move |event| reload.act_on(event)).await;
     drop(file);
     Ok(code)
 }
@@ -144,14 +173,41 @@ async fn listen(
     passed: Option<std::os::unix::net::UnixListener>,
     socket: &settings::Socket,
 ) -> Result<(UnixListener, Option<SocketFile>), StartError> {
-    let version = env!("CARGO_PKG_VERSION");
     let Some(passed) = passed else {
         let (listener, file) = listen::bind(&socket.path, socket.mode, socket.group).await?;
-        tracing::info!(socket = %socket.path.display(), version, "keyringd starts");
         return Ok((listener, Some(file)));
     };
-    tracing::info!(version, "keyringd starts on the socket that systemd listens on");
     Ok((UnixListener::from_std(passed).map_err(StartError::Passed)?, None))
+}
+
+/// The keyrings of the settings, the default one first. A folder stands for its secrets.
+fn names(keyring: &settings::Keyring) -> String {
+    let further = keyring.further.iter().map(|item| match item {
+        settings::KeyringPath::Secret { name, .. } => name.clone(),
+        settings::KeyringPath::Folder(path) => format!("{path}/"),
+    });
+    std::iter::once(keyring.name.clone()).chain(further).collect::<Vec<_>>().join(", ")
+}
+
+/// The first line of the log: what is served, where, and for whom.
+fn log_start(described: &Value, socket: &settings::Socket, keyring: &str, file: Option<&SocketFile>) {
+    let access = match &socket.access {
+        Some(list) => format!("{} entries of keyring_access", list.len()),
+        None => format!("every user who may connect, by mode {:04o}", socket.mode),
+    };
+    let by = if file.is_some() { "keyringd" } else { "systemd" };
+    tracing::info!(
+        target: NOTICE,
+        version = env!("CARGO_PKG_VERSION"),
+        commit = env!("KEYRINGD_COMMIT"),
+        configuration = described["configuration"].as_str().unwrap_or("none, only variables"),
+        socket = %socket.path.display(),
+        socket_made_by = by,
+        access,
+        keyrings = keyring,
+        vault = described["vault"].as_str(),
+        "keyringd starts"
+    );
 }
 
 /// Starts a supervised task.
@@ -176,7 +232,12 @@ struct Tasks {
 
 impl Tasks {
     /// Runs until a signal to stop, which is a success, or until a task ends, which is a failure.
-    async fn run(mut self, mut signals: UnboundedReceiver<Signal>, mut act: impl FnMut(Signal)) -> ExitCode {
+    async fn run(
+        mut self,
+        mut signals: UnboundedReceiver<Signal>,
+        mut reloads: mpsc::Receiver<ReloadDone>,
+        mut act: impl FnMut(Event),
+    ) -> ExitCode {
         let has_failed = loop {
             tokio::select! {
                 _ = &mut self.serving => break true,
@@ -186,8 +247,9 @@ impl Tasks {
                 () = self.sessions.crashed() => break true,
                 signal = signals.recv() => match signal {
                     Some(Signal::Stop) | None => break false,
-                    Some(signal) => act(signal),
+                    Some(signal) => act(Event::Signal(signal)),
                 },
+                Some(done) = reloads.recv() => act(Event::Reload(done)),
             }
         };
         if has_failed {
@@ -200,12 +262,12 @@ impl Tasks {
     }
 
     async fn shut_down(self) -> ExitCode {
-        tracing::info!("shutting down, draining requests");
+        tracing::info!(target: NOTICE, "shutting down, draining requests");
         self.notifying.abort();
         systemd::stopping();
         self.stop.cancel();
         match self.serving.await {
-            Ok(0) => tracing::info!("stopped"),
+            Ok(0) => tracing::info!(target: NOTICE, "stopped"),
             Ok(cut) => {
                 tracing::warn!(cut, "stopped; connections that did not finish were cut");
             }
@@ -217,8 +279,13 @@ impl Tasks {
     }
 }
 
-async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Metrics(address, error))
+async fn listen_for_metrics(
+    settings::MetricsListener { address, tls }: &settings::MetricsListener,
+) -> Result<MetricsListener, StartError> {
+    let tls = tls.as_ref().map(|tls| metrics_tls::config(Arc::clone(tls))).transpose();
+    let tls = tls.map_err(StartError::MetricsTls)?;
+    let listener = TcpListener::bind(address).await;
+    Ok(MetricsListener { listener: listener.map_err(|error| StartError::Metrics(*address, error))?, tls })
 }
 
 /// The session and the settings of the keyring, unless only references are served, and the engines of references.
@@ -279,20 +346,27 @@ pub const fn line_format(log: settings::Log) -> LineFormat {
     }
 }
 
-pub const fn level(log: settings::Log) -> LevelFilter {
+pub const fn level(log: settings::Log) -> Level {
     match log.level {
-        LogLevel::Trace => LevelFilter::TRACE,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Trace => Level::Trace,
+        LogLevel::Debug => Level::Debug,
+        LogLevel::Info => Level::Info,
+        LogLevel::Notice => Level::Notice,
+        LogLevel::Warn => Level::Warn,
+        LogLevel::Error => Level::Error,
     }
 }
 
 /// The `source` of the status: nothing of a keyring if there is none.
-fn describe(settings: &Settings) -> Value {
-    let Some(KeyringSettings { server, default }) = &settings.keyrings else { return json!({}) };
+fn describe(settings: &Settings, configuration: Option<&Path>) -> Value {
+    let configuration = configuration.map(|path| path.display().to_string());
+    let socket = settings.socket.path.display().to_string();
+    let Some(KeyringSettings { server, default }) = &settings.keyrings else {
+        return json!({ "configuration": configuration, "socket": socket });
+    };
     json!({
+        "configuration": configuration,
+        "socket": socket,
         "vault": server.host.as_str().trim_end_matches('/'),
         "mount": default.secret.mount.to_string(),
         "path": default.secret.path.to_string(),
@@ -305,8 +379,6 @@ fn describe(settings: &Settings) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
-
     use super::*;
 
     /// The exit code of a daemon whose task of this number panics.
@@ -332,7 +404,8 @@ mod tests {
             stop,
         };
         let (_signals, received) = mpsc::unbounded_channel();
-        tasks.run(received, |_| ()).await
+        let (_reloads, next_reload) = mpsc::channel(1);
+        tasks.run(received, next_reload, |_| ()).await
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod history;
 pub(crate) mod key;
+pub(crate) mod new_record;
 pub(crate) mod record;
 pub(crate) mod registry;
 mod snapshot;

@@ -11,7 +11,7 @@ use std::{
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
-use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
+use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     Layer, Registry,
@@ -33,8 +33,23 @@ type FormatLayer = Box<dyn Layer<Layered<reload::Layer<Targets, Registry>, Regis
 /// The target of all other lines of this program.
 const OURS: &str = env!("CARGO_PKG_NAME");
 
+/// The target of lines at the level notice, which tracing does not have: what changes in a daemon's life. They are at INFO
+/// for tracing, and the log shows them as NOTICE.
+pub(crate) const NOTICE: &str = "keyringd::notice";
+
 /// The target of audit lines.
 pub(crate) const AUDIT: &str = "audit";
+
+/// The least severe lines in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Notice,
+    Warn,
+    Error,
+}
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +69,7 @@ pub struct Log {
 
 /// Starts logging for the process, until the [`Log`] is dropped. A panic is logged with its location only: its message
 /// could quote a secret.
-pub(crate) fn start(level: LevelFilter, format: LineFormat) -> Log {
+pub(crate) fn start(level: Level, format: LineFormat) -> Log {
     let (sink, queue) = Sink::from_standard_error();
     let (level, level_handle) = reload::Layer::new(filter(level));
     let (layer, format_handle) = reload::Layer::new(format_layer(format, sink.clone()));
@@ -68,7 +83,7 @@ pub(crate) fn start(level: LevelFilter, format: LineFormat) -> Log {
 }
 
 impl Log {
-    pub fn change(&self, level: LevelFilter, format: LineFormat) {
+    pub fn change(&self, level: Level, format: LineFormat) {
         // Both fail only after the subscriber is gone.
         let _ = self.level.reload(filter(level));
         let _ = self.format.reload(format_layer(format, self.sink.clone()));
@@ -77,9 +92,21 @@ impl Log {
 
 /// The audit has a setting of its own, so its lines pass at every level. Libraries log what clients do wrong, and would
 /// name it a warning.
-fn filter(level: LevelFilter) -> Targets {
-    let libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::ERROR) };
-    Targets::new().with_default(libraries).with_target(OURS, level).with_target(AUDIT, LevelFilter::TRACE)
+fn filter(level: Level) -> Targets {
+    let ours = match level {
+        Level::Trace => LevelFilter::TRACE,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Info => LevelFilter::INFO,
+        Level::Notice | Level::Warn => LevelFilter::WARN,
+        Level::Error => LevelFilter::ERROR,
+    };
+    let libraries = if level == Level::Trace { ours } else { ours.min(LevelFilter::ERROR) };
+    let notices = if level == Level::Notice { LevelFilter::INFO } else { ours };
+    Targets::new()
+        .with_default(libraries)
+        .with_target(OURS, ours)
+        .with_target(NOTICE, notices)
+        .with_target(AUDIT, LevelFilter::TRACE)
 }
 
 /// Ignores write errors, such as a full disk or a closed pipe: logging must not stop the daemon.
@@ -131,12 +158,21 @@ fn format_layer(line_format: LineFormat, sink: Sink) -> FormatLayer {
     let ansi = line_format == LineFormat::Text && io::stderr().is_terminal();
     let layer = fmt::layer().with_writer(sink).with_ansi(ansi);
     match (line_format, is_journal()) {
-        (LineFormat::Json, false) => layer.json().flatten_event(true).boxed(),
-        (LineFormat::Json, true) => {
-            layer.event_format(WithPriority(format().json().flatten_event(true).without_time())).boxed()
+        (LineFormat::Json, false) => {
+            let json = format().json().flatten_event(true);
+            layer.event_format(OurLine { format: json, prefix: Prefix::None }).boxed()
         }
-        (LineFormat::Text, false) => layer.boxed(),
-        (LineFormat::Text, true) => layer.event_format(WithPriority(format().without_time())).boxed(),
+        (LineFormat::Json, true) => {
+            let json = format().json().flatten_event(true).without_time();
+            layer.event_format(OurLine { format: json, prefix: Prefix::Priority }).boxed()
+        }
+        (LineFormat::Text, false) => {
+            layer.event_format(OurLine { format: format().with_ansi(ansi), prefix: Prefix::None }).boxed()
+        }
+        (LineFormat::Text, true) => {
+            let text = format().with_ansi(ansi).without_time();
+            layer.event_format(OurLine { format: text, prefix: Prefix::Priority }).boxed()
+        }
     }
 }
 
@@ -148,10 +184,21 @@ fn is_journal() -> bool {
     here.is_ok_and(|here| std::env::var_os("JOURNAL_STREAM").is_some_and(|journal| journal == here.as_str()))
 }
 
-/// Prefixes each line with its priority for the journal (sd-daemon(3)), which adds the time itself.
-struct WithPriority<F>(F);
+/// What a line begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Prefix {
+    None,
+    /// The priority for the journal (sd-daemon(3)), which adds the time itself.
+    Priority,
+}
 
-impl<S, N, F> FormatEvent<S, N> for WithPriority<F>
+/// A line with the level NOTICE, which tracing does not have, and with a prefix.
+struct OurLine<F> {
+    format: F,
+    prefix: Prefix,
+}
+
+impl<S, N, F> FormatEvent<S, N> for OurLine<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -163,13 +210,52 @@ where
         mut line: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(line, "<{priority}>")?;
-        self.0.format_event(context, line, event)
+        let is_notice = event.metadata().target() == NOTICE;
+        if self.prefix == Prefix::Priority {
+            let priority = match *event.metadata().level() {
+                tracing::Level::ERROR => 3,
+                tracing::Level::WARN => 4,
+                tracing::Level::INFO if is_notice => 5,
+                tracing::Level::INFO => 6,
+                tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+            };
+            write!(line, "<{priority}>")?;
+        }
+        if !is_notice {
+            return self.format.format_event(context, line, event);
+        }
+        let mut text = String::new();
+        self.format.format_event(context, Writer::new(&mut text), event)?;
+        line.write_str(&as_notice(&text))
+    }
+}
+
+/// The line of an event at NOTICE, from that at INFO. Level and target come before all that the event has.
+fn as_notice(line: &str) -> String {
+    line.replacen(" INFO", "NOTICE", 1).replacen("\"INFO\"", "\"NOTICE\"", 1).replacen(NOTICE, OURS, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_has_its_level_and_our_target() {
+        assert_eq!(
+            as_notice("2026-11-28T00:00:00Z  INFO keyringd::notice: active key INFO"),
+            "2026-11-28T00:00:00Z NOTICE keyringd: active key INFO"
+        );
+        assert_eq!(
+            as_notice(r#"{"level":"INFO","message":"m","target":"keyringd::notice"}"#),
+            r#"{"level":"NOTICE","message":"m","target":"keyringd"}"#
+        );
+    }
+
+    #[test]
+    fn at_notice_there_are_notices_and_no_information() {
+        let enabled = |level, target| filter(level).would_enable(target, &tracing::Level::INFO);
+        assert!(enabled(Level::Notice, NOTICE) && !enabled(Level::Notice, "keyringd::vault"));
+        assert!(enabled(Level::Info, NOTICE) && enabled(Level::Info, "keyringd::vault"));
+        assert!(!enabled(Level::Warn, NOTICE) && enabled(Level::Error, AUDIT));
     }
 }

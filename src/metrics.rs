@@ -1,11 +1,14 @@
-//! Counters and gauges for Prometheus, in the OpenMetrics text format, with fixed label sets.
+//! Counters and gauges for Prometheus, in the OpenMetrics text format, with bounded label sets.
 //!
-//! Gauges that are set at a scrape are in `gauges`, durations in `latency`. Label values are names of operations, outcomes and
-//! states only: no ID, path or error text. A request is counted without a lock and without a lookup of its series.
-//! The file is longer than most: it has every counter.
+//! `requests` has those of requests, with `latency`; `gauges` what is set at a scrape; `process` those of the process. Label
+//! values are names of operations, outcomes and states only: no ID, path or error text.
+//! The file is longer than most: it has every other counter.
 
 mod gauges;
 mod latency;
+mod process;
+mod requests;
+mod series;
 
 use std::{
     collections::HashSet,
@@ -16,14 +19,15 @@ use std::{
 use enum_map::{Enum, EnumMap};
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    metrics::{counter::Counter, gauge::Gauge, info::Info},
+    registry::Registry,
 };
 
 use crate::operation::Operation;
 pub use gauges::State;
 use gauges::{Gauges, Labels, TokenExpiry, registered};
-use latency::Latency;
+use requests::Requests;
+use series::Series;
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,8 +36,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const MAX_MISSING_KEYS: usize = 16;
 
 type ByOutcome = EnumMap<Outcome, Counter>;
-type Requests = EnumMap<Operation, EnumMap<RequestOutcome, Latency>>;
-type Bytes = EnumMap<Operation, Counter>;
 
 /// How an action of the daemon's own ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -151,8 +153,6 @@ impl RequestOutcome {
 pub struct Metrics {
     registry: Registry,
     requests: Requests,
-    received: Bytes,
-    sent: Bytes,
     requests_in_flight: Gauge,
     connections: Gauge,
     syncs: ByOutcome,
@@ -162,7 +162,7 @@ pub struct Metrics {
     unwraps: ByOutcome,
     reloads: ByOutcome,
     kms_moved_keys: Counter,
-    kms_missing_keys: Family<[(&'static str, String); 1], Counter>,
+    kms_missing_keys: Series<[(&'static str, String); 1], Counter>,
     kms_missing_hashes: Mutex<HashSet<String>>,
     token_expiry: Mutex<EnumMap<SessionKind, Option<TokenExpiry>>>,
     task_restarts: EnumMap<BackgroundTask, Counter>,
@@ -189,16 +189,20 @@ impl Drop for GaugeGuard {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("keyringd");
-        let requests = register_requests(&mut registry);
-        let received = register_bytes(&mut registry, "received", "Bytes of request bodies");
-        let sent = register_bytes(&mut registry, "sent", "Bytes of response bodies");
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("commit", env!("KEYRINGD_COMMIT")),
+            ("target", env!("KEYRINGD_TARGET")),
+        ];
+        registry.register("build", "What this program was built from", Info::new(build));
+        let requests = Requests::register(&mut registry);
         let requests_in_flight =
             registered(&mut registry, "requests_in_flight", "Requests being handled", None);
         let connections =
             registered(&mut registry, "connections", "Connections that are open on the socket", None);
         let mut by_outcome = |name, help| {
-            let family: Family<Labels<1>, Counter> = registered(&mut registry, name, help, None);
-            ByOutcome::from_fn(|outcome: Outcome| family.get_or_create(&outcome.labels()).clone())
+            let family: Series<Labels<1>, Counter> = registered(&mut registry, name, help, None);
+            ByOutcome::from_fn(|outcome: Outcome| family.get_or_create(&outcome.labels()))
         };
         let syncs = by_outcome("syncs", "Syncs with Vault");
         let logins = by_outcome("logins", "Logins to Vault");
@@ -213,22 +217,19 @@ impl Default for Metrics {
             "Decrypts for Kubernetes under the key_id of another place or version of a held key",
             kms_moved_keys.clone(),
         );
-        let kms_missing_keys = Family::default();
+        let kms_missing_keys = Series::default();
         registry.register(
             "kms_missing_key",
             "Decrypts for Kubernetes under a key_id that no key has, by its hash; from the 17th hash on as `other`",
             kms_missing_keys.clone(),
         );
         let help = "Restarts of a background task that panicked";
-        let family: Family<Labels<1>, Counter> = registered(&mut registry, "task_restarts", help, None);
-        let task_restarts =
-            EnumMap::from_fn(|task: BackgroundTask| family.get_or_create(&task.labels()).clone());
+        let family: Series<Labels<1>, Counter> = registered(&mut registry, "task_restarts", help, None);
+        let task_restarts = EnumMap::from_fn(|task: BackgroundTask| family.get_or_create(&task.labels()));
         let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
         Self {
             registry,
             requests,
-            received,
-            sent,
             requests_in_flight,
             connections,
             syncs,
@@ -247,27 +248,11 @@ impl Default for Metrics {
     }
 }
 
-fn register_requests(registry: &mut Registry) -> Requests {
-    let help = "Requests, and the time from the head of each to its response";
-    let family: Family<Labels<2>, Latency> = registered(registry, "request", help, Some(Unit::Seconds));
-    let series = |operation: Operation, outcome: RequestOutcome| {
-        let labels = [("operation", operation.name()), ("outcome", outcome.name())];
-        family.get_or_create(&labels).clone()
-    };
-    EnumMap::from_fn(|operation| EnumMap::from_fn(|outcome| series(operation, outcome)))
-}
-
-fn register_bytes(registry: &mut Registry, name: &str, help: &str) -> Bytes {
-    let family: Family<Labels<1>, Counter> = registered(registry, name, help, Some(Unit::Bytes));
-    let label = |operation: Operation| [("operation", operation.name())];
-    EnumMap::from_fn(|operation| family.get_or_create(&label(operation)).clone())
-}
-
 fn register_session_logins(registry: &mut Registry) -> EnumMap<SessionKind, ByOutcome> {
-    let family = Family::<Labels<2>, Counter>::default();
+    let family = Series::<Labels<2>, Counter>::default();
     let series = |session: SessionKind, outcome: Outcome| {
         let [outcome] = outcome.labels();
-        family.get_or_create(&[("session", session.name()), outcome]).clone()
+        family.get_or_create(&[("session", session.name()), outcome])
     };
     let logins = EnumMap::from_fn(|session| ByOutcome::from_fn(|outcome| series(session, outcome)));
     registry.register("session_logins", "Logins to Vault by session", family);
@@ -289,6 +274,10 @@ impl Metrics {
         GaugeGuard::new(&self.connections)
     }
 
+    pub fn open_connections(&self) -> i64 {
+        self.connections.get()
+    }
+
     /// A request ended. The bytes are those of its body and of the response's.
     pub fn request_ended(
         &self,
@@ -298,9 +287,7 @@ impl Metrics {
         received: usize,
         sent: usize,
     ) {
-        self.requests[operation][outcome].observe(took);
-        self.received[operation].inc_by(received as u64);
-        self.sent[operation].inc_by(sent as u64);
+        self.requests.ended(operation, outcome, took, [received, sent]);
     }
 
     pub fn synced(&self, outcome: Outcome) {
@@ -357,7 +344,9 @@ impl Metrics {
         self.gauges.set(state, &tokens, SystemTime::now());
         let mut text = String::new();
         // Writing into memory cannot fail.
-        let _ = text::encode(&mut text, &self.registry);
+        let _ = text::encode_registry(&mut text, &self.registry);
+        let mut text = series::sorted(&(text + &process::text()));
+        let _ = text::encode_eof(&mut text);
         text
     }
 }
@@ -383,10 +372,20 @@ mod tests {
     }
 
     #[test]
-    fn every_series_exists_from_the_start_and_counts() {
+    fn series_occur_or_are_for_alerts_and_keep_their_order() {
         let metrics = Metrics::default();
-        let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        let series = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+        };
         let before = series(&metrics.text(&state()));
+        assert!(before.len() < 80, "{before:?}");
+        for wanted in [
+            "{operation=\"encrypt\",outcome=\"failed\"}",
+            "{operation=\"kms_decrypt\",outcome=\"missing_key\"}",
+        ] {
+            assert!(before.contains(&format!("keyringd_requests_total{wanted}")), "{before:?}");
+        }
         for _ in 0..1000 {
             metrics.synced(Outcome::Failure);
             metrics.logged_in(SessionKind::Keyring, Outcome::Success);
@@ -396,16 +395,26 @@ mod tests {
         metrics.token_expires(SessionKind::Keyring, None);
         let guards = (metrics.request_in_flight(), metrics.open_connection(), metrics.open_connection());
         let text = metrics.text(&state());
-        assert_eq!(series(&text), before);
+        let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        assert_eq!(series(&text), series(&metrics.text(&state())));
+        for unit in ["seconds", "bytes"] {
+            for line in text.lines().filter(|line| line.starts_with("# UNIT ") && line.ends_with(unit)) {
+                let name = line.split(' ').nth(2).unwrap();
+                let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).unwrap();
+                assert!(help.to_lowercase().contains(unit), "{help}");
+            }
+        }
         for line in [
             "keyringd_syncs_total{outcome=\"failure\"} 1000",
             "keyringd_unwraps_total{outcome=\"failure\"} 0",
             "keyringd_session_logins_total{session=\"keyring\",outcome=\"success\"} 1000",
             "keyringd_session_logins_total{session=\"references\",outcome=\"failure\"} 0",
             "keyringd_session_token_remaining_seconds{session=\"objects\"} NaN",
-            "keyringd_request_seconds_count{operation=\"rewrap\",outcome=\"denied\"} 1000",
-            "keyringd_request_seconds_bucket{le=\"0.0001\",operation=\"rewrap\",outcome=\"denied\"} 1000",
-            "keyringd_request_seconds_count{operation=\"encrypt\",outcome=\"success\"} 0",
+            "keyringd_requests_total{operation=\"rewrap\",outcome=\"denied\"} 1000",
+            "keyringd_request_seconds_count{operation=\"rewrap\"} 1000",
+            "keyringd_request_seconds_bucket{le=\"0.0001\",operation=\"rewrap\"} 1000",
+            "keyringd_requests_total{operation=\"encrypt\",outcome=\"failed\"} 0",
             "keyringd_received_bytes_total{operation=\"rewrap\"} 100000",
             "keyringd_sent_bytes_total{operation=\"rewrap\"} 10000",
             "keyringd_requests_in_flight 1",

@@ -20,6 +20,7 @@ pub enum Operation {
     Status,
     Sync,
     Resolve,
+    Reload,
     Metrics,
     Health,
     /// What clients of Vault ask before they start.
@@ -51,6 +52,8 @@ pub type Permissions = EnumSet<Permission>;
 /// Which listeners serve an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
+    /// The Unix socket, for root and the daemon's own user only, whatever their permissions.
+    Administrator,
     /// The Unix socket only, where the kernel identifies the peer.
     Socket,
     /// Also the loopback listener, where peers are anonymous.
@@ -60,7 +63,7 @@ pub enum Audience {
 impl Operation {
     /// The table: name, required permissions, audience.
     const fn row(self) -> (&'static str, Permissions, Audience) {
-        use Audience::{Public, Socket};
+        use Audience::{Administrator, Public, Socket};
         match self {
             Self::Encrypt => ("encrypt", enum_set!(Permission::Encrypt), Socket),
             Self::Decrypt => ("decrypt", enum_set!(Permission::Decrypt), Socket),
@@ -73,6 +76,7 @@ impl Operation {
             Self::Status => ("status", enum_set!(Permission::Status), Socket),
             Self::Sync => ("sync", enum_set!(Permission::Sync), Socket),
             Self::Resolve => ("resolve", enum_set!(Permission::Secrets), Socket),
+            Self::Reload => ("reload", Permissions::empty(), Administrator),
             Self::Metrics => ("metrics", enum_set!(Permission::Metrics), Public),
             Self::Health => ("health", Permissions::empty(), Public),
             Self::Discovery => ("discovery", Permissions::empty(), Socket),
@@ -140,6 +144,11 @@ impl Permission {
     /// What every peer has without `keyring_access`: all but reading other secrets of the daemon's Vault role.
     pub fn without_list() -> Permissions {
         Permissions::all() - Self::Secrets
+    }
+
+    /// What root and the daemon's own user always have: they can see as much without the daemon.
+    pub fn of_administrators() -> Permissions {
+        Self::Status | Self::Metrics
     }
 
     /// A set as `keyring_access` writes it: `encrypt+decrypt`.

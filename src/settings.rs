@@ -23,6 +23,7 @@ mod engines;
 mod keyrings;
 pub mod keys;
 mod merge;
+mod operator;
 pub(crate) mod pem;
 mod reader;
 pub(crate) mod reference;
@@ -36,12 +37,13 @@ mod value;
 #[cfg(test)]
 mod vectors;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{keyring::KeyDerivation, operation::Permission};
 pub use access::AccessList;
 use access::Accounts as _;
 pub use engines::{EngineSettings, ReferenceSettings};
+pub use operator::{OperatorLogin, OperatorSettings, RoleSettings, load_operator, load_role};
 use reader::Reader;
 pub use report::{Effective, Note};
 pub use server::{Auth, Server, SettingNames, Tls, TrustedCertificates};
@@ -131,11 +133,26 @@ pub struct Socket {
     pub group: Option<u32>,
     /// `None` leaves access to the socket's mode and group.
     pub access: Option<AccessList>,
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics: Option<MetricsListener>,
     pub limits: Limits,
     pub audit: Audit,
     /// The mounts below which Transit is served.
     pub transit_mounts: Vec<String>,
+}
+
+/// The TCP listener of metrics and health.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MetricsListener {
+    pub address: SocketAddr,
+    pub tls: Option<Arc<MetricsTls>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct MetricsTls {
+    pub certificate: credential::Credential,
+    pub key: credential::Credential,
+    /// The authorities of client certificates, which are required then.
+    pub client_ca: Option<credential::Credential>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -244,6 +261,12 @@ fn dev_settings(reader: &mut Reader) -> Option<DevSettings> {
         access: Some(access_list(reader)),
         references: reference_sources(reader),
     })
+}
+
+/// A key name from the command line.
+pub fn key_name(text: &str) -> Result<String, String> {
+    let parser = &keys::NAME.parser;
+    parser.parse(text).ok_or_else(|| format!("expected {}", parser.accepts()))
 }
 
 /// The socket's path alone, for commands that talk to a running daemon. Mistakes in other settings are ignored.
@@ -370,7 +393,7 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
         mode: reader.required(&keys::SOCKET_MODE),
         group: Some(reader.optional_checked(&keys::SOCKET_GROUP, |group| group_id(&group))),
         access: Some(access_list(reader)),
-        metrics_listen: Some(reader.optional(&keys::METRICS_LISTEN)),
+        metrics: Some(metrics_listener(reader)),
         limits: limits(reader),
         audit: reader.required(&keys::AUDIT),
         transit_mounts: reader.required(&keys::TRANSIT_MOUNTS),
@@ -379,6 +402,36 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
 
 fn access_list(reader: &mut Reader) -> Option<AccessList> {
     reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts))
+}
+
+fn metrics_listener(reader: &mut Reader) -> Option<MetricsListener> {
+    let (address, tls) = (reader.optional(&keys::METRICS_LISTEN), metrics_tls(reader));
+    let is_public = reader.required(&keys::METRICS_PUBLIC)?;
+    let address = address?;
+    if !address.ip().is_loopback() && tls.is_none() && !is_public {
+        let message = "is no loopback address, so everybody who reaches it could read the metrics: set \
+                       keyring_metrics_tls_cert and keyring_metrics_tls_key, or keyring_metrics_public = on, or listen on \
+                       127.0.0.1:9187";
+        reader.mistake(&keys::METRICS_LISTEN.key, message);
+    }
+    Some(MetricsListener { address, tls: tls.map(Arc::new) })
+}
+
+fn metrics_tls(reader: &mut Reader) -> Option<MetricsTls> {
+    let all = [&keys::METRICS_TLS_CERT, &keys::METRICS_TLS_KEY, &keys::METRICS_TLS_CLIENT_CA];
+    if !all.iter().any(|setting| reader.is_given(&setting.key)) {
+        return None;
+    }
+    let client_ca = reader.is_given(&keys::METRICS_TLS_CLIENT_CA.key);
+    gather!(MetricsTls {
+        certificate: reader.credential(&keys::METRICS_TLS_CERT),
+        key: reader.credential(&keys::METRICS_TLS_KEY),
+        client_ca: if client_ca {
+            reader.credential(&keys::METRICS_TLS_CLIENT_CA).map(Some)
+        } else {
+            Some(None)
+        },
+    })
 }
 
 fn group_id(group: &str) -> Result<u32, String> {

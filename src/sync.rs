@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     keyring::{KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
+    logging::NOTICE,
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{KvSecret, KvVersion},
@@ -142,13 +143,15 @@ impl Syncer {
     }
 
     async fn keep_in_step(&mut self) {
-        let mut next = from_now(self.scheduled_sync().await);
+        let delay = self.scheduled_sync().await;
+        let mut next = self.due_in(delay);
         let mut is_woken = false;
         loop {
             let answered = self.client.answered();
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {
-                    next = from_now(self.scheduled_sync().await);
+                    let delay = self.scheduled_sync().await;
+                    next = self.due_in(delay);
                     // One early sync per wait: other requests may succeed while the sync keeps failing.
                     self.waits_for_vault &= !std::mem::take(&mut is_woken);
                 }
@@ -177,7 +180,8 @@ impl Syncer {
                 let _ = done.send(self.sync_with(&token).await);
             }
             Request::Change(changed, done) => {
-                *next = from_now(self.change(*changed).await);
+                let delay = self.change(*changed).await;
+                *next = self.due_in(delay);
                 let _ = done.send(Ok(()));
             }
             Request::Sync(done) | Request::UnknownKey(done) => {
@@ -270,7 +274,7 @@ impl Syncer {
         self.publish_report();
         match &outcome {
             Ok(()) if was_away => {
-                *next = from_now(out_of_step(self.target.interval, backoff::random()));
+                *next = self.due_in(out_of_step(self.target.interval, backoff::random()));
             }
             Ok(()) => {}
             Err(error) => {
@@ -291,12 +295,8 @@ impl Syncer {
         match outcome {
             Ok(keyring) => {
                 if self.report.failures > 0 {
-                    let keyring = &*self.target.name;
-                    tracing::info!(
-                        keyring,
-                        failures = self.report.failures,
-                        "sync with Vault succeeds again"
-                    );
+                    let (keyring, failures) = (&*self.target.name, self.report.failures);
+                    tracing::info!(target: NOTICE, keyring, failures, "sync with Vault succeeds again");
                 }
                 (self.report.last_error, self.report.outage, self.report.failures) = (None, None, 0);
                 self.publish(keyring, now);
@@ -352,6 +352,13 @@ impl Syncer {
         }
     }
 
+    /// The time of the next scheduled sync, which the status shows.
+    fn due_in(&mut self, delay: Duration) -> Instant {
+        self.report.next_attempt = SystemTime::now().checked_add(delay);
+        self.published.set_report(self.report.clone());
+        from_now(delay)
+    }
+
     fn publish_report(&self) {
         self.published.set_report(self.report.clone());
         self.queue.notify();
@@ -384,7 +391,8 @@ impl Syncer {
         }
         self.published.publish(keyring);
         if before.is_none_or(|before| *before.active().key.id() != id) {
-            tracing::info!(keyring = &*self.target.name, key_id = %id, version, keys, "active key");
+            let keyring = &*self.target.name;
+            tracing::info!(target: NOTICE, keyring, key_id = %id, version, keys, "active key");
         }
     }
 }

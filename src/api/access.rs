@@ -65,6 +65,11 @@ impl Caller {
         self.peer.as_ref().map_or(u32::MAX, |peer| peer.uid)
     }
 
+    /// Whether it is root or the daemon's own user.
+    pub(super) fn is_administrator(&self) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.is_administrator())
+    }
+
     /// Whether it may do anything that needs a permission.
     pub(super) fn has_any_permission(&self, list: Option<&AccessList>) -> bool {
         self.peer.is_none() || !self.permissions(Scope::Daemon, list).is_empty()
@@ -88,6 +93,10 @@ impl Caller {
         list: Option<&AccessList>,
     ) -> Result<(), ApiError> {
         match &self.peer {
+            Some(peer) if operation.audience() == Audience::Administrator && !peer.is_administrator() => {
+                let message = format!("{peer} may not do this: it is for root and the daemon's own user");
+                Err(ApiError::new(ErrorKind::Denied, message))
+            }
             Some(peer) => peer.authorise(operation.permissions(), scope, list),
             None if operation.audience() == Audience::Public => Ok(()),
             None => Err(ApiError::new(
@@ -111,7 +120,12 @@ impl Peer {
             Scope::Daemon => list.permissions_of(self.uid, &self.groups),
             Scope::Keyring(name) => list.permissions_on(self.uid, &self.groups, name),
         };
-        list.map_or_else(Permission::without_list, of_list)
+        let granted = list.map_or_else(Permission::without_list, of_list);
+        if self.is_administrator() { granted | Permission::of_administrators() } else { granted }
+    }
+
+    fn is_administrator(&self) -> bool {
+        self.uid == 0 || self.uid == nix::unistd::geteuid().as_raw()
     }
 
     /// What concerns a keyring needs some permission on it, even where the operation needs none.

@@ -35,7 +35,12 @@ pub(super) struct AuditFields {
     /// The hash of a Kubernetes `key_id` that no key has.
     pub(super) missing_key: Option<Box<str>>,
     pub(super) batch: Option<BatchCount>,
+    /// The start of a path that no route serves.
+    pub(super) path: Option<Box<str>>,
 }
+
+/// The most characters of a path in a line.
+const MAX_PATH: usize = 60;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BatchCount {
@@ -46,6 +51,14 @@ pub(super) struct BatchCount {
 impl AuditFields {
     pub(super) fn from_key(id: &KeyId) -> Self {
         Self { key_id: Some(id.clone()), ..Self::default() }
+    }
+
+    /// Of a request that no route serves. Its query may have anything.
+    pub(super) fn from_path(path: &str) -> Self {
+        let visible = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        let cut = if path.chars().count() > MAX_PATH { "…" } else { "" };
+        let path = path.chars().take(MAX_PATH).map(visible).chain(cut.chars()).collect::<String>();
+        Self { path: Some(path.into()), ..Self::default() }
     }
 }
 
@@ -67,13 +80,35 @@ pub(super) struct AuditRecord {
     pub(super) took: Duration,
 }
 
+impl AuditRecord {
+    /// Forgets what `other`, which is folded into the same line, does not have.
+    fn keep_common(&mut self, other: &Self) {
+        fn keep<T: PartialEq>(one: &mut Option<T>, other: &Option<T>) {
+            if *one != *other {
+                *one = None;
+            }
+        }
+        keep(&mut self.fields.key_id, &other.fields.key_id);
+        keep(&mut self.fields.references, &other.fields.references);
+        keep(&mut self.fields.missing_key, &other.fields.missing_key);
+        keep(&mut self.fields.path, &other.fields.path);
+        if self.status != other.status {
+            self.status = 0;
+        }
+        let pid = |record: &Self| record.peer.as_ref().and_then(|peer| peer.pid);
+        if pid(self) != pid(other) {
+            self.peer = self.peer.take().map(|peer| Arc::new(Peer { pid: None, ..Peer::clone(&peer) }));
+        }
+    }
+}
+
 type Kind = (Option<u32>, Operation, RequestOutcome, Option<Arc<str>>);
 
 /// Failures of one kind that are not logged yet.
 struct Folded {
     since: Instant,
     count: u64,
-    /// The last of them, with the items and bytes of all.
+    /// What all of them have, with the items and bytes of all and the time of the last.
     sum: AuditRecord,
 }
 
@@ -88,6 +123,7 @@ impl Folded {
                 }
                 (one, other) => one.or(other),
             };
+            record.keep_common(&self.sum);
         }
         self.count += 1;
         self.sum = record;
@@ -195,6 +231,7 @@ fn log(record: &AuditRecord, repeated: Option<u64>) {
                 key_id = fields.key_id.as_ref().map(KeyId::as_str),
                 references = fields.references.as_deref(),
                 key_id_hash = fields.missing_key.as_deref(),
+                path = fields.path.as_deref(),
                 items = fields.batch.as_ref().map(|batch| batch.items),
                 failed_items = fields.batch.as_ref().map(|batch| batch.failed),
                 received = record.received,
@@ -244,6 +281,31 @@ mod tests {
         assert_eq!(audit.take_due(later, Due::All)[0].1, 1);
         assert!(audit.take_due(later + FOLDING, Due::Expired).is_empty());
         assert!(audit.0.lock().unwrap().is_empty(), "a kind without failures is forgotten");
+    }
+
+    #[test]
+    fn a_folded_line_has_only_what_all_have() {
+        let (audit, start) = (Audit::default(), Instant::now());
+        let with = |status, pid, id: &str| {
+            let peer = Peer { uid: 7, gid: 7, pid: Some(pid), groups: Vec::new() };
+            let fields = AuditFields::from_key(&KeyId::parse(id).unwrap());
+            AuditRecord { peer: Some(Arc::new(peer)), status, fields, ..failure(7) }
+        };
+        for record in [with(400, 1, "a"), with(400, 1, "a"), with(404, 2, "b"), with(404, 2, "b")] {
+            audit.fold(record, start);
+        }
+        let [(sum, 3)] = &audit.take_due(start, Due::All)[..] else { panic!() };
+        assert_eq!((sum.status, sum.fields.key_id.as_ref()), (0, None));
+        assert_eq!(sum.peer.as_ref().map(|peer| (peer.uid, peer.pid)), Some((7, None)));
+        audit.fold(with(400, 1, "a"), start);
+        assert_eq!(audit.take_due(start, Due::All)[0].0.status, 400);
+    }
+
+    #[test]
+    fn a_path_is_cut_and_visible() {
+        let path = |path: &str| AuditFields::from_path(path).path.unwrap();
+        assert_eq!(&*path("/v1/x\u{1b}[2J"), "/v1/x?[2J");
+        assert_eq!(path(&"/a".repeat(100)).chars().count(), MAX_PATH + 1);
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! What handlers are given: the state that all requests share, the configuration that a reload swaps as a whole, and the
 //! one call. It imports the API's leaves only, so that every other file can import it.
 
-use std::{num::NonZero, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    num::NonZero,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use hyper::http::request::Parts;
@@ -40,6 +45,7 @@ pub(super) struct Context {
     pub(super) promotion: Promotion,
     pub(super) moved_keys: MovedKeys,
     pub(super) tokens: TokenLimit,
+    pub(super) started: Instant,
     /// One per processor for requests that compute for long: all others get their time in between.
     pub(super) turns: Semaphore,
 }
@@ -84,6 +90,9 @@ pub trait Upstream: Send + Sync {
 
     /// Whether references can be resolved: a session has logged in. The error gives the reason, without secrets.
     fn can_resolve(&self) -> Result<(), String>;
+
+    /// Reloads the settings. Returns what changed, or every mistake as a line.
+    fn reload(&self) -> UpstreamFuture<'_, Result<serde_json::Value, String>>;
 
     /// The `source` of `GET /status`.
     fn describe(&self) -> serde_json::Value;

@@ -2,7 +2,10 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -67,7 +70,11 @@ pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Req
             if head.version != Version::HTTP_2 {
                 body::discard(&head.headers, body);
             }
-            (Err(error), AuditFields::default())
+            let fields = match operation {
+                Operation::Other => AuditFields::from_path(&path),
+                _ => AuditFields::default(),
+            };
+            (Err(error), fields)
         }
     };
     let status = result.as_ref().map_or_else(ApiError::status, Response::status);
@@ -82,6 +89,9 @@ async fn answer(call: &mut Call<'_>, route: &Route, body: Incoming) -> Result<Re
     }
     (route.handler)(call).await
 }
+
+/// The number of the next request in the log at debug.
+static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
 
 /// Counts and audits one request when it ends, also if the client disconnects before the response.
 struct RequestRecord<'a> {
@@ -147,6 +157,16 @@ impl<'a> RequestRecord<'a> {
         let Some(mut record) = self.record.take() else { return };
         (record.received, record.took) = (self.budget.received(), self.begun.elapsed());
         let (received, sent) = (record.received, record.sent);
+        tracing::debug!(
+            request = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed),
+            operation = record.operation.name(),
+            outcome = record.outcome.name(),
+            status = record.status,
+            microseconds = u64::try_from(record.took.as_micros()).unwrap_or(u64::MAX),
+            received,
+            sent,
+            "request"
+        );
         self.context.metrics.request_ended(record.operation, record.outcome, record.took, received, sent);
         self.context.audit.record(self.audit, record);
     }

@@ -53,8 +53,7 @@ pub(super) async fn sync(call: &mut Call<'_>) -> Result<Response, ApiError> {
         return Ok(response::empty(StatusCode::NO_CONTENT));
     }
     let uid = call.caller.uid();
-    let trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
-    if call.config.access.is_none() && !trusted {
+    if call.config.access.is_none() && !call.caller.is_administrator() {
         let message = format!(
             "without keyring_access, only root and the daemon's user may sync with a token of their own: \
              keyring_access would allow it with the entry uid:{uid}=sync"

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cipher::{self, Format, Nonces},
     keyring::{Keyring, KeyringEntry, name_hash},
+    logging::NOTICE,
 };
 use messages::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse, decode,
@@ -75,7 +76,7 @@ fn announce(context: &Context, keyring: &Keyring) -> String {
     if context.promotion.announce(keyring, Instant::now()) {
         let (hash, version) = (name_hash(name), held.version);
         tracing::info!(
-            key_id = %held.key.id(), version, kms_key_id = name, key_id_hash = hash, "Kubernetes encrypts with this key"
+            target: NOTICE, key_id = %held.key.id(), version, kms_key_id = name, key_id_hash = hash, "Kubernetes encrypts with this key"
         );
     }
     name.to_owned()

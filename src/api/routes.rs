@@ -95,6 +95,7 @@ static ROUTES: &[Route] = {
         get("/readyz", Op::Health, Text, |call| Box::pin(status::ready(call))),
         get("/metrics", Op::Metrics, Text, |call| Box::pin(status::metrics(call))),
         get("/status", Op::Status, Vault, |call| Box::pin(status::status(call))),
+        route(POST, "/reload", Op::Reload, Vault, BodyLimit::None, |call| Box::pin(status::reload(call))),
         get("/keyring", Op::Status, Kong, |call| Box::pin(keyring::list(call))),
         get("/keyring/active", Op::Status, Kong, |call| Box::pin(keyring::active(call))),
         route(POST, "/keyring/vault/sync", Op::Sync, Kong, BodyLimit::Bytes(16 << 10), |call| Box::pin(keyring::sync(call))),

@@ -67,6 +67,10 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
     let page = page(call.head.uri.query().unwrap_or_default())?;
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": call.context.started.elapsed().as_secs(),
+        "connections": call.context.metrics.open_connections(),
+        "access_list": call.config.access.is_some(),
         "ready": health.is_ok(),
         "reason": health.err(),
         "name": entry.map(|entry| &*entry.name),
@@ -103,6 +107,12 @@ fn describe_all(call: &Call<'_>, now: SystemTime) -> Value {
             })
         })
         .collect()
+}
+
+/// `POST /reload`: what changed.
+pub(super) async fn reload(call: &mut Call<'_>) -> Result<Response, ApiError> {
+    let changes = call.context.upstream.reload().await.map_err(ApiError::invalid)?;
+    Ok(response::json(StatusCode::OK, &changes))
 }
 
 /// The version of each key with the hash of its `key_id`, for a join with the API server's metrics.
@@ -211,6 +221,7 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
         "last_success": report.last_success.map(rfc3339),
         "seconds_since_success": report.last_success.map(since),
         "last_attempt": report.last_attempt.map(rfc3339),
+        "seconds_to_next": report.next_attempt.map(|at| at.duration_since(now).unwrap_or_default().as_secs()),
         "last_error": report.last_error,
         "failures": report.failures,
         "current_version": report.listing.as_ref().map(|listing| listing.current),

@@ -105,7 +105,13 @@ fn json_report(loaded: &Loaded, shown: Shown) -> Value {
 pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitCode, Failure> {
     let settings = valid_settings(file.load())?;
     let keyrings = settings.keyrings.as_ref();
-    let policy = keyrings.map(|all| kv::least_privilege(&all.default.secret, &all.server.auth));
+    let policy = keyrings.map(|all| {
+        kv::least_privilege(
+            &all.default.secret,
+            &all.default.further,
+            kv::Use::Daemon(all.server.auth.method()),
+        )
+    });
     let (mut failed, mut printed) = (false, Ok(()));
     let report = |finding: Finding| {
         failed |= finding.state == State::Failed;

@@ -6,7 +6,10 @@ use std::{
     collections::BTreeSet,
     fmt, fs,
     io::{self, Write as _},
-    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt as _, net::UnixStream},
+    },
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -17,7 +20,12 @@ use tokio::runtime::Builder;
 
 use crate::{
     client::{Client, ClientError},
-    settings::{self, Loaded, Note, Settings, resolve::EnvBackend, source},
+    daemon::dev,
+    settings::{
+        self, Loaded, Note, Settings,
+        resolve::EnvBackend,
+        source::{self, environment::user_runtime_dir},
+    },
 };
 
 #[derive(Debug, Args)]
@@ -41,8 +49,17 @@ impl SettingsFile {
         Self { config: Some(path) }
     }
 
+    /// The named or default file, if there is one.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        source::file_of_this_process(self.config.as_deref())
+    }
+
     pub(super) fn load(&self) -> Loaded {
-        settings::load(&source::of_this_process(self.config.as_deref()))
+        settings::load(&self.sources())
+    }
+
+    pub(super) fn sources(&self) -> Vec<Box<dyn source::Source>> {
+        source::of_this_process(self.config.as_deref())
     }
 }
 
@@ -75,7 +92,7 @@ impl Daemon {
     }
 
     pub(super) fn sources(&self) -> Vec<Box<dyn source::Source>> {
-        source::of_this_process(self.file.config.as_deref())
+        self.file.sources()
     }
 
     /// How Kong's env backend is set.
@@ -89,6 +106,8 @@ impl Daemon {
 pub enum Failure {
     /// Exit code 1.
     Operation(String),
+    /// The reader of the output has gone: no message, and the exit code of a process that SIGPIPE ended.
+    ClosedPipe,
     /// Exit code 78: all errors in the settings.
     Configuration(Vec<Note>),
     /// Exit code 78: the settings are valid, but something that they name cannot be used.
@@ -107,6 +126,7 @@ impl Failure {
                 print_error(&format!("keyringd: {message}"));
                 ExitCode::FAILURE
             }
+            Self::ClosedPipe => ExitCode::from(141),
             Self::Unusable(message) => {
                 print_error(&format!("keyringd: error: {message}"));
                 ExitCode::from(78)
@@ -125,13 +145,48 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Self::from_error(error)
+        Self::Operation(with_hint(&error))
     }
 }
 
-/// Adds the action and the path to an I/O error.
+/// The message of an error, with the socket of `keyringd dev` if that is the one that serves.
+pub(super) fn with_hint(error: &ClientError) -> String {
+    if !matches!(error, ClientError::NoSocket { .. } | ClientError::Stale { .. }) {
+        return error.to_string();
+    }
+    let dev = dev::socket_path(user_runtime_dir());
+    match UnixStream::connect(&dev) {
+        Ok(_) => format!("{error}; `keyringd dev` serves on {}: use --socket with it", dev.display()),
+        Err(_) => error.to_string(),
+    }
+}
+
+/// Adds the action and the path to an I/O error. A closed pipe at the output is no error to report.
 pub(super) fn io_failure<'a>(action: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Failure + 'a {
-    move |error| Failure::Operation(format!("cannot {action} {}: {error}", path.display()))
+    move |error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ClosedPipe,
+        _ => Failure::Operation(format!("cannot {action} {}: {}", path.display(), without_names(&error))),
+    }
+}
+
+/// The message of an I/O error without the name of a temporary file.
+fn without_names(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path \"").next().unwrap_or(&text).to_owned()
+}
+
+/// A message without the numbers that the standard library adds to a system's error.
+fn without_numbers(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        let Some((number, behind)) = after.split_once(')') else { break };
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            break;
+        }
+        plain.push_str(before);
+        rest = behind;
+    }
+    plain + rest
 }
 
 /// Runs a future on a new single-threaded runtime.
@@ -149,7 +204,7 @@ pub(super) fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>
 
 /// Prints a line on standard error. Write errors are ignored.
 pub(super) fn print_error(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", without_numbers(line));
 }
 
 pub(super) fn print_notes(kind: &str, notes: &[Note]) {
@@ -158,7 +213,7 @@ pub(super) fn print_notes(kind: &str, notes: &[Note]) {
     }
 }
 
-/// Prints on standard output. A closed pipe is an error, too.
+/// Prints on standard output.
 pub(super) fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     refuse_closed(io::stdout(), "standard output")?;
     let mut out = io::stdout().lock();
@@ -177,4 +232,19 @@ pub(super) fn refuse_closed(descriptor: impl AsFd, name: &str) -> Result<(), Fai
         return Err(Failure::Operation(format!("{name} is closed; use a file or a pipe, or -i and -o")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_no_error_numbers_and_no_temporary_names() {
+        let text = "cannot open a: No such file (os error 2); b: Denied (os error 13)";
+        assert_eq!(without_numbers(text), "cannot open a: No such file; b: Denied");
+        assert_eq!(without_numbers("an (os error x) of no number"), "an (os error x) of no number");
+        let error = tempfile::NamedTempFile::new_in("/no/such/folder").unwrap_err();
+        let message = without_names(&error);
+        assert!(message.starts_with("No such file") && !message.contains("/no/such"), "{message}");
+    }
 }

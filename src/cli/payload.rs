@@ -1,9 +1,12 @@
 //! `encrypt`, `decrypt` and `rewrap`: payloads of any size, from a file or standard input to a file or standard output.
 //!
 //! The daemon encrypts a payload that fits into one request; the output is a line of text. A larger payload becomes a
-//! stream (`cipher::stream`): this process encrypts it with a data key from the daemon.
+//! stream (`cipher::stream`): this process encrypts it with a data key from the daemon. `lines` has many short values.
 
-mod files;
+mod census;
+mod input;
+mod lines;
+mod output;
 
 use std::{
     io::{self, IsTerminal as _, Read, Write},
@@ -15,12 +18,16 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use super::command::{Daemon, Failure, io_failure, wait};
+use super::command::{Daemon, Failure, io_failure, print, print_error, wait};
 use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
-    client::{Client, ClientError, DataKey},
+    client::{BatchOperation, Client, ClientError, DataKey},
 };
-use files::{Input, Output};
+use input::Input;
+use output::Output;
+
+/// The path that means standard input or output.
+const STANDARD: &str = "-";
 
 /// A larger payload becomes a stream.
 const MAX_REQUEST: usize = 1 << 20;
@@ -29,24 +36,68 @@ const MAX_REQUEST: usize = 1 << 20;
 pub(super) struct Payload {
     #[command(flatten)]
     daemon: Daemon,
-    /// Read this file instead of standard input
+    /// Read this file [default: -, standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Write this file instead of standard output
+    /// Write this file [default: standard output; - allows binary output to a terminal]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the output file if it exists
+    /// Replace the output file if it exists, and keep its owner, mode and links
     #[arg(long, requires = "output")]
     force: bool,
     /// Associated data: not secret, not stored, required again to decrypt
     #[arg(long, value_name = "TEXT", default_value = "")]
     aad: String,
+    #[command(flatten)]
+    lines: LineArgs,
+}
+
+#[derive(Debug, Args)]
+struct LineArgs {
+    /// Take each line as a value, or as JSON: {"id", "ciphertext", "aad"}
+    #[arg(long)]
+    lines: bool,
+    /// Take each line as JSON
+    #[arg(long)]
+    ndjson: bool,
+    /// Begin at this line
+    #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    start: u64,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rewrap {
+    #[command(flatten)]
+    payload: Payload,
+    /// With --lines: only count the values by key
+    #[arg(long, conflicts_with = "output")]
+    census: bool,
+}
+
+impl LineArgs {
+    /// Whether the input has a value per line. `--start` needs that.
+    fn are_meant(&self) -> Result<bool, Failure> {
+        if self.lines || self.ndjson {
+            return Ok(true);
+        }
+        if self.start > 1 {
+            return Err(Failure::from_error("--start needs --lines"));
+        }
+        Ok(false)
+    }
 }
 
 /// `keyringd encrypt`
 pub(super) fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
+    if payload.lines.are_meant()? {
+        return lines::run(payload, BatchOperation::Encrypt);
+    }
     let mut work = Work::begin(payload)?;
+    let name = work.input.name().display().to_string();
     let head = work.input.peek(MAX_REQUEST + 1)?;
+    if head.is_empty() {
+        print_error(&format!("keyringd: warning: {name} is empty: encrypting an empty value"));
+    }
     if head.len() <= MAX_REQUEST {
         match wait(work.client.encrypt(head, work.aad))? {
             // The daemon's limit may be lower. The request of a data key is small.
@@ -64,6 +115,9 @@ pub(super) fn encrypt(payload: &Payload) -> Result<ExitCode, Failure> {
 
 /// `keyringd decrypt`
 pub(super) fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
+    if payload.lines.are_meant()? {
+        return lines::run(payload, BatchOperation::Decrypt);
+    }
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
         let plaintext = wait(work.client.decrypt(&work.input.text()?, work.aad))??;
@@ -75,7 +129,17 @@ pub(super) fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
 }
 
 /// `keyringd rewrap`. It rewraps the data key of a stream and copies the segments after verifying them.
-pub(super) fn rewrap(payload: &Payload) -> Result<ExitCode, Failure> {
+pub(super) fn rewrap(Rewrap { payload, census }: &Rewrap) -> Result<ExitCode, Failure> {
+    if *census {
+        let census = lines::census(payload)?;
+        // Without a daemon, or the permission for its status, only what was found is shown.
+        let status = wait(payload.daemon.client()?.status())?.ok();
+        print(census.table(status.as_ref()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if payload.lines.are_meant()? {
+        return lines::run(payload, BatchOperation::Rewrap);
+    }
     let mut work = Work::begin(payload)?;
     if !work.is_stream()? {
         let ciphertext = wait(work.client.rewrap(&work.input.text()?, work.aad))??;
@@ -159,6 +223,12 @@ impl Progress {
     fn new(len: Option<u64>, output: &Output<'_>) -> Self {
         let visible = io::stderr().is_terminal() && !output.is_terminal();
         Self { started: Instant::now(), bar: visible.then(|| hidden_bar(len)) }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 
     fn set(&self, done: u64) {

@@ -99,7 +99,10 @@ impl<'a> Resolver<'a> {
         match self.way.get_or_try_init(|| async { self.arguments.way() }).await? {
             Way::Daemon(client) => {
                 let resolved = client.resolve(references).await.map_err(|error| match error {
-                    ClientError::Unreachable { .. } => Failure::Operation(format!(
+                    ClientError::NoSocket { .. }
+                    | ClientError::Stale { .. }
+                    | ClientError::Forbidden { .. }
+                    | ClientError::Unreachable { .. } => Failure::Operation(format!(
                         "{error}, or log in to Vault without a daemon by --direct"
                     )),
                     error => error.into(),

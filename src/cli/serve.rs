@@ -2,17 +2,21 @@
 
 use std::{io, path::PathBuf, process::ExitCode};
 
+use clap::Args;
 use tokio::runtime::Builder;
-use tracing::level_filters::LevelFilter;
 
 use super::command::{Failure, SettingsFile, block_on, print, print_error, print_notes, valid_settings};
 use crate::{
-    daemon::{self, Inputs, StartError, dev},
+    daemon::{
+        self, Inputs, StartError,
+        dev::{self, Served},
+    },
     hardening::{self, Variable},
     keyring::KeyId,
-    logging::{self, LineFormat},
+    logging::{self, Level, LineFormat},
+    server::listen::ListenError,
     settings::{
-        self, Loaded, Note,
+        self, Loaded, Note, key_name,
         source::{
             self, Origin,
             environment::{SecretVariable, secret_variables, user_runtime_dir},
@@ -23,11 +27,12 @@ use crate::{
 
 /// `keyringd run`
 pub(super) fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
-    let loaded = file.load();
+    let mut loaded = file.load();
     // Only with valid settings, so that errors name the variables as the user set them.
     if loaded.settings.is_ok() {
         clear_environment(&secret_variables(&loaded.referred));
     }
+    let effective = std::mem::take(&mut loaded.effective);
     let settings = valid_settings(loaded)?;
     disable_dumps();
     hardening::raise_descriptor_limit();
@@ -40,8 +45,10 @@ pub(super) fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
     let listener = systemd::listener().map_err(cannot("take the socket that systemd passed"))?;
     let log = logging::start(daemon::level(settings.log), daemon::line_format(settings.log));
     let inputs = Inputs {
+        configuration: file.path(),
         signals: signals::watch().map_err(cannot("handle signals"))?,
         load: Box::new(move || reload(&file)),
+        effective,
         log,
         listener,
     };
@@ -86,33 +93,60 @@ fn reload(file: &SettingsFile) -> Loaded {
     loaded
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Dev {
+    /// The socket to serve on [default: in a private folder of this user]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The key name in Transit's paths [default: KONG_KEYRING_NAME, or keyring]
+    #[arg(long, value_name = "NAME", value_parser = key_name)]
+    name: Option<String>,
+    /// Keep the key in this file between two runs, which is for development only
+    #[arg(long, value_name = "FILE")]
+    persist: Option<PathBuf>,
+}
+
 /// `keyringd dev`
-pub(super) fn dev(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let path = match socket {
+pub(super) fn dev(Dev { socket, name, persist }: Dev) -> Result<ExitCode, Failure> {
+    let socket = match socket {
         Some(path) => path,
         None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,
     };
     let sources = source::variables_of_this_process();
     let (settings, warnings) = settings::load_dev(&sources);
     print_notes("warning", &warnings);
-    let settings = settings.map_err(Failure::Configuration)?;
+    let mut settings = settings.map_err(Failure::Configuration)?;
+    settings.name = name.or(settings.name);
     disable_dumps();
-    let _log = logging::start(LevelFilter::WARN, LineFormat::Text);
+    let _log = logging::start(Level::Warn, LineFormat::Text);
     let signals = signals::watch().map_err(cannot("handle signals"))?;
     // Clients may run in another folder.
-    let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display().to_string();
+    let absolute = std::path::absolute(&socket).unwrap_or_else(|_| socket.clone()).display().to_string();
+    let kept = match &persist {
+        Some(path) => format!("kept in {}, for development only", path.display()),
+        None => "random, in memory only, lost when keyringd stops (Ctrl-C)".to_owned(),
+    };
     let started = |name: &str, id: &KeyId| {
         // A closed standard output does not stop the daemon.
-        let _ = print(welcome(&absolute, name, id));
+        let _ = print(welcome(&absolute, name, id, &kept));
     };
-    serve(dev::run(&path, settings, signals, started))?.map_err(Failure::from_error)
+    serve(dev::run(Served { socket, settings, persist }, signals, started))?.map_err(|error| match error {
+        StartError::Listen(ListenError::InUse(path)) => Failure::Operation(format!(
+            "another daemon serves on {}: use it, stop it, or name another path with --socket",
+            path.display()
+        )),
+        other => Failure::from_error(other),
+    })
 }
 
-fn welcome(socket: &str, name: &str, id: &KeyId) -> String {
+fn welcome(socket: &str, name: &str, id: &KeyId, kept: &str) -> String {
     format!(
         "\
 keyringd is serving on {socket}
-with the key {id}: random, in memory only, lost when keyringd stops (Ctrl-C).
+with the key {id}: {kept}.
+
+For the commands of keyringd in another terminal:
+  export KONG_KEYRING_SOCKET_PATH={socket}
 
 Encrypt and decrypt:
   curl -s --unix-socket {socket} http://localhost/v1/transit/encrypt/{name} -d '{{\"plaintext\":\"aGVsbG8=\"}}'

@@ -1,16 +1,58 @@
-//! `status`, `health` and `sync`: commands on the state of the running daemon.
+//! `status`, `health` and `sync`: commands on the state of the running daemon. `text` shows it to people.
 
-use std::{fmt::Write as _, process::ExitCode};
+mod text;
 
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Args;
 use serde_json::Value;
 
-use super::command::{Daemon, Failure, print, wait};
+use super::command::{Daemon, Failure, print, wait, with_hint};
+
+/// The time between two looks of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Clears a terminal and goes to its start (ECMA-48).
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Print it every two seconds, until it is interrupted
+    #[arg(long)]
+    watch: bool,
+}
 
 /// `keyringd status`
-pub(super) fn status(daemon: &Daemon, format: fn(&Value) -> String) -> Result<ExitCode, Failure> {
-    let status = wait(daemon.client()?.status())??;
-    print(format(&status))?;
-    Ok(exit_code(status.pointer("/ready") == Some(&Value::Bool(true))))
+pub(super) fn status(Status { daemon, json, watch }: &Status) -> Result<ExitCode, Failure> {
+    let client = daemon.client()?;
+    let format = if *json { self::json } else { text::lines };
+    if !*watch {
+        let status = wait(client.status())??;
+        print(format(&status))?;
+        return Ok(exit_code(status.pointer("/ready") == Some(&Value::Bool(true))));
+    }
+    let (before, after) = if io::stdout().is_terminal() { (CLEAR, "") } else { ("", "\n") };
+    wait(async {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        loop {
+            ticks.tick().await;
+            let text = match client.status().await {
+                Ok(status) => format(&status),
+                Err(error) => format!("{}\n", with_hint(&error)), // a restart
+            };
+            print(format!("{before}{text}{after}"))?;
+        }
+    })?
 }
 
 /// `keyringd health`, for container engines and load balancers.
@@ -36,11 +78,11 @@ pub(super) fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
 }
 
 /// The outcome of a sync: the active key, what was rejected, and other warnings.
-fn outcome(status: &Value) -> String {
+pub(super) fn outcome(status: &Value) -> String {
     let mut out = String::new();
-    let (active, keys) = (text(status, "/keyring/active"), array(status, "/keyring/keys").count());
-    let version = array(status, "/keyring/keys").find(|key| text(key, "/id") == active);
-    let version = version.and_then(|key| text(key, "/version"));
+    let (active, keys) = (field(status, "/keyring/active"), array(status, "/keyring/keys").count());
+    let version = array(status, "/keyring/keys").find(|key| field(key, "/id") == active);
+    let version = version.and_then(|key| field(key, "/version"));
     if let (Some(active), Some(version)) = (active, version) {
         let plural = if keys == 1 { "" } else { "s" };
         let _ = writeln!(out, "active {active} (version {version}), {keys} key{plural}");
@@ -48,7 +90,7 @@ fn outcome(status: &Value) -> String {
     let mut reasons = Vec::new();
     for rejected in array(status, "/sync/rejected") {
         let [version, reason] =
-            ["/version", "/reason"].map(|field| text(rejected, field).unwrap_or_default());
+            ["/version", "/reason"].map(|field| self::field(rejected, field).unwrap_or_default());
         let _ = writeln!(out, "rejected: version {version}: {reason}");
         reasons.push(reason);
     }
@@ -69,71 +111,8 @@ pub(super) fn json(status: &Value) -> String {
     format!("{status:#}\n")
 }
 
-/// The status as lines `name: value`.
-pub(super) fn lines(status: &Value) -> String {
-    let text = |pointer| text(status, pointer);
-    let array = |pointer| array(status, pointer);
-    let mut out = String::new();
-    let mut line = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            let _ = writeln!(out, "{name:<13} {value}");
-        }
-    };
-    let ready = || match text("/keyring/active") {
-        Some(id) => format!("ready, active key {id}"),
-        None => "ready, serving references only".to_owned(),
-    };
-    line("state:", text("/reason").or_else(|| Some(ready())));
-    line("version:", text("/version"));
-    line("name:", text("/name"));
-    line("vault:", text("/source/vault"));
-    let secret = text("/source/mount").zip(text("/source/path"));
-    line("secret:", secret.map(|(mount, path)| format!("{mount}/{path}")));
-    let last = text("/sync/last_success").zip(text("/sync/seconds_since_success"));
-    line("last sync:", last.map(|(time, ago)| format!("{time} ({ago} s ago)")));
-    line("last error:", text("/sync/last_error"));
-    let headroom = text("/sync/headroom");
-    line("headroom:", headroom.map(|left| format!("{left} more versions before Vault destroys the oldest")));
-    for key in array("/keyring/keys") {
-        let field = |pointer| self::text(key, pointer);
-        let fields = ["/id", "/state", "/version", "/creation_time", "/fingerprint"].map(field);
-        if let [Some(id), Some(state), Some(version), Some(created), Some(fingerprint)] = fields {
-            let place = format!("version {version} of {created}");
-            line("key:", Some(format!("{id}  {state}  {place}  fingerprint {fingerprint}")));
-        }
-    }
-    for session in array("/source/sessions") {
-        let state = match self::text(session, "/login_error") {
-            _ if session.pointer("/logged_in") == Some(&Value::Bool(true)) => "logged in".to_owned(),
-            Some(error) => format!("not logged in: {error}"),
-            None => "not logged in yet".to_owned(),
-        };
-        line("session:", self::text(session, "/name").map(|name| format!("{name}  {state}")));
-    }
-    for key in array("/kms/keys") {
-        let fields = ["/key_id_hash", "/id", "/version"].map(|field| self::text(key, field));
-        if let [Some(hash), Some(id), Some(version)] = fields {
-            line("kms key_id:", Some(format!("{hash}  {id}  version {version}")));
-        }
-    }
-    line(
-        "kms moved:",
-        text("/kms/moved_key_decrypts").filter(|count| count != "0").map(|count| format!("{count} decrypts")),
-    );
-    let shown = array("/keyring/keys").count();
-    let total = status.pointer("/keyring/keys_total").and_then(Value::as_u64);
-    let more = total.and_then(|total| total.checked_sub(shown as u64)).filter(|more| *more > 0);
-    line("more keys:", more.map(|more| more.to_string()));
-    for (name, pointer) in [("warning:", "/sync/warnings"), ("not reloaded:", "/source/reload_mistakes")] {
-        for message in array(pointer) {
-            line(name, message.as_str().map(str::to_owned));
-        }
-    }
-    out
-}
-
 /// A field of the status as text; `None` if it is absent or null.
-fn text(value: &Value, pointer: &str) -> Option<String> {
+fn field(value: &Value, pointer: &str) -> Option<String> {
     match value.pointer(pointer)? {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),

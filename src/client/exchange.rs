@@ -1,28 +1,31 @@
-//! One HTTP/1.1 request on the daemon's socket, and its response.
+//! HTTP/1.1 on the daemon's socket: a connection, its requests and their responses.
 //!
 //! The client sends a body after `100 Continue` (RFC 9110, section 10.1.1). So a daemon that refuses the request can
 //! respond first, instead of closing a connection with unread data.
 
+mod permission;
+
 use std::{
     convert::Infallible,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use futures_util::stream;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, StatusCode,
-    body::{Body, Bytes, Frame},
-    client::conn::http1,
+    body::{Bytes, Frame},
+    client::conn::http1::{self, SendRequest},
     ext::on_informational,
     header,
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
-use tokio::{net::UnixStream, sync::Notify};
+use tokio::{net::UnixStream, sync::Notify, task::JoinHandle};
 use zeroize::Zeroizing;
 
 /// A client of one daemon.
@@ -33,10 +36,14 @@ pub(crate) struct Client {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error(
-        "cannot reach keyringd at {socket}: {error}; check that it runs and that this user may use the socket"
-    )]
-    Unreachable { socket: PathBuf, error: std::io::Error },
+    #[error("there is no socket {socket}: keyringd does not run, or serves on another path (--socket)")]
+    NoSocket { socket: PathBuf },
+    #[error("nothing listens on {socket}: the keyringd that made it has ended; start it again")]
+    Stale { socket: PathBuf },
+    #[error("permission denied for {socket}: {cure}")]
+    Forbidden { socket: PathBuf, cure: String },
+    #[error("cannot reach keyringd at {socket}: {error}")]
+    Unreachable { socket: PathBuf, error: io::Error },
     #[error("no response from keyringd at {socket}: {error}")]
     NoResponse { socket: PathBuf, error: hyper::Error },
     #[error("no response from keyringd at {socket} within {} s", TIMEOUT.as_secs())]
@@ -44,6 +51,12 @@ pub enum ClientError {
     /// The daemon's message: the request exceeds its size limit.
     #[error("{0}")]
     TooLarge(String),
+    /// The daemon's message: the request is wrong, or what it asks for.
+    #[error("{0}")]
+    Invalid(String),
+    /// The daemon's message: it is at a limit that others share.
+    #[error("{0}")]
+    Busy(String),
     /// The daemon's message.
     #[error("{0}")]
     Refused(String),
@@ -97,7 +110,12 @@ impl Response {
         let message = body.pointer("/error").or_else(|| body.pointer("/errors/0")).and_then(Value::as_str);
         let message =
             message.map_or_else(|| format!("keyringd responded with status {}", self.status), str::to_owned);
-        Err(if self.status == 413 { ClientError::TooLarge(message) } else { ClientError::Refused(message) })
+        Err(match self.status {
+            413 => ClientError::TooLarge(message),
+            429 => ClientError::Busy(message),
+            400 => ClientError::Invalid(message),
+            _ => ClientError::Refused(message),
+        })
     }
 
     fn is_success(&self) -> bool {
@@ -128,39 +146,88 @@ impl Client {
         path: &str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Response, ClientError> {
+        self.connect().await?.request(method, path, body).await
+    }
+
+    pub(super) async fn connect(&self) -> Result<Connection, ClientError> {
+        let socket = self.socket.clone();
+        let stream = match UnixStream::connect(&socket).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(connect_error(socket, error)),
+        };
+        match http1::handshake(TokioIo::new(stream)).await {
+            Ok((sender, connection)) => {
+                let task = tokio::spawn(async move { drop(connection.await) });
+                Ok(Connection { socket, sender, task })
+            }
+            Err(error) => Err(ClientError::NoResponse { socket, error }),
+        }
+    }
+}
+
+fn connect_error(socket: PathBuf, error: io::Error) -> ClientError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ClientError::NoSocket { socket },
+        io::ErrorKind::ConnectionRefused => ClientError::Stale { socket },
+        io::ErrorKind::PermissionDenied => {
+            let cure = permission::cure(&socket);
+            ClientError::Forbidden { socket, cure }
+        }
+        _ => ClientError::Unreachable { socket, error },
+    }
+}
+
+/// An open connection. It carries one request after another.
+pub(super) struct Connection {
+    socket: PathBuf,
+    sender: SendRequest<RequestBody>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connection {
+    pub(super) async fn request(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Zeroizing<Vec<u8>>,
+    ) -> Result<Response, ClientError> {
         let response = tokio::time::timeout(TIMEOUT, self.exchange(method, path, body)).await;
         response.unwrap_or_else(|_| Err(ClientError::Timeout { socket: self.socket.clone() }))
     }
 
     async fn exchange(
-        &self,
+        &mut self,
         method: Method,
         path: &str,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Response, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream =
-            stream.map_err(|error| ClientError::Unreachable { socket: self.socket.clone(), error })?;
-        let no_response = |error| ClientError::NoResponse { socket: self.socket.clone(), error };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(no_response)?;
-        let connection = tokio::spawn(connection);
+        let socket = self.socket.clone();
+        let no_response = |error| ClientError::NoResponse { socket: socket.clone(), error };
         let request = request(method, path, body)
             .map_err(|_| ClientError::Unexpected("the name of the keyring is not valid in a path"))?;
-        let response = sender.send_request(request).await.map_err(no_response)?;
+        self.sender.ready().await.map_err(no_response)?;
+        let response = self.sender.send_request(request).await.map_err(no_response)?;
         let status = response.status().as_u16();
         let name = response.headers().get("keyring-name").and_then(|name| name.to_str().ok());
         let keyring_name = name.map(str::to_owned);
         let collected = response.into_body().collect().await.map_err(no_response)?;
-        connection.abort();
         Ok(Response { status, keyring_name, body: Zeroizing::new(collected.to_bytes().to_vec()) })
     }
 }
+
+type RequestBody = UnsyncBoxBody<Bytes, Infallible>;
 
 fn request(
     method: Method,
     path: &str,
     body: Zeroizing<Vec<u8>>,
-) -> hyper::http::Result<Request<impl Body<Data = Bytes, Error = Infallible> + Send + 'static>> {
+) -> hyper::http::Result<Request<RequestBody>> {
     let may_send = Arc::new(Notify::new());
     let mut builder = Request::builder()
         .method(method)
@@ -177,7 +244,7 @@ fn request(
         continued.notified().await;
         Ok(Frame::data(Bytes::from_owner(body)))
     });
-    let mut request = builder.body(StreamBody::new(body))?;
+    let mut request = builder.body(StreamBody::new(body).boxed_unsync())?;
     on_informational(&mut request, move |response| {
         if response.status() == StatusCode::CONTINUE {
             may_send.notify_one();

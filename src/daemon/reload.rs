@@ -1,25 +1,28 @@
-//! SIGHUP: the settings are loaded again, checked, and then applied as a whole. Invalid ones change nothing.
+//! SIGHUP or a request: the settings are loaded again, checked, and then applied as a whole. Invalid ones change nothing.
 //!
 //! A session whose own settings are equal stays. Otherwise the session before it serves until the new one has logged in; a
 //! further reload cancels that wait. Requests in flight keep what they began with. The socket's path, mode and group take
 //! effect at the next start.
 
-use std::{sync::Arc, time::SystemTime};
+mod changes;
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
     describe, keyrings_of, level, line_format, open, runtime_config, server_limits,
-    upstream::{LoginFailures, VaultUpstream},
+    upstream::{LoginFailures, ReloadDone, VaultUpstream},
 };
 use crate::{
     api::{Api, RuntimeConfig},
-    logging::Log,
+    logging::{Log, NOTICE},
     metrics::{Metrics, Outcome},
     references::Engines,
     server::Server,
-    settings::{self, Auth, KvSecret, KvVersion, Loaded, Settings},
+    settings::{self, Auth, Effective, KvSecret, KvVersion, Loaded, Settings},
     signals::Signal,
     sync::Syncs,
     systemd,
@@ -38,32 +41,35 @@ pub(super) struct Reload {
     /// The settings that the socket was created with.
     pub(super) socket: settings::Socket,
     pub(super) load: Box<dyn Fn() -> Loaded + Send>,
+    pub(super) configuration: Option<PathBuf>,
+    /// The values of the last settings that were applied.
+    pub(super) effective: Vec<Effective>,
     pub(super) log: Log,
     /// New sessions that have to log in before they are used.
     pub(super) pending: JoinSet<()>,
 }
 
+/// What the daemon acts on, other than the signal to stop.
+pub(super) enum Event {
+    Signal(Signal),
+    /// A request on the socket.
+    Reload(ReloadDone),
+}
+
 impl Reload {
-    /// Executes a signal other than the one to stop.
-    pub(super) fn act_on(&mut self, signal: Signal) {
-        match signal {
-            Signal::Sync => {
+    pub(super) fn act_on(&mut self, event: Event) {
+        match event {
+            Event::Signal(Signal::Sync) => {
                 if let Some(syncs) = self.syncs.clone() {
                     tokio::spawn(async move { syncs.sync_all().await });
                 }
             }
-            Signal::Reload => {
-                // Before the first keys or login the daemon is not ready, and must not report so after the reload.
-                let ready = self.is_ready();
-                if ready {
-                    systemd::reloading();
-                }
-                self.reload();
-                if ready {
-                    systemd::ready();
-                }
+            Event::Signal(Signal::Reload) => drop(self.reload_for_systemd()),
+            Event::Reload(done) => {
+                let outcome = self.reload_for_systemd().map_err(|mistakes| mistakes.join("\n"));
+                let _ = done.send(outcome); // the caller may have gone
             }
-            Signal::Stop => {}
+            Event::Signal(Signal::Stop) => {}
         }
     }
 
@@ -77,46 +83,63 @@ impl Reload {
         }
     }
 
-    fn reload(&mut self) {
+    fn reload_for_systemd(&mut self) -> Result<Value, Vec<String>> {
+        // Before the first keys or login the daemon is not ready, and must not report so after the reload.
+        let ready = self.is_ready();
+        if ready {
+            systemd::reloading();
+        }
+        let outcome = self.reload();
+        if ready {
+            systemd::ready();
+        }
+        outcome
+    }
+
+    /// Returns what changed, or every mistake.
+    fn reload(&mut self) -> Result<Value, Vec<String>> {
         let loaded = (self.load)();
         for warning in &loaded.warnings {
             tracing::warn!("settings: {warning}");
         }
-        let mistakes = match loaded.settings {
-            Ok(settings) => self.apply(settings).err().into_iter().collect(),
-            Err(mistakes) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        let applied = match loaded.settings {
+            Ok(settings) => self.apply(settings).map_err(|mistake| vec![mistake]),
+            Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
         };
-        for mistake in &mistakes {
-            tracing::error!("settings: {mistake}");
-        }
-        if mistakes.is_empty() {
-            tracing::info!("settings reloaded");
-        } else {
+        self.metrics.reloaded(Outcome::from_result(&applied));
+        if let Err(mistakes) = &applied {
+            for mistake in mistakes {
+                tracing::error!("settings: {mistake}");
+            }
             tracing::error!(mistakes = mistakes.len(), "settings not reloaded: the current ones stay");
+            self.upstream.set_mistakes(mistakes.clone());
+        } else {
+            tracing::info!(target: NOTICE, "settings reloaded");
+            self.upstream.set_mistakes(Vec::new());
         }
-        let outcome = if mistakes.is_empty() { Outcome::Success } else { Outcome::Failure };
-        self.upstream.set_mistakes(mistakes);
-        self.metrics.reloaded(outcome);
+        let logins = applied?;
+        let changed = changes::between(&self.effective, &loaded.effective);
+        self.effective = loaded.effective;
+        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(json!({ "changed": changed, "warnings": warnings, "logins": logins }))
     }
 
-    /// What can fail comes first; from then on everything is applied.
-    fn apply(&mut self, settings: Settings) -> Result<(), String> {
+    /// What can fail comes first; from then on everything is applied. Returns the sessions that log in again.
+    fn apply(&mut self, settings: Settings) -> Result<Vec<String>, String> {
         if settings.keyrings.is_some() != self.syncs.is_some() {
             return Err("keyring_enabled takes effect at the next start: restart keyringd".to_owned());
         }
         let keyrings = keyrings_of(self.syncs.as_ref());
-        let (described, config) =
-            (describe(&settings), RuntimeConfig { keyrings, ..runtime_config(&settings) });
+        let described = describe(&settings, self.configuration.as_deref());
+        let config = RuntimeConfig { keyrings, ..runtime_config(&settings) };
         let Settings { keyrings, socket, log, references, require_memory_lock: _ } = settings;
         let (keyring, engines) =
             open(keyrings, references, &self.sessions).map_err(|error| error.to_string())?;
-        let created = |socket: &settings::Socket| {
-            (socket.path.clone(), socket.mode, socket.group, socket.metrics_listen)
-        };
-        if created(&socket) != created(&self.socket) {
+        let created = (&socket.path, socket.mode, socket.group, &socket.metrics);
+        if created != (&self.socket.path, self.socket.mode, self.socket.group, &self.socket.metrics) {
             tracing::warn!(
-                "keyring_socket_path, keyring_socket_mode, keyring_socket_group and keyring_metrics_listen take effect at \
-                 the next start: restart keyringd"
+                "keyring_socket_path, keyring_socket_mode, keyring_socket_group and keyring_metrics_listen with its TLS take \
+                 effect at the next start: restart keyringd"
             );
         }
         self.log.change(level(log), line_format(log));
@@ -126,11 +149,12 @@ impl Reload {
         self.pending = JoinSet::new(); // aborts what an earlier reload waits for
         let failures = self.upstream.new_login_failures();
         let secret = keyring.as_ref().map(|(keyring, _)| keyring.secret.clone());
+        let logins = logins(&engines, keyring.as_ref().map(|(_, client)| client));
         self.change_references(engines, secret, Arc::clone(&failures));
         if let (Some((keyring, client)), Some(syncs)) = (keyring, self.syncs.clone()) {
             self.change_syncs(syncs, client, keyring, failures);
         }
-        Ok(())
+        Ok(logins)
     }
 
     fn change_references(
@@ -168,6 +192,15 @@ impl Reload {
             syncs.switch(client).await;
         });
     }
+}
+
+/// The sessions that have to log in before they are used.
+fn logins(engines: &Engines, keyring: Option<&Client>) -> Vec<String> {
+    let standby = engines.clients().chain(keyring).filter(|client| client.is_standby());
+    let mut names: Vec<_> = standby.map(|client| client.name().to_string()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Waits until a new session has logged in. Failures are logged and shown in the status.

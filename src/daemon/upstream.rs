@@ -7,6 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     api::{ApiError, ErrorKind, ResolvedValue, Upstream, UpstreamFuture},
@@ -24,7 +25,11 @@ pub(super) struct VaultUpstream {
     sessions: Arc<Sessions>,
     described: ArcSwap<Value>,
     mistakes: Mutex<Mistakes>,
+    reloads: mpsc::Sender<ReloadDone>,
 }
+
+/// Gets what a reload changed, or every mistake as a line.
+pub(super) type ReloadDone = oneshot::Sender<Result<Value, String>>;
 
 #[derive(Default)]
 struct Mistakes {
@@ -54,9 +59,10 @@ impl VaultUpstream {
         references: Arc<References>,
         sessions: Arc<Sessions>,
         described: Value,
+        reloads: mpsc::Sender<ReloadDone>,
     ) -> Self {
         let (described, mistakes) = (ArcSwap::from_pointee(described), Mutex::default());
-        Self { syncs, references, sessions, described, mistakes }
+        Self { syncs, references, sessions, described, mistakes, reloads }
     }
 
     fn handle(&self, keyring: &str) -> Option<SyncHandle> {
@@ -123,6 +129,15 @@ impl Upstream for VaultUpstream {
 
     fn can_resolve(&self) -> Result<(), String> {
         self.sessions.health()
+    }
+
+    fn reload(&self) -> UpstreamFuture<'_, Result<Value, String>> {
+        Box::pin(async {
+            let (done, outcome) = oneshot::channel();
+            let stopping = || "keyringd is shutting down".to_owned();
+            self.reloads.send(done).await.map_err(|_| stopping())?;
+            outcome.await.unwrap_or_else(|_| Err(stopping()))
+        })
     }
 
     fn describe(&self) -> Value {

@@ -70,6 +70,8 @@ pub struct Published {
 pub struct Report {
     pub last_attempt: Option<SystemTime>,
     pub last_success: Option<SystemTime>,
+    /// When the next scheduled sync is due.
+    pub next_attempt: Option<SystemTime>,
     /// `None` after a success.
     pub last_error: Option<String>,
     /// The same, if Vault or the way to it failed, so that nothing is known of keys that are not held.

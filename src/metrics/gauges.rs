@@ -7,11 +7,11 @@ use std::{
 
 use enum_map::EnumMap;
 use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge},
+    metrics::gauge::Gauge,
     registry::{Metric, Registry, Unit},
 };
 
-use super::SessionKind;
+use super::{SessionKind, series::Series};
 
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -46,9 +46,9 @@ pub(super) enum TokenExpiry {
 #[derive(Debug)]
 pub(super) struct Gauges {
     inflight_bytes: Gauge,
-    keys: Family<Labels<1>, Gauge>,
+    keys: Series<Labels<1>, Gauge>,
     active_key_age: Seconds,
-    messages: Family<Labels<1>, Gauge>,
+    messages: Series<Labels<1>, Gauge>,
     messages_budget: Gauge,
     since_sync: Seconds,
     versions_headroom: Seconds,
@@ -60,7 +60,7 @@ pub(super) struct Gauges {
 #[derive(Debug)]
 struct TokenGauges {
     keyring: Seconds,
-    by_session: Family<Labels<1>, Seconds>,
+    by_session: Series<Labels<1>, Seconds>,
 }
 
 impl Gauges {
@@ -82,7 +82,7 @@ impl Gauges {
             active_key_age: registered(
                 registry,
                 "active_key_age",
-                "Since the active key was written to Vault; NaN if unknown",
+                "Seconds since the active key was written to Vault; NaN if unknown",
                 seconds.clone(),
             ),
             messages: registered(
@@ -100,7 +100,7 @@ impl Gauges {
             since_sync: registered(
                 registry,
                 "since_last_sync",
-                "Since the last successful sync; NaN before the first",
+                "Seconds since the last successful sync; NaN before the first",
                 seconds,
             ),
             versions_headroom: registered(
@@ -112,7 +112,7 @@ impl Gauges {
             to_version_deletion: registered(
                 registry,
                 "seconds_to_version_deletion",
-                "Until Vault deletes a live version by itself (delete_version_after); NaN if it deletes none",
+                "Seconds until Vault deletes a live version by itself (delete_version_after); NaN if it deletes none",
                 None,
             ),
             tokens: TokenGauges::register(registry),
@@ -154,13 +154,13 @@ impl TokenGauges {
             keyring: registered(
                 registry,
                 "token_remaining",
-                "Until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
+                "Seconds until the Vault token expires unless it is renewed; +Inf for never, NaN without a token",
                 Some(Unit::Seconds),
             ),
             by_session: registered(
                 registry,
                 "session_token_remaining",
-                "Until the Vault token of a session expires unless it is renewed; +Inf for never, NaN without one",
+                "Seconds until the Vault token of a session expires unless it is renewed; +Inf for never, NaN without one",
                 Some(Unit::Seconds),
             ),
         }

@@ -19,11 +19,13 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::{Interval, interval, timeout},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     connection::{self, H2, Limits},
     permits::Permits,
+    tls::{TlsConfig, TlsListener},
 };
 use crate::{
     api::{Api, Caller, ListenerKind, Peer},
@@ -58,11 +60,16 @@ pub struct Server {
 }
 
 /// Where clients connect.
-#[derive(Debug)]
 pub struct Listeners {
     pub socket: UnixListener,
-    /// A loopback address for metrics and health.
-    pub metrics: Option<TcpListener>,
+    /// For metrics and health.
+    pub metrics: Option<MetricsListener>,
+}
+
+/// A TCP address, where peers are anonymous.
+pub struct MetricsListener {
+    pub listener: TcpListener,
+    pub tls: Option<TlsConfig>,
 }
 
 /// Proof to a watchdog that the accept loop runs.
@@ -102,6 +109,15 @@ impl Listener for TcpListener {
     }
 }
 
+impl Listener for TlsListener {
+    type Stream = TlsStream<TcpStream>;
+    const KIND: ListenerKind = ListenerKind::Loopback;
+
+    async fn accept(&self) -> io::Result<(Self::Stream, Option<Peer>)> {
+        Ok((Self::accept(self).await?, None))
+    }
+}
+
 impl Server {
     pub fn new(api: Arc<Api>, metrics: Arc<Metrics>, limits: Limits) -> Self {
         Self {
@@ -129,7 +145,10 @@ impl Server {
     ) -> usize {
         let loopback = async {
             match listeners.metrics {
-                Some(listener) => self.serve_on(listener, None, &stop).await,
+                Some(MetricsListener { listener, tls: Some(config) }) => {
+                    self.serve_on(TlsListener::new(listener, config), None, &stop).await
+                }
+                Some(MetricsListener { listener, tls: None }) => self.serve_on(listener, None, &stop).await,
                 None => 0,
             }
         };

@@ -18,7 +18,7 @@ use super::{
 use crate::keyring::KeyDerivation;
 
 /// How to log in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Token,
     Kubernetes,
@@ -155,7 +155,16 @@ settings! { SOCKET_ROWS:
         Parser::text("a list of user:, uid:, group: or gid: entries, each with = and operations or all, \
             such as user:kong=all, group:apps=encrypt+decrypt");
     METRICS_LISTEN: SocketAddr = "keyring_metrics_listen",
-        "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LOOPBACK_ADDRESS;
+        "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LISTEN_ADDRESS;
+    METRICS_TLS_CERT: () [content: Content::Pem] = "keyring_metrics_tls_cert",
+        "The certificate of keyring_metrics_listen with its intermediates; a file is read again when it changes.",
+        pem::CERTIFICATES;
+    METRICS_TLS_KEY: () [content: Content::Pem] = "keyring_metrics_tls_key", "The private key of that certificate.",
+        pem::PRIVATE_KEY;
+    METRICS_TLS_CLIENT_CA: () [content: Content::Pem] = "keyring_metrics_tls_client_ca",
+        "The authorities of client certificates, which keyring_metrics_listen then requires.", pem::CERTIFICATES;
+    METRICS_PUBLIC: bool [default: Some("off")] = "keyring_metrics_public",
+        "Allow keyring_metrics_listen to be no loopback address without TLS.", value::BOOLEAN;
     TRANSIT_MOUNTS: Vec<String> [default: Some("transit"), rejects_empty: true] = "keyring_transit_mounts",
         "The mounts below which /v1/<mount>/… serves Transit's API.", value::TRANSIT_MOUNTS;
     REQUIRE_MEMORY_LOCK: bool [default: Some("off")] = "keyring_require_memory_lock",

@@ -147,6 +147,16 @@ fn is_in_the_clear(url: &Url) -> bool {
 }
 
 impl Auth {
+    pub const fn method(&self) -> Method {
+        match self {
+            Self::Token(_) => Method::Token,
+            Self::Kubernetes(_) => Method::Kubernetes,
+            Self::AppRole(_) => Method::AppRole,
+            Self::Cert(_) => Method::Cert,
+            Self::Jwt(_) => Method::Jwt,
+        }
+    }
+
     /// The method, as `keyring_vault_auth_method` names it.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -164,6 +174,29 @@ pub(super) fn read_keyrings(reader: &mut Reader) -> Option<Server> {
     let host = reader.required(&keys::VAULT_HOST);
     let names = [keys::VAULT_HOST.key.name; 2];
     read(reader, host, names, &keys::VAULT_NAMESPACE, &keys::KEYRING_LOGIN)
+}
+
+/// The server of the keyring with an operator's token, which messages name `token_name`.
+pub(super) fn read_operators(
+    reader: &mut Reader,
+    token: Credential,
+    token_name: &'static str,
+) -> Option<Server> {
+    let login = &keys::KEYRING_LOGIN;
+    let setting = keys::VAULT_HOST.key.name;
+    gather!(Server {
+        host: reader.required(&keys::VAULT_HOST),
+        namespace: Some(reader.optional(&keys::VAULT_NAMESPACE)),
+        auth: Some(Auth::Token(token)),
+        identity: Some(read_identity(reader, login, None)),
+        tls: read_tls(reader),
+        names: Some(SettingNames {
+            host: setting,
+            protocol: setting,
+            token: token_name,
+            prefix: login.prefix
+        }),
+    })
 }
 
 /// The server at `url`. The names are those of the settings of its host and its protocol.

@@ -93,14 +93,19 @@ pub(crate) const DEFAULT_FILES: [&str; 2] = ["/etc/kong/kong.conf", "/etc/kong.c
 
 /// The sources of this process, the weakest first: the named or default file, credentials, the environment.
 pub(crate) fn of_this_process(file: Option<&Path>) -> Vec<Box<dyn Source>> {
-    let default = || DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists());
-    let file = file.or_else(default).map(|path| Box::new(File(path.to_owned())) as Box<dyn Source>);
+    let file = file_of_this_process(file).map(|path| Box::new(File(path)) as Box<dyn Source>);
     file.into_iter().chain([Box::new(Credentials) as Box<dyn Source>, Box::new(Environment)]).collect()
 }
 
 /// The environment alone, for commands that read no file unless it is named.
 pub(crate) fn variables_of_this_process() -> Vec<Box<dyn Source>> {
     vec![Box::new(Environment)]
+}
+
+/// The named file, or the first default one that exists.
+pub(crate) fn file_of_this_process(named: Option<&Path>) -> Option<PathBuf> {
+    let default = || DEFAULT_FILES.iter().map(Path::new).find(|path| path.exists());
+    named.or_else(default).map(Path::to_owned)
 }
 
 /// The content of a file that is not secret, such as one with certificates.

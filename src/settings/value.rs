@@ -68,6 +68,7 @@ pub enum LogLevel {
     Trace,
     Debug,
     Info,
+    Notice,
     Warn,
     Error,
 }
@@ -87,7 +88,7 @@ pub(super) const KV_VERSION: Parser<KvVersion> =
 pub(super) const LOG_LEVEL: Parser<LogLevel> = Parser::Words(&[
     ("debug", LogLevel::Debug),
     ("info", LogLevel::Info),
-    ("notice", LogLevel::Info),
+    ("notice", LogLevel::Notice),
     ("warn", LogLevel::Warn),
     ("error", LogLevel::Error),
     ("crit", LogLevel::Error),
@@ -96,13 +97,10 @@ pub(super) const LOG_LEVEL: Parser<LogLevel> = Parser::Words(&[
     ("trace", LogLevel::Trace),
 ]);
 
-/// An address of the loopback interface, where no peer can be identified.
-pub(super) const LOOPBACK_ADDRESS: Parser<SocketAddr> = Parser::Text {
-    accepts: "a loopback address with a port, such as 127.0.0.1:9187 or [::1]:9187",
-    convert: |text| {
-        let address = text.parse::<SocketAddr>().ok()?;
-        (address.ip().is_loopback() && address.port() != 0).then_some(address)
-    },
+/// An address to listen on.
+pub(super) const LISTEN_ADDRESS: Parser<SocketAddr> = Parser::Text {
+    accepts: "an address with a port, such as 127.0.0.1:9187 or [::1]:9187",
+    convert: |text| text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0),
 };
 
 /// Permission bits.
@@ -297,21 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_addresses_with_a_port_are_accepted() {
-        for good in ["127.0.0.1:9187", "127.9.9.9:1", "[::1]:9187"] {
-            assert!(accepts(&LOOPBACK_ADDRESS, good), "{good}");
+    fn only_addresses_with_a_port_are_accepted() {
+        for good in ["127.0.0.1:9187", "10.0.0.1:1", "[::1]:9187", "0.0.0.0:9187"] {
+            assert!(accepts(&LISTEN_ADDRESS, good), "{good}");
         }
-        for bad in [
-            "0.0.0.0:9187",
-            "10.0.0.1:9187",
-            "localhost:9187",
-            "127.0.0.1",
-            ":9187",
-            "[::]:9187",
-            "127.0.0.1:0",
-            "",
-        ] {
-            assert!(!accepts(&LOOPBACK_ADDRESS, bad), "{bad}");
+        for bad in ["localhost:9187", "127.0.0.1", ":9187", "127.0.0.1:0", ""] {
+            assert!(!accepts(&LISTEN_ADDRESS, bad), "{bad}");
         }
     }
 

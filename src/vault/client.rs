@@ -5,9 +5,10 @@
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
@@ -71,7 +72,11 @@ impl Client {
 
     /// The session as `GET /status` describes it.
     pub(super) fn describe(&self) -> serde_json::Value {
+        let times = *self.state.times();
+        let seconds_to = |at: Instant| at.saturating_duration_since(Instant::now()).as_secs();
         serde_json::json!({
+            "seconds_to_expiry": times.expiry.map(seconds_to),
+            "seconds_to_next_step": times.next_step.map(seconds_to),
             "name": self.state.name.to_string(),
             "vault": self.state.transport.host(),
             "auth_method": self.state.server.auth.name(),
@@ -175,6 +180,18 @@ impl Client {
         self.state.backoffs().login_helped(&path);
         self.state.answered.notify_waiters();
         Ok(response)
+    }
+
+    /// `POST /v1/<segments>`, for what operators write. The caller interprets 400, 403 and 404. The body holds `secret`.
+    pub(super) async fn post(
+        &self,
+        segments: impl IntoIterator<Item = &str>,
+        body: &(impl Serialize + ?Sized + Sync),
+        secret: &Secret<String>,
+    ) -> Result<Response, VaultError> {
+        let grant = self.grant().await?;
+        let url = grant.transport.url(segments);
+        grant.transport.send(Request::post(url, &body).token(&grant.token).holding(secret)).await
     }
 
     /// What is optional: `None` for any answer but 200. It starts no login, and needs a token that is there.

@@ -4,7 +4,10 @@
 //! `GET /v1/{mount}/data/{path}?version=N`; on version 1, `GET /v1/{mount}/{path}`. `keyring::record` parses the fields of
 //! the keyring's secret, `keyring::history` combines its versions.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::SystemTime};
+mod policy;
+mod write;
+
+use std::{collections::BTreeMap, time::SystemTime};
 
 use reqwest::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
@@ -14,8 +17,10 @@ use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
     keyring::{Listing, history::VersionState, key::VersionId},
     secret::Secret,
-    settings::{Auth, KvSecret, KvVersion, SecretPath},
+    settings::{KvSecret, KvVersion, SecretPath},
 };
+pub use policy::{Use, least_privilege};
+pub use write::WriteError;
 
 /// How many versions the engine keeps if neither the secret nor the engine sets `max_versions`.
 pub const DEFAULT_MAX_VERSIONS: u64 = 10;
@@ -267,29 +272,6 @@ pub fn read_paths(secret: &KvSecret) -> Vec<String> {
 pub fn engine_config_path(secret: &KvSecret) -> Option<String> {
     let segments = secret.mount.segments().chain(["config"]).map(str::to_owned);
     (secret.kv == KvVersion::V2).then(|| SecretPath(segments.collect()).to_string())
-}
-
-/// The policy, in HCL. Vault's `default` policy also has the paths of the token itself; a token without that policy needs
-/// them here. A configured token is never revoked.
-pub fn least_privilege(secret: &KvSecret, auth: &Auth) -> String {
-    let mut text = String::new();
-    let mut allow = |path: &str, capability: &str| {
-        let path = path.replace('\\', "\\\\").replace('"', "\\\"");
-        let _ = writeln!(text, "path \"{path}\" {{ capabilities = [\"{capability}\"] }}");
-    };
-    for path in read_paths(secret) {
-        allow(&path, "read");
-    }
-    if let Some(path) = engine_config_path(secret) {
-        allow(&path, "read");
-    }
-    allow("auth/token/lookup-self", "read");
-    allow("auth/token/renew-self", "update");
-    if !matches!(auth, Auth::Token(_)) {
-        allow("auth/token/revoke-self", "update");
-    }
-    allow("sys/capabilities-self", "update");
-    text
 }
 
 #[cfg(test)]

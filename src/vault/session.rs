@@ -18,10 +18,11 @@ use super::{
     lease::{Lease, Step, TokenOrigin},
     login::{self, Granted, Login, Memory},
     refusals::Fingerprint,
-    state::{Command, Grant, State},
+    state::{Command, Grant, State, TokenTimes},
     transport::Request,
 };
 use crate::{
+    logging::NOTICE,
     metrics::{BackgroundTask, Metrics, Outcome},
     settings::Auth,
     supervise::supervise,
@@ -268,7 +269,7 @@ impl Session {
         for note in &notes {
             tracing::warn!(session = %self.state.name, "{note}");
         }
-        tracing::info!(method = server.auth.name(), session = %self.state.name, "logged in to Vault");
+        tracing::info!(target: NOTICE, method = server.auth.name(), session = %self.state.name, "logged in to Vault");
         self.generation = self.generation.saturating_add(1);
         let grant = Arc::new(Grant { generation: self.generation, token, transport, notes, certificate });
         self.state.grant.store(Some(Arc::clone(&grant)));
@@ -307,6 +308,8 @@ impl Session {
     }
 
     fn record_expiry(&self) {
+        let expiry = self.remaining().and_then(|left| Instant::now().checked_add(left));
+        *self.state.times() = TokenTimes { expiry, next_step: self.next_step() };
         self.metrics.token_expires(
             self.state.name.kind(),
             self.remaining().and_then(|left| SystemTime::now().checked_add(left)),

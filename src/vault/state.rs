@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
@@ -43,6 +44,16 @@ pub(super) struct State {
     pub(super) answered: Arc<Notify>,
     pub(super) refusals: Arc<Refusals>,
     backoffs: Mutex<Backoffs>,
+    times: Mutex<TokenTimes>,
+}
+
+/// The times of the current token, for the status.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TokenTimes {
+    /// `None` for a token that does not expire.
+    pub(super) expiry: Option<Instant>,
+    /// When it is renewed or replaced.
+    pub(super) next_step: Option<Instant>,
 }
 
 /// What a login gave.
@@ -109,7 +120,12 @@ impl State {
             grant: ArcSwapOption::empty(),
             answered: Arc::default(),
             backoffs: Mutex::default(),
+            times: Mutex::default(),
         }
+    }
+
+    pub(super) fn times(&self) -> MutexGuard<'_, TokenTimes> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn backoffs(&self) -> MutexGuard<'_, Backoffs> {

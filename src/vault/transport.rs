@@ -8,7 +8,7 @@ mod message;
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use reqwest::{
@@ -154,6 +154,20 @@ impl Transport {
 
     /// Sends a request that must not be sent twice.
     pub(crate) async fn send_once(&self, request: &Request<'_>) -> Result<Response, VaultError> {
+        let begun = Instant::now();
+        let outcome = self.exchange(request).await;
+        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (method, path) = (request.method.as_str(), request.url.path());
+        match &outcome {
+            Ok(response) => {
+                tracing::debug!(method, path, status = response.status.as_u16(), milliseconds, "Vault call");
+            }
+            Err(error) => tracing::debug!(method, path, milliseconds, %error, "Vault call"),
+        }
+        outcome
+    }
+
+    async fn exchange(&self, request: &Request<'_>) -> Result<Response, VaultError> {
         let path = request.url.path().to_owned();
         let mut builder = self.http.request(request.method.clone(), request.url.clone());
         for (name, scheme, secret) in

@@ -24,6 +24,7 @@ const FIELDS: [&str; 18] = [
     "uid",
     "gid",
     "pid",
+    "path",
     "key_id",
     "items",
     "failed_items",
@@ -56,7 +57,7 @@ fn with_all_each_request_is_one_line_without_a_payload() {
         json!({ "batch_input": [{ "ciphertext": sealed }, { "ciphertext": "kr1:planted:AAAA" }, {}] });
     daemon.post(DECRYPT, &batch);
     daemon.get("/status");
-    daemon.get("/planted-path");
+    daemon.get("/unserved-path?planted=1");
     daemon.get("/livez");
     let lines = wait_for("five lines", || Some(lines(&daemon)).filter(|lines| lines.len() >= 5));
     let seen: Vec<_> = lines
@@ -84,6 +85,7 @@ fn with_all_each_request_is_one_line_without_a_payload() {
         );
     }
     assert_eq!((&lines[0]["key_id"], &lines[1]["key_id"]), (&json!("first"), &json!("first")));
+    assert_eq!(lines[4]["path"], "/unserved-path");
     assert_eq!((&lines[2]["items"], &lines[2]["failed_items"]), (&json!(3), &json!(2)));
     let log = daemon.log();
     let payload = sealed.rsplit(':').next().unwrap();
@@ -110,8 +112,8 @@ fn with_all_results_are_never_folded_and_aborted_requests_are_logged() {
     let handled = || daemon.metric("keyringd_requests_in_flight") == 2;
     wait_for("it to be handled", || handled().then_some(()));
     drop(stream);
-    let aborted = "keyringd_request_seconds_count{operation=\"decrypt\",outcome=\"aborted\"}";
-    let invalid = "keyringd_request_seconds_count{operation=\"decrypt\",outcome=\"invalid\"}";
+    let aborted = "keyringd_requests_total{operation=\"decrypt\",outcome=\"aborted\"}";
+    let invalid = "keyringd_requests_total{operation=\"decrypt\",outcome=\"invalid\"}";
     wait_for("it to be counted", || (daemon.metric(aborted) + daemon.metric(invalid) == 2).then_some(()));
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
     daemon.ended();

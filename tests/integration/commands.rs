@@ -78,7 +78,7 @@ fn status_sync_and_health_use_the_running_daemon() {
 fn exit_codes_distinguish_a_failure_from_a_wrong_command_line() {
     let unreachable = run(&["status", "--socket", "/no/such.sock"], &[], b"");
     assert_eq!(unreachable.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("cannot reach keyringd at /no/such.sock"));
+    assert!(String::from_utf8_lossy(&unreachable.stderr).contains("there is no socket /no/such.sock"));
     for wrong in [["frobnicate"].as_slice(), &["status", "--no-such-flag"], &["encrypt", "--force"], &[]] {
         assert_eq!(run(wrong, &[], b"").status.code(), Some(2), "{wrong:?}");
     }

@@ -28,23 +28,27 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn only_the_long_help_lists_every_setting() {
-    let (long, short) = (success(&run(&["--help"], &[], b"")), success(&run(&["-h"], &[], b"")));
+fn every_setting_is_in_the_help_of_the_settings() {
+    let all = success(&run(&["help", "settings"], &[], b""));
     for key in keys::all().map(Row::key) {
         let first = key.about.split(' ').take(3).collect::<Vec<_>>().join(" ");
         let default = key.default.map_or_else(String::new, |default| format!(" [default: {default}]"));
-        let entry = format!("\n  {}{default}\n          {first}", key.name);
-        assert!(long.contains(&entry), "{entry} in {long}");
-        assert!(!short.contains(key.name), "{} in {short}", key.name);
+        let entry = format!("{}{default}\n        {first}", key.name);
+        assert!(all.contains(&entry), "{entry} in {all}");
+        assert!(success(&run(&["help", key.name], &[], b"")).starts_with(&entry));
     }
-    for text in [&long, &short] {
-        assert!(text.contains("Exit codes: 0 success, 1") && text.contains("/etc/kong/kong.conf"), "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
-    }
+    assert!(all.lines().all(|line| line.chars().count() <= 110), "{all}");
+    let help = success(&run(&["--help"], &[], b""));
+    assert!(help.contains("Exit codes: 0 success, 1") && help.contains("/etc/kong/kong.conf"), "{help}");
+    assert_eq!(
+        success(&run(&["help", "vault", "get"], &[], b"")),
+        success(&run(&["vault", "get", "--help"], &[], b""))
+    );
+    assert_eq!(run(&["help", "frobnicate"], &[], b"").status.code(), Some(1));
 }
 
 #[test]
-fn the_man_page_has_all_sections_commands_and_settings() {
+fn the_main_page_has_all_sections_and_leads_to_every_command() {
     let page = success(&run(&["man"], &[], b""));
     let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
     let expected = [
@@ -58,24 +62,41 @@ fn the_man_page_has_all_sections_commands_and_settings() {
         "FILES",
         "SIGNALS",
         "\"EXIT STATUS\"",
+        "\"SEE ALSO\"",
     ];
     assert_eq!(sections, expected);
-    assert!(page.is_ascii(), "formatters differ in their support of other characters");
     assert!(page.contains("\n.TH keyringd 1 \" \" \"keyringd "), "{page}");
     assert!(page.contains("\n.SH NAME\nkeyringd \\- "), "{page}");
     for command in commands() {
-        assert!(page.contains(&format!("\n.SS \"keyringd {command}\"\n")), "{command} in {page}");
-        assert!(
-            page.contains(&format!("\n\\fBkeyringd {command}\\fR")),
-            "{command} in the synopsis of {page}"
-        );
+        let entry = format!("\n\\fBkeyringd {command}\\fR\n");
+        assert!(page.contains(&entry), "{entry} in {page}");
     }
-    for key in keys::all().map(Row::key) {
-        assert!(page.contains(&format!("\n.TP\n\\fB{}\\fR\n", key.name)), "{} in {page}", key.name);
-    }
-    for one in ["\\-\\-aad <TEXT>", "\\-c, \\-\\-conf <FILE>", "elvish", "SIGHUP", "CREDENTIALS_DIRECTORY"] {
+    for one in ["SIGHUP", "CREDENTIALS_DIRECTORY"] {
         assert!(page.contains(one), "{one} in {page}");
     }
+}
+
+#[test]
+fn each_command_and_the_settings_have_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    success(&run(&["man", "--all", &folder.path().display().to_string()], &[], b""));
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_else(|_| panic!("{name}"));
+    for command in commands() {
+        let name = format!("keyringd-{}", command.replace(' ', "-"));
+        let page = read(&format!("{name}.1"));
+        assert!(page.is_ascii(), "formatters differ in their support of other characters");
+        assert!(page.contains("\n.SH EXAMPLES\n.TP\n") && page.contains("\n.SH OPTIONS\n"), "{page}");
+        let words: Vec<_> = ["man"].into_iter().chain(command.split(' ')).collect();
+        assert_eq!(success(&run(&words, &[], b"")), page, "{command}");
+    }
+    assert!(read("keyringd-encrypt.1").contains("\\-\\-aad <TEXT>"));
+    assert!(read("keyringd-run.1").contains("\\-c, \\-\\-conf <FILE>"));
+    assert!(read("keyringd-completions.1").contains("elvish"));
+    let settings = read("keyringd-settings.5");
+    for key in keys::all().map(Row::key) {
+        assert!(settings.contains(&format!("\n.TP\n\\fB{}\\fR\n", key.name)), "{} in {settings}", key.name);
+    }
+    assert_eq!(success(&run(&["man", "vault-get"], &[], b"")), read("keyringd-vault-get.1"));
 }
 
 #[test]

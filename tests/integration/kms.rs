@@ -296,10 +296,7 @@ fn a_peer_needs_kms_and_kms_grants_nothing_else() {
             refused.message.contains(&format!("keyring_access would allow it with the entry uid:{us}=kms"))
         );
     }
-    assert_eq!(
-        daemon.metric("keyringd_request_seconds_count{operation=\"kms_status\",outcome=\"denied\"}"),
-        1
-    );
+    assert_eq!(daemon.metric("keyringd_requests_total{operation=\"kms_status\",outcome=\"denied\"}"), 1);
     let (_server, daemon, kms) = started(&[("KONG_KEYRING_ACCESS", &format!("uid:{us}=kms"))]);
     assert_eq!(kms.status().unwrap().healthz, "ok");
     let refused = daemon.post("/v1/transit/encrypt/keyring", &json!({ "plaintext": "YQ==" }));
@@ -321,7 +318,7 @@ fn calls_are_counted_audited_and_logged_without_payloads() {
     assert!(kms.call::<DecryptResponse>("Decrypt", &refused).is_err());
     let count = |operation: &str, outcome: &str| {
         let labels = format!("{{operation=\"kms_{operation}\",outcome=\"{outcome}\"}}");
-        daemon.metric(&format!("keyringd_request_seconds_count{labels}"))
+        daemon.metric(&format!("keyringd_requests_total{labels}"))
     };
     assert_eq!((count("status", "success"), count("encrypt", "success")), (1, 1));
     assert_eq!((count("decrypt", "success"), count("decrypt", "missing_key")), (1, 1));

@@ -85,9 +85,7 @@ fn a_missing_key_is_named_by_hash_in_the_error_the_audit_and_the_metrics() {
     assert_eq!(refused.code, NOT_FOUND);
     assert!(refused.message.contains(&hash), "{refused:?}");
     let count = |outcome: &str| {
-        daemon.metric(&format!(
-            "keyringd_request_seconds_count{{operation=\"kms_decrypt\",outcome=\"{outcome}\"}}"
-        ))
+        daemon.metric(&format!("keyringd_requests_total{{operation=\"kms_decrypt\",outcome=\"{outcome}\"}}"))
     };
     wait_for("the count", || (count("missing_key") == 1).then_some(()));
     assert_eq!(count("invalid"), 0);

@@ -391,6 +391,10 @@ impl Upstream for NoVault {
         Ok(())
     }
 
+    fn reload(&self) -> UpstreamFuture<'_, Result<Value, String>> {
+        Box::pin(std::future::pending())
+    }
+
     fn describe(&self) -> Value {
         Value::Null
     }

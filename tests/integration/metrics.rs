@@ -1,10 +1,15 @@
-//! The metrics: a fixed set of series from the start, on the socket and on the loopback listener.
+//! The metrics: the series that occurred or that alerts need, on the socket and on the loopback listener.
 
-use std::{collections::BTreeSet, net::TcpStream};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpStream,
+    process::{Command, Output},
+};
 
 use serde_json::json;
 
-use crate::support::{Daemon, OpenBao, free_port, http};
+use crate::support::{Daemon, OpenBao, certificates::Authority, free_port, http, success, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
@@ -23,9 +28,17 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn no_request_adds_a_series() {
+fn a_request_adds_series_of_its_operation_only() {
     let (server, daemon) = started(&[]);
+    let send = || {
+        daemon.post(DECRYPT, &json!({ "ciphertext": "kr1:first:AAAA" }));
+        daemon.get("/other");
+        daemon.sync();
+    };
+    send();
+    daemon.get("/metrics");
     let before = series(&daemon.get("/metrics").text());
+    assert!(before.len() < 150, "{before:?}");
     // A hundred thousand different errors, in batches.
     let item = |round: usize, at: usize| json!({ "ciphertext": format!("kr1:key-{round}-{at}:AAAA"), "reference": "x" });
     for round in 0..10 {
@@ -50,7 +63,7 @@ fn every_request_is_counted_by_operation_and_outcome() {
     let (_server, daemon) = started(&[]);
     let count = |operation: &str, outcome: &str| {
         let labels = format!("{{operation=\"{operation}\",outcome=\"{outcome}\"}}");
-        daemon.metric(&format!("keyringd_request_seconds_count{labels}"))
+        daemon.metric(&format!("keyringd_requests_total{labels}"))
     };
     let sealed = daemon.encrypt("hello");
     daemon.encrypt("again");
@@ -121,8 +134,9 @@ fn the_loopback_listener_serves_metrics_and_health_only() {
         assert_eq!(refused.status, 404, "{path}");
         assert!(refused.text().contains("everything else is on the Unix socket"), "{refused:?}");
     }
-    // On the socket they need a permission.
-    assert_eq!(daemon.get("/metrics").status, 403);
+    // On the socket they need a permission, unless the peer is the daemon's own user.
+    assert_eq!(daemon.post("/v1/transit/decrypt/keyring", &json!({ "ciphertext": "x" })).status, 403);
+    assert_eq!(daemon.get("/metrics").status, 200);
 }
 
 #[test]
@@ -145,4 +159,55 @@ fn an_address_in_use_or_not_loopback_is_refused_by_name() {
     let (code, message) = run("0.0.0.0:9187");
     assert_eq!(code, Some(78), "{message}");
     assert!(message.contains("keyring_metrics_listen") && message.contains("127.0.0.1:9187"), "{message}");
+}
+
+#[test]
+fn beyond_loopback_the_listener_has_tls_and_can_require_a_client_certificate() {
+    let port = free_port();
+    let authority = Authority::new("one");
+    let (server_pair, client_pair) =
+        (authority.issue(&["localhost"], |_| ()), authority.issue(&["prometheus"], |_| ()));
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    fs::copy(&server_pair.certificate, file("cert")).unwrap();
+    fs::copy(&server_pair.key, file("key")).unwrap();
+    fs::write(file("ca"), authority.pem()).unwrap();
+    let (_server, _daemon) = started(&[
+        ("KONG_KEYRING_METRICS_LISTEN", &format!("0.0.0.0:{port}")),
+        ("KONG_KEYRING_METRICS_TLS_CERT", &file("cert")),
+        ("KONG_KEYRING_METRICS_TLS_KEY", &file("key")),
+        ("KONG_KEYRING_METRICS_TLS_CLIENT_CA", &file("ca")),
+    ]);
+    let curl = |path: &str, ca: &str, more: &[&str]| -> Output {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--cacert", ca]).args(more).arg(format!("https://localhost:{port}{path}"));
+        command.output().unwrap()
+    };
+    let (cert, key) = (client_pair.certificate.display().to_string(), client_pair.key.display().to_string());
+    let identity = ["--cert", &cert, "--key", &key];
+    assert!(success(&curl("/metrics", &file("ca"), &identity)).ends_with("# EOF\n"));
+    assert!(
+        success(&curl("/status", &file("ca"), &identity)).contains("everything else is on the Unix socket")
+    );
+    assert!(!curl("/metrics", &file("ca"), &[]).status.success(), "without a client certificate");
+
+    let renewed = Authority::new("two");
+    let pair = renewed.issue(&["localhost"], |_| ());
+    fs::copy(&pair.key, file("key")).unwrap();
+    fs::copy(&pair.certificate, file("cert")).unwrap();
+    fs::write(file("ca-of-two"), renewed.pem()).unwrap();
+    wait_for("the renewed certificate", || {
+        curl("/metrics", &file("ca-of-two"), &identity).status.success().then_some(())
+    });
+}
+
+#[test]
+fn a_public_listener_without_tls_has_to_be_wanted() {
+    let port = free_port();
+    let (_server, _daemon) = started(&[
+        ("KONG_KEYRING_METRICS_LISTEN", &format!("0.0.0.0:{port}")),
+        ("KONG_KEYRING_METRICS_PUBLIC", "on"),
+    ]);
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert_eq!(http::exchange(stream, "GET", "/metrics", &[], b"").unwrap().status, 200);
 }

@@ -396,7 +396,7 @@ fn vault_trouble_behind_a_batch_of_references_is_unavailable() {
     ] });
     let answer = daemon.post("/v1/resolve", &batch);
     assert_eq!(answer.status, 503, "{answer:?}");
-    let name = "keyringd_request_seconds_count{operation=\"resolve\",outcome=\"unavailable\"}";
+    let name = "keyringd_requests_total{operation=\"resolve\",outcome=\"unavailable\"}";
     wait_for("the count", || (daemon.metric(name) == 1).then_some(()));
 }
 

@@ -103,6 +103,20 @@ pub(crate) fn user_runtime_dir() -> Option<PathBuf> {
     path_in("XDG_RUNTIME_DIR").filter(|path| path.is_absolute())
 }
 
+/// An operator's token for Vault, and the variable that holds it: as `bao`, whose own variable comes first.
+pub(crate) fn operator_token() -> Option<(Secret<String>, &'static str)> {
+    ["BAO_TOKEN", "VAULT_TOKEN"].into_iter().find_map(|name| {
+        let (_, content) = all().find(|(known, _)| known == name)?;
+        let text = content.text().ok().filter(|text| !text.expose().is_empty())?;
+        Some((text, name))
+    })
+}
+
+/// The file in which `bao login` and `vault login` keep a token, if it exists.
+pub(crate) fn token_helper_file() -> Option<PathBuf> {
+    path_in("HOME").map(|home| home.join(".vault-token")).filter(|path| path.exists())
+}
+
 /// Where a folder in memory may be made, the most private first.
 pub(crate) fn runtime_dirs() -> Vec<PathBuf> {
     let named = [path_in("RUNTIME_DIRECTORY"), user_runtime_dir()];

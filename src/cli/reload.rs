@@ -1,0 +1,42 @@
+//! `reload`: asks the running daemon to load its settings again, and prints what changed or why nothing did.
+
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::command::{Daemon, Failure, print, print_error, wait};
+use crate::client::ClientError;
+
+/// The exit code of bad settings, as that of `run`.
+const BAD_SETTINGS: u8 = 78;
+
+/// `keyringd reload`
+pub(super) fn reload(daemon: &Daemon) -> Result<ExitCode, Failure> {
+    match wait(daemon.client()?.reload())? {
+        Ok(changes) => print(describe(&changes)).map(|()| ExitCode::SUCCESS),
+        Err(ClientError::Invalid(mistakes)) => {
+            for mistake in mistakes.lines() {
+                print_error(&format!("keyringd: error: {mistake}"));
+            }
+            print_error("keyringd: not reloaded: the daemon keeps its settings");
+            Ok(ExitCode::from(BAD_SETTINGS))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe(changes: &Value) -> String {
+    let lines = |name: &str| -> Vec<&str> {
+        changes[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    let mut text: String = lines("warnings").iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let changed = lines("changed");
+    text += if changed.is_empty() { "reloaded; no setting has another value\n" } else { "reloaded\n" };
+    text.extend(changed.iter().map(|change| format!("  {change}\n")));
+    for session in lines("logins") {
+        text += &format!(
+            "session {session} logs in with the new settings; until then the previous one serves (keyringd status)\n"
+        );
+    }
+    text
+}

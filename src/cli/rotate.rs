@@ -1,0 +1,229 @@
+//! `rotate`: a new key becomes a new version of the secret in Vault, by check-and-set, and the daemon loads it.
+//!
+//! The key is made here and goes to Vault only: it is in no argument, no file and no log. The token is the operator's, since
+//! the daemon's may not write. `plan` decides what to write, and what would be lost by it.
+
+mod plan;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    command::{Daemon, Failure, print, print_error, print_notes, wait, with_hint},
+    keygen::{key_id, protect},
+    status,
+};
+use crate::{
+    client::{Client, ClientError},
+    keyring::{KeyDerivation, KeyId},
+    metrics::Metrics,
+    settings::{
+        self, KeyringPath, KvSecret, OperatorLogin, OperatorSettings, SecretPath,
+        credential::{Credential, PathOrigin},
+        source::environment::{operator_token, token_helper_file},
+    },
+    vault::{self, Kv, SessionName, Sessions, kv::Purpose},
+};
+use plan::Plan;
+
+/// How often the daemon is asked to sync until it has the new key: a standby of Vault may be behind.
+const SYNC_ATTEMPTS: u32 = 10;
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// The keyring to rotate [default: that of keyring_vault_path]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The ID of the new key [default: today's date]
+    #[arg(long, value_name = "ID", value_parser = key_id)]
+    id: Option<KeyId>,
+    /// A file with a token that may write the secret [default: BAO_TOKEN, VAULT_TOKEN or ~/.vault-token]
+    #[arg(long, value_name = "FILE", conflicts_with = "login")]
+    token_file: Option<PathBuf>,
+    /// Log in by the auth method of the settings, with a role that may write the secret
+    #[arg(long)]
+    login: bool,
+    /// Write to Vault without asking the daemon to sync
+    #[arg(long)]
+    no_wait: bool,
+    /// Rotate even if a key is lost by it
+    #[arg(long)]
+    force: bool,
+}
+
+/// `keyringd rotate`
+pub(super) fn rotate(rotate: &Rotate) -> Result<ExitCode, Failure> {
+    protect();
+    let OperatorSettings { server, keyring } = rotate.settings()?;
+    let target = Target::find(&keyring, rotate.name.as_deref())?;
+    let daemon = if rotate.no_wait { None } else { Some(rotate.daemon.client()?) };
+    wait(async {
+        if let Some(daemon) = &daemon {
+            check_daemon(daemon, &target).await?;
+        }
+        let sessions = Sessions::new(Arc::new(Metrics::default()), CancellationToken::new());
+        let written = async {
+            let client = sessions.client(SessionName::Keyring, server).map_err(Failure::from_error)?;
+            write(&client, &target, rotate).await
+        };
+        let written = written.await;
+        sessions.end().await; // revokes the token of a login
+        let id = written?;
+        match &daemon {
+            Some(daemon) => load(daemon, target.name, &id).await,
+            None => Ok(ExitCode::SUCCESS),
+        }
+    })?
+}
+
+impl Rotate {
+    fn settings(&self) -> Result<OperatorSettings, Failure> {
+        let (loaded, warnings) = settings::load_operator(&self.daemon.sources(), self.operator_login()?);
+        print_notes("warning", &warnings);
+        loaded.map_err(Failure::Configuration)
+    }
+
+    fn operator_login(&self) -> Result<OperatorLogin, Failure> {
+        if self.login {
+            return Ok(OperatorLogin::AsSet);
+        }
+        let file =
+            |path: &Path, name| OperatorLogin::Token(Credential::file(path, PathOrigin::Setting), name);
+        if let Some(path) = &self.token_file {
+            return Ok(file(path, "--token-file"));
+        }
+        if let Some((token, variable)) = operator_token() {
+            return Ok(OperatorLogin::Token(Credential::Inline(token), variable));
+        }
+        token_helper_file().map(|path| file(&path, "~/.vault-token, by `bao login`")).ok_or_else(|| {
+            Failure::from_error(
+                "no token that may write the secret: set VAULT_TOKEN, run `bao login`, or use --token-file or --login; \
+                 `keyringd policy --rotate` prints the policy that it needs",
+            )
+        })
+    }
+}
+
+/// The keyring to rotate.
+struct Target<'a> {
+    /// `None` is the default one.
+    name: Option<&'a str>,
+    secret: KvSecret,
+    derivation: KeyDerivation,
+}
+
+impl<'a> Target<'a> {
+    fn find(keyring: &settings::Keyring, name: Option<&'a str>) -> Result<Self, Failure> {
+        let derivation = keyring.derivation;
+        let Some(name) = name.filter(|name| *name != keyring.name) else {
+            return Ok(Self { name: None, secret: keyring.secret.clone(), derivation });
+        };
+        let secret = |item: &KeyringPath| match item {
+            KeyringPath::Secret { name: other, path } if other == name => Some(path.clone()),
+            KeyringPath::Secret { .. } => None,
+            KeyringPath::Folder(folder) => {
+                Some(SecretPath(folder.segments().chain([name]).map(str::to_owned).collect()))
+            }
+        };
+        // A secret that the settings name comes before any of a folder.
+        let (named, folders): (Vec<_>, Vec<_>) =
+            keyring.further.iter().partition(|item| matches!(item, KeyringPath::Secret { .. }));
+        let mut paths = named.into_iter().filter_map(secret);
+        let mut in_folders = folders.into_iter().filter_map(secret);
+        match (paths.next(), in_folders.next(), in_folders.next()) {
+            (Some(path), ..) | (None, Some(path), None) => {
+                Ok(Self { name: Some(name), secret: keyring.secret.at(path), derivation })
+            }
+            (None, Some(_), Some(_)) => Err(Failure::Operation(format!(
+                "several folders of keyring_vault_paths could hold {name}: write name=path for it there"
+            ))),
+            (None, None, _) => Err(Failure::Operation(format!(
+                "the settings have no keyring {name}: the default one is {}, and keyring_vault_paths has further ones",
+                keyring.name
+            ))),
+        }
+    }
+}
+
+/// Writes the new record. Returns the ID of its key.
+async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> Result<KeyId, Failure> {
+    let secret = &target.secret;
+    let kv = Kv::new(client, secret, Purpose::Keyring);
+    let Plan { id, fields, expected, losses, warnings } =
+        plan::plan(&kv, target.derivation, rotate.id.as_ref()).await?;
+    for warning in warnings {
+        print_error(&format!("keyringd: warning: {warning}"));
+    }
+    if let Some(losses) = losses {
+        if !rotate.force {
+            return Err(Failure::Operation(format!("{losses}; --force rotates anyway")));
+        }
+        print_error(&format!("keyringd: warning: {losses}"));
+    }
+    let version = kv.write(&fields, expected).await.map_err(Failure::from_error)?;
+    let place = format!("{}/{}", secret.mount, secret.path);
+    let version = version.map_or_else(String::new, |version| format!(" as version {version}"));
+    print(format!("wrote key {} to {place}{version}\n", id.as_str()))?;
+    Ok(id)
+}
+
+/// Before anything is written: that there is a daemon, and that it reads this secret, as far as this user may know.
+async fn check_daemon(daemon: &Client, Target { name, secret, .. }: &Target<'_>) -> Result<(), Failure> {
+    let status = match daemon.status_of(*name).await {
+        Ok(status) => status,
+        Err(ClientError::Refused(_)) => return Ok(()), // no permission for the status
+        Err(error) => {
+            let message = format!("{}; --no-wait rotates without a daemon", with_hint(&error));
+            return Err(Failure::Operation(message));
+        }
+    };
+    let text = |pointer| status.pointer(pointer).and_then(Value::as_str);
+    let (mount, path) = (text("/source/mount"), text("/source/path"));
+    let wanted = (secret.mount.to_string(), secret.path.to_string());
+    // The status has the path of the default keyring. It knows any other by its name.
+    if mount == Some(&wanted.0) && (name.is_some() || path == Some(&wanted.1)) {
+        return Ok(());
+    }
+    let reads =
+        mount.zip(path).map_or_else(|| "no Vault".to_owned(), |(mount, path)| format!("{mount}/{path}"));
+    Err(Failure::Operation(format!(
+        "nothing was written: the settings name {}/{}, and the daemon on this socket reads {reads}; correct --socket or \
+         -c, or use --no-wait",
+        wanted.0, wanted.1
+    )))
+}
+
+/// Makes the daemon sync until the new key is active, and prints what it has.
+async fn load(daemon: &Client, name: Option<&str>, id: &KeyId) -> Result<ExitCode, Failure> {
+    let mut problem = String::new();
+    for attempt in 0..SYNC_ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(SYNC_INTERVAL).await;
+        }
+        if let Err(error) = daemon.sync_of(name).await {
+            problem = error.to_string();
+            continue;
+        }
+        let Ok(status) = daemon.status_of(name).await else {
+            return Ok(ExitCode::SUCCESS); // no permission for the status
+        };
+        let outcome = status::outcome(&status);
+        if status.pointer("/keyring/active").and_then(Value::as_str) == Some(id.as_str()) {
+            print(outcome)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        problem = format!("its active key is another one; {}", outcome.trim().replace('\n', "; "));
+    }
+    Err(Failure::Operation(format!("the record was written, but the daemon does not use it: {problem}")))
+}

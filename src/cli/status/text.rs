@@ -1,0 +1,223 @@
+//! The status for people: aligned lines `name: value`, in colour on a terminal, each failure once.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{array, field};
+
+/// The colours of a terminal (ECMA-48).
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const DIM: &str = "2";
+
+/// The lines so far.
+struct Lines {
+    text: String,
+    is_coloured: bool,
+}
+
+/// The status as text.
+pub(super) fn lines(status: &Value) -> String {
+    let mut lines = Lines { text: String::new(), is_coloured: io::stdout().is_terminal() };
+    lines.state(status);
+    lines.process(status);
+    lines.vault(status);
+    for key in array(status, "/keyring/keys") {
+        lines.key(key);
+    }
+    lines.keyrings(status);
+    let shown = array(status, "/keyring/keys").count();
+    let total = status.pointer("/keyring/keys_total").and_then(Value::as_u64);
+    let more = total.and_then(|total| total.checked_sub(shown as u64)).filter(|more| *more > 0);
+    lines.optional("more keys", more.map(|more| more.to_string()));
+    lines.kubernetes(status);
+    for (name, pointer) in
+        [("warning", "/warnings"), ("warning", "/sync/warnings"), ("not reloaded", "/source/reload_mistakes")]
+    {
+        for message in array(status, pointer).filter_map(Value::as_str) {
+            lines.failure(name, message, YELLOW);
+        }
+    }
+    lines.text
+}
+
+impl Lines {
+    fn line(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.text, "{:<14} {value}", format!("{name}:"));
+    }
+
+    fn optional(&mut self, name: &str, value: Option<String>) {
+        if let Some(value) = value {
+            self.line(name, &value);
+        }
+    }
+
+    /// A message that is not shown above.
+    fn failure(&mut self, name: &str, message: &str, colour: &str) {
+        if !self.text.contains(message) {
+            let message = self.coloured(message, colour);
+            self.line(name, &message);
+        }
+    }
+
+    fn coloured(&self, text: &str, colour: &str) -> String {
+        if self.is_coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn state(&mut self, status: &Value) {
+        let reason = field(status, "/reason");
+        let colour = if reason.is_some() { RED } else { GREEN };
+        let state = reason.unwrap_or_else(|| match field(status, "/keyring/active") {
+            Some(id) => format!("ready, active key {id}"),
+            None => "ready, serving references only".to_owned(),
+        });
+        let state = self.coloured(&state, colour);
+        self.line("state", &state);
+    }
+
+    fn process(&mut self, status: &Value) {
+        let parts = [
+            field(status, "/version"),
+            field(status, "/pid").map(|pid| format!("pid {pid}")),
+            seconds(status, "/uptime_seconds").map(|up| format!("up {}", short(up))),
+        ];
+        self.line("version", &parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+        self.optional("name", field(status, "/name"));
+        self.optional("configuration", field(status, "/source/configuration"));
+        let access = match status.pointer("/access_list").and_then(Value::as_bool) {
+            Some(true) => ", for the users of keyring_access",
+            Some(false) => ", for every user who may connect",
+            None => "",
+        };
+        self.optional("socket", field(status, "/source/socket").map(|socket| socket + access));
+        self.optional("connections", field(status, "/connections"));
+    }
+
+    fn vault(&mut self, status: &Value) {
+        self.optional("vault", field(status, "/source/vault"));
+        let secret = field(status, "/source/mount").zip(field(status, "/source/path"));
+        let kv = field(status, "/source/kv").unwrap_or_default();
+        self.optional("secret", secret.map(|(mount, path)| format!("{mount}/{path}, KV {kv}")));
+        let last = field(status, "/sync/last_success").zip(seconds(status, "/sync/seconds_since_success"));
+        let last = last.map_or_else(String::new, |(time, ago)| format!("{time} ({} ago)", short(ago)));
+        let next = seconds(status, "/sync/seconds_to_next").map(|next| format!("next in {}", short(next)));
+        let sync: Vec<_> = [Some(last).filter(|last| !last.is_empty()), next].into_iter().flatten().collect();
+        self.optional("last sync", Some(sync.join(", ")).filter(|sync| !sync.is_empty()));
+        if let Some(error) = field(status, "/sync/last_error") {
+            self.failure("last error", &error, RED);
+        }
+        let headroom = field(status, "/sync/headroom");
+        self.optional(
+            "headroom",
+            headroom.map(|left| format!("{left} more versions before Vault destroys the oldest")),
+        );
+        for session in array(status, "/source/sessions") {
+            self.session(session);
+        }
+    }
+
+    fn session(&mut self, session: &Value) {
+        let (name, method) =
+            (field(session, "/name").unwrap_or_default(), field(session, "/auth_method").unwrap_or_default());
+        let error = field(session, "/login_error");
+        let state = if session.pointer("/logged_in") == Some(&Value::Bool(true)) {
+            let expiry = seconds(session, "/seconds_to_expiry")
+                .map_or_else(|| "never expires".to_owned(), |left| format!("expires in {}", short(left)));
+            let next = seconds(session, "/seconds_to_next_step");
+            let next = next.map_or_else(String::new, |next| format!(", renewal in {}", short(next)));
+            format!("logged in; the token {expiry}{next}")
+        } else {
+            match error {
+                Some(error) if !self.text.contains(&error) => {
+                    format!("not logged in: {}", self.coloured(&error, RED))
+                }
+                Some(_) => "not logged in, for the reason above".to_owned(),
+                None => "not logged in yet".to_owned(),
+            }
+        };
+        self.line("session", &format!("{name}  {method}, {state}"));
+    }
+
+    fn key(&mut self, key: &Value) {
+        let fields = ["/id", "/state", "/version", "/creation_time"].map(|pointer| field(key, pointer));
+        if let [Some(id), Some(state), Some(version), Some(created)] = fields {
+            let colour = if state == "active" { GREEN } else { DIM };
+            let state = self.coloured(&state, colour);
+            self.line("key", &format!("{id}  {state}  version {version} of {created}"));
+        }
+    }
+
+    /// A line for each keyring, if there are several.
+    fn keyrings(&mut self, status: &Value) {
+        if array(status, "/keyrings").count() < 2 {
+            return;
+        }
+        for keyring in array(status, "/keyrings") {
+            let name = field(keyring, "/name").unwrap_or_default();
+            let active = field(keyring, "/active").unwrap_or_default();
+            let keys = field(keyring, "/keys").unwrap_or_default();
+            let state = match field(keyring, "/reason") {
+                Some(reason) => self.coloured(&reason, RED),
+                None => format!("ready, active key {active}, {keys} in all"),
+            };
+            self.line("keyring", &format!("{name}  {state}"));
+        }
+    }
+
+    fn kubernetes(&mut self, status: &Value) {
+        for key in array(status, "/kms/keys") {
+            let fields = ["/key_id_hash", "/id", "/version"].map(|pointer| field(key, pointer));
+            if let [Some(hash), Some(id), Some(version)] = fields {
+                self.line("kms key_id", &format!("{hash}  {id}  version {version}"));
+            }
+        }
+        let moved = field(status, "/kms/moved_key_decrypts").filter(|count| count != "0");
+        self.optional("kms moved", moved.map(|count| format!("{count} decrypts")));
+    }
+}
+
+fn seconds(value: &Value, pointer: &str) -> Option<Duration> {
+    value.pointer(pointer)?.as_u64().map(Duration::from_secs)
+}
+
+/// The two largest units of a duration: `1m40s`.
+fn short(duration: Duration) -> String {
+    let text = humantime::format_duration(duration).to_string();
+    text.split(' ').take(2).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_shown_once() {
+        let error = "cannot reach http://127.0.0.1:1: connection refused";
+        let status = json!({
+            "reason": format!("no keys yet: {error}"), "version": "0.1.0", "pid": 7, "uptime_seconds": 100,
+            "sync": { "last_error": error, "warnings": [error] },
+            "source": { "sessions": [{ "name": "keyring", "auth_method": "token", "logged_in": false, "login_error": error }] },
+        });
+        let text = lines(&status);
+        assert_eq!(text.matches(error).count(), 1, "{text}");
+        assert!(
+            text.contains("not logged in, for the reason above") && text.contains("pid 7, up 1m40s"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (seconds, shown) in [(0, "0s"), (100, "1m40s"), (3600, "1h"), (90_061, "1day1h")] {
+            assert_eq!(short(Duration::from_secs(seconds)), shown);
+        }
+    }
+}

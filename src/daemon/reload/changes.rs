@@ -1,0 +1,74 @@
+//! Which settings a reload changed, as lines for the operator who asked for it. Secrets are not shown.
+
+use crate::settings::Effective;
+
+/// What takes effect at the next start only.
+pub(super) const AT_START: [&str; 9] = [
+    "keyring_socket_path",
+    "keyring_socket_mode",
+    "keyring_socket_group",
+    "keyring_metrics_listen",
+    "keyring_metrics_public",
+    "keyring_metrics_tls_cert",
+    "keyring_metrics_tls_client_ca",
+    "keyring_metrics_tls_key",
+    "keyring_require_memory_lock",
+];
+
+/// A line for each setting whose value or origin differs.
+pub(super) fn between(before: &[Effective], after: &[Effective]) -> Vec<String> {
+    let changed = |after: &Effective| {
+        let before = before.iter().find(|before| before.key.name == after.key.name)?;
+        let is_hidden = before.secret || after.secret;
+        if before.value == after.value && (!is_hidden || before.origin == after.origin) {
+            return None;
+        }
+        let shown = |one: &Effective| one.value.clone().unwrap_or_else(|| "unset".to_owned());
+        let change = match is_hidden {
+            true => format!("now from {}", after.origin),
+            false => format!("{} -> {} ({})", shown(before), shown(after), after.origin),
+        };
+        let when = if AT_START.contains(&after.key.name) { ", at the next start" } else { "" };
+        Some(format!("{}: {change}{when}", after.key.name))
+    };
+    after.iter().filter_map(changed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{
+        keys::{self, KEYRING_LOGIN},
+        setting::Key,
+        source::Origin,
+    };
+
+    fn one(key: &'static Key, value: Option<&str>, line: usize) -> Effective {
+        let origin = Origin::File { path: "kong.conf".into(), line };
+        Effective { key, value: value.map(str::to_owned), secret: value.is_none(), origin }
+    }
+
+    #[test]
+    fn a_line_per_change_and_no_secret() {
+        let before = [
+            one(&keys::LOG_LEVEL.key, Some("notice"), 1),
+            one(&keys::SOCKET_MODE.key, Some("0660"), 2),
+            one(&keys::AUDIT.key, Some("all"), 3),
+            one(&KEYRING_LOGIN.token.key, None, 4),
+        ];
+        let after = [
+            one(&keys::LOG_LEVEL.key, Some("debug"), 1),
+            one(&keys::SOCKET_MODE.key, Some("0600"), 2),
+            one(&keys::AUDIT.key, Some("all"), 5),
+            one(&KEYRING_LOGIN.token.key, None, 6),
+        ];
+        assert_eq!(
+            between(&before, &after),
+            [
+                "log_level: notice -> debug (kong.conf:1)",
+                "keyring_socket_mode: 0660 -> 0600 (kong.conf:2), at the next start",
+                "keyring_vault_token: now from kong.conf:6",
+            ]
+        );
+    }
+}

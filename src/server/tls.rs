@@ -1,0 +1,50 @@
+//! A TLS listener: handshakes run beside the accept loop, so that a slow client delays no other.
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// The configuration for the next connection.
+pub type TlsConfig = Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+/// How long a handshake may take, and how many run at the same time.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HANDSHAKES: usize = 64;
+
+pub(super) struct TlsListener {
+    listener: TcpListener,
+    config: TlsConfig,
+    handshakes: Mutex<JoinSet<Option<TlsStream<TcpStream>>>>,
+}
+
+impl TlsListener {
+    pub(super) fn new(listener: TcpListener, config: TlsConfig) -> Self {
+        Self { listener, config, handshakes: Mutex::default() }
+    }
+
+    /// The next connection whose handshake succeeded.
+    pub(super) async fn accept(&self) -> io::Result<TlsStream<TcpStream>> {
+        let mut handshakes = self.handshakes.lock().await; // only the accept loop comes here
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if handshakes.len() < MAX_HANDSHAKES => {
+                    let (stream, _) = accepted?;
+                    let accept = TlsAcceptor::from((self.config)()).accept(stream);
+                    handshakes.spawn(async move { timeout(HANDSHAKE_TIMEOUT, accept).await.ok()?.ok() });
+                }
+                Some(done) = handshakes.join_next() => {
+                    if let Ok(Some(stream)) = done {
+                        return Ok(stream);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Many values, one per line: in order, in batches, and only what changed.
+
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, OpenBao, success};
+
+const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn values_keep_their_order_and_a_rewrap_prints_only_what_changed() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    // Smaller batches than the command sends, so that it has to split them.
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_MAX_BATCH", "300")]);
+    let plain: String = (0..2000).map(|at| format!("value {at}\n")).collect();
+    let sealed = success(&daemon.command(&["encrypt", "--lines", "--aad", "t"], plain.as_bytes()));
+    assert_eq!(sealed.lines().count(), 2000);
+    assert!(sealed.lines().all(|line| line.starts_with("kr1:first:")));
+    assert_eq!(success(&daemon.command(&["decrypt", "--lines", "--aad", "t"], sealed.as_bytes())), plain);
+
+    let before = daemon.metric("keyringd_requests_total{operation=\"rewrap\",outcome=\"success\"}");
+    let unchanged = daemon.command(&["rewrap", "--lines", "--aad", "t"], sealed.as_bytes());
+    assert_eq!(success(&unchanged), "");
+    assert!(
+        errors(&unchanged).contains("rewrapped 0 of 2000 values, 2000 were under first already"),
+        "{unchanged:?}"
+    );
+    assert_eq!(daemon.metric("keyringd_requests_total{operation=\"rewrap\",outcome=\"success\"}"), before);
+
+    server.put_record("second", KEY);
+    daemon.sync();
+    let rewrapped = daemon.command(&["rewrap", "--lines", "--aad", "t"], sealed.as_bytes());
+    let pairs = success(&rewrapped);
+    let mut new = String::new();
+    for (pair, old) in pairs.lines().zip(sealed.lines()) {
+        let (before, after) = pair.split_once('\t').unwrap();
+        assert!(before == old && after.starts_with("kr1:second:"), "{pair}");
+        new += &format!("{after}\n");
+    }
+    assert_eq!(success(&daemon.command(&["decrypt", "--lines", "--aad", "t"], new.as_bytes())), plain);
+    let resumed = daemon.command(&["rewrap", "--lines", "--aad", "t", "--start", "1999"], sealed.as_bytes());
+    assert_eq!(success(&resumed).lines().count(), 2);
+}
+
+#[test]
+fn a_census_counts_every_key_and_asks_for_nothing_secret() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::start(&server, &[]);
+    let old = daemon.encrypt("a");
+    server.put_record("second", KEY);
+    daemon.sync();
+    let input = format!("{old}\n{old}\n{}\nkr1:gone:AAAA\nnonsense\n", daemon.encrypt("b"));
+    let census = success(&daemon.command(&["rewrap", "--lines", "--census"], input.as_bytes()));
+    let lines: Vec<_> = census.lines().map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "1  second  version 2  active",
+            "2  first  version 1  live",
+            "1  no ciphertext",
+            "1  gone: the daemon has no such key"
+        ]
+    );
+    assert_eq!(daemon.metric("keyringd_requests_total{operation=\"rewrap\",outcome=\"success\"}"), 0);
+}
+
+#[test]
+fn json_lines_have_their_ids_and_associated_data_and_their_own_errors() {
+    let daemon = Daemon::dev();
+    let input = format!(
+        "{}\n{}\n",
+        json!({ "id": 1, "plaintext": "größe", "aad": "row 1" }),
+        json!({ "id": "two", "plaintext_base64": "AP8=" })
+    );
+    let sealed = success(&daemon.command(&["encrypt", "--ndjson"], input.as_bytes()));
+    let opened = success(&daemon.command(&["decrypt", "--lines"], sealed.as_bytes()));
+    let values: Vec<Value> = opened.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        values,
+        [
+            json!({ "id": 1, "plaintext": "größe", "aad": "row 1" }),
+            json!({ "id": "two", "plaintext_base64": "AP8=" })
+        ]
+    );
+
+    let wrong = sealed.replace("row 1", "row 2");
+    let partly = daemon.command(&["decrypt", "--lines"], wrong.as_bytes());
+    assert_eq!(partly.status.code(), Some(1));
+    let lines = String::from_utf8(partly.stdout.clone()).unwrap();
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert!(first["id"] == 1 && first["error"].is_string() && lines.lines().count() == 2, "{lines}");
+    assert!(
+        errors(&partly).contains("line 1: ") && errors(&partly).contains("decrypted 1 of 2 values, 1 failed")
+    );
+}
+
+#[test]
+fn text_lines_stop_at_the_first_failure_and_say_where_to_go_on() {
+    let daemon = Daemon::dev();
+    let input = format!("{}\nnonsense\n{}\n", daemon.encrypt("one"), daemon.encrypt("three"));
+    let stopped = daemon.command(&["decrypt", "--lines"], input.as_bytes());
+    assert_eq!((stopped.status.code(), stopped.stdout.as_slice()), (Some(1), b"one\n".as_slice()));
+    assert!(errors(&stopped).contains("line 2: ") && errors(&stopped).contains("--start 2"), "{stopped:?}");
+    let rest = daemon.command(&["decrypt", "--lines", "--start", "3"], input.as_bytes());
+    assert_eq!(success(&rest), "three\n");
+    // A rewrap has pairs, so it goes on.
+    let rewrapped = daemon.command(&["rewrap", "--lines"], b"nonsense\n");
+    assert_eq!((rewrapped.status.code(), rewrapped.stdout.as_slice()), (Some(1), b"".as_slice()));
+    assert_eq!(daemon.command(&["decrypt", "--start", "3"], b"").status.code(), Some(1));
+}
