@@ -114,6 +114,7 @@ impl Operation {
             Self::Random
             | Self::Hash
             | Self::Resolve
+            | Self::Reload
             | Self::Metrics
             | Self::Health
             | Self::Discovery

@@ -1,7 +1,9 @@
 //! The limits on clients, and that the daemon serves others meanwhile.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +19,7 @@ use keyringd::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Daemon, OpenBao, http, kms, wait_for};
+use crate::support::{Daemon, OpenBao, http, kms, success, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
@@ -228,29 +230,55 @@ fn a_ciphertext_too_large_to_decrypt_is_not_made() {
 
 #[test]
 fn unprivileged_connections_get_a_share_of_the_limit() {
-    let us = nix::unistd::geteuid().as_raw();
-    let access = format!("uid:{}=all", us + 1);
     let (server, _) = started(&[]);
-    let token = format!("keyring_vault_token = {}", server.token());
-    let lines = format!("{token}\nkeyring_max_connections = 32\nkeyring_access = {access}");
-    let daemon = Daemon::from_conf(&server.address(), &lines);
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("s");
+    let settings = [
+        ("KONG_KEYRING_MAX_CONNECTIONS", "32"),
+        ("KONG_KEYRING_ACCESS", "uid:0=all"),
+        ("KONG_KEYRING_SOCKET_MODE", "0666"),
+    ];
+    let daemon = Daemon::start_at(Some(&socket), &server, &settings);
     daemon.wait_until_ready();
-    // This user has no permission, so it gets two of 32 connections.
-    let open = |stream: &std::os::unix::net::UnixStream| {
-        stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        std::io::Read::read(&mut &*stream, &mut [0; 1]).is_err()
+    let stranger = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"]).args(arguments).arg(&socket);
+        command.current_dir("/").env("HOME", "/").output().unwrap()
     };
-    // Connections that ended a moment ago may still count, so that a crowd can keep fewer: then comes another one.
+    // This user has no permission, so it gets two of 32 connections. Connections that ended a moment ago may still count, so
+    // that a crowd can keep fewer: then comes another one.
     wait_for("a crowd that keeps two", || {
-        let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
-        let kept = || crowd.iter().filter(|stream| open(stream)).count();
-        wait_for("all but two to be let go", || Some(kept()).filter(|kept| *kept <= 2)).eq(&2).then_some(())
+        let kept = success(&stranger(&["python3", "-c", CROWD]));
+        assert!(kept.trim().parse::<u32>().unwrap() <= 2, "{kept}");
+        (kept.trim() == "2").then_some(())
     });
     wait_for("room for a stranger's question", || {
-        let answer = http::exchange(daemon.connect(), "GET", "/livez", &[], b"")?;
-        (answer.status == 200).then_some(())
+        let answer = stranger(&["curl", "-sf", "http://localhost/livez", "--unix-socket"]);
+        answer.status.success().then_some(())
     });
 }
+
+/// Opens 60 connections, waits until the daemon has closed all but two, and prints how many are open.
+const CROWD: &str = r#"
+import socket, sys, time
+crowd = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+for one in crowd:
+    one.connect(sys.argv[1])
+    one.settimeout(0.02)
+def is_open(one):
+    try:
+        one.recv(1)
+        return False
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+deadline = time.monotonic() + 60
+while (kept := sum(map(is_open, crowd))) > 2 and time.monotonic() < deadline:
+    pass
+print(kept)
+"#;
 
 #[test]
 fn deep_json_is_refused_in_every_field_and_takes_no_memory() {

@@ -56,7 +56,10 @@ fn without_a_keyring_references_are_served_and_systemd_gets_ready_after_the_firs
     let socket = daemon.socket().display().to_string();
     let printed = success(&run(&["status", "--socket", &socket], &[], b""));
     assert!(printed.starts_with("state:        ready, serving references only\n"), "{printed}");
-    assert!(printed.contains("session:      vault_hcv  logged in\n"), "{printed}");
+    assert!(
+        printed.contains("session:      vault_hcv  logged in by token; the token never expires\n"),
+        "{printed}"
+    );
     assert_eq!(daemon.metric("keyringd_keys{state=\"active\"}"), 0);
 
     daemon.signal(Signal::SIGTERM);

@@ -49,7 +49,7 @@ pub(super) fn lines(status: &Value) -> String {
 
 impl Lines {
     fn line(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.text, "{:<14} {value}", format!("{name}:"));
+        let _ = writeln!(self.text, "{:<13} {value}", format!("{name}:"));
     }
 
     fn optional(&mut self, name: &str, value: Option<String>) {
@@ -89,7 +89,7 @@ impl Lines {
         ];
         self.line("version", &parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
         self.optional("name", field(status, "/name"));
-        self.optional("configuration", field(status, "/source/configuration"));
+        self.optional("settings", field(status, "/source/configuration"));
         let access = match status.pointer("/access_list").and_then(Value::as_bool) {
             Some(true) => ", for the users of keyring_access",
             Some(false) => ", for every user who may connect",
@@ -131,7 +131,7 @@ impl Lines {
                 .map_or_else(|| "never expires".to_owned(), |left| format!("expires in {}", short(left)));
             let next = seconds(session, "/seconds_to_next_step");
             let next = next.map_or_else(String::new, |next| format!(", renewal in {}", short(next)));
-            format!("logged in; the token {expiry}{next}")
+            format!("logged in by {method}; the token {expiry}{next}")
         } else {
             match error {
                 Some(error) if !self.text.contains(&error) => {
@@ -141,7 +141,7 @@ impl Lines {
                 None => "not logged in yet".to_owned(),
             }
         };
-        self.line("session", &format!("{name}  {method}, {state}"));
+        self.line("session", &format!("{name}  {state}"));
     }
 
     fn key(&mut self, key: &Value) {
