@@ -12,7 +12,7 @@ const DECRYPT: &str = "/v1/transit/decrypt/keyring";
 const JSON: (&str, &str) = ("KONG_KEYRING_LOG_FORMAT", "json");
 
 /// All fields that a line may have.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "timestamp",
     "level",
     "target",

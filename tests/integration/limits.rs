@@ -154,7 +154,7 @@ fn accepting_resumes_after_descriptors_ran_out() {
         let output = std::process::Command::new("prlimit")
             .args(["--pid", &pid, &format!("--nofile={count}:4096")])
             .output();
-        crate::support::success(&output.unwrap());
+        success(&output.unwrap());
     };
     limit("30");
     let crowd: Vec<_> = (0..60).map(|_| daemon.connect()).collect();
@@ -367,7 +367,7 @@ fn an_announced_body_takes_no_memory_before_it_arrives() {
         })
         .collect();
     assert_eq!(daemon.get("/livez").status, 200);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let size = status
         .lines()
         .find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
