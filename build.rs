@@ -4,6 +4,12 @@
 //! The date is that of `SOURCE_DATE_EPOCH`, or of the commit, so that two builds of one commit are equal. Outside of git, such as
 //! in a container without it, `KEYRINGD_COMMIT` may name the commit.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "cargo passes its values to a build script by the environment"
+)]
+#![expect(clippy::print_stdout, reason = "and reads what the script prints")]
+
 use std::{env, path::Path, process::Command};
 
 fn main() {
