@@ -244,7 +244,8 @@ fn unprivileged_connections_get_a_share_of_the_limit() {
     let stranger = |arguments: &[&str]| {
         let mut command = std::process::Command::new("setpriv");
         command.args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"]).args(arguments).arg(&socket);
-        command.current_dir("/").env("HOME", "/").output().unwrap()
+        // Another user may not enter the folders of this one's PATH.
+        command.current_dir("/").env("HOME", "/").env("PATH", "/usr/bin:/bin").output().unwrap()
     };
     // This user has no permission, so it gets two of 32 connections. Connections that ended a moment ago may still count, so
     // that a crowd can keep fewer: then comes another one.

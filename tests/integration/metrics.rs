@@ -32,6 +32,7 @@ fn a_request_adds_series_of_its_operation_only() {
     let (server, daemon) = started(&[]);
     let send = || {
         daemon.post(DECRYPT, &json!({ "ciphertext": "kr1:first:AAAA" }));
+        daemon.encrypt("hello");
         daemon.get("/other");
         daemon.sync();
     };

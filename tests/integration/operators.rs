@@ -88,7 +88,7 @@ fn a_rotation_writes_by_check_and_set_and_the_daemon_uses_the_key() {
     assert!(errors(&used).contains("has a key by-helper already"), "{used:?}");
     let other =
         operator(&server, &["rotate", "--name", "other", "--socket", &socket], &[("VAULT_TOKEN", "x")]);
-    assert!(errors(&other).contains("the settings, which have: keyring"), "{other:?}");
+    assert!(errors(&other).contains("the settings have no keyring other"), "{other:?}");
 
     // Without an ID the key has the date of today, and another one on the same day is different.
     for _ in 0..2 {

@@ -151,7 +151,8 @@ fn an_existing_file_is_reported_first_and_kept() {
     for command in ["encrypt", "decrypt", "rewrap"] {
         let output = run(&[command, "-i", &plain, "-o", &kept, "--socket", "/no/such.sock"], &[], b"");
         refused(&output, "exists; use --force to replace it");
-        let output = run(&[command, "-o", "/dev/null", "--force", "--socket", "/no/such.sock"], &[], b"");
+        let arguments = [command, "-o", "/dev/null", "--force", "--socket", "/no/such.sock"];
+        let output = run(&arguments, &[], b"kr1:x:AAAA");
         refused(&output, "there is no socket /no/such.sock");
         assert!(!fs::metadata("/dev/null").unwrap().is_file(), "a device is never replaced");
     }
