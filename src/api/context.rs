@@ -231,6 +231,10 @@ pub(super) mod testing {
             Err("nowhere".to_owned())
         }
 
+        fn reload(&self) -> UpstreamFuture<'_, Result<serde_json::Value, String>> {
+            Box::pin(std::future::pending())
+        }
+
         fn describe(&self) -> serde_json::Value {
             serde_json::Value::Null
         }

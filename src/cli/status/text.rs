@@ -149,7 +149,9 @@ impl Lines {
         if let [Some(id), Some(state), Some(version), Some(created)] = fields {
             let colour = if state == "active" { GREEN } else { DIM };
             let state = self.coloured(&state, colour);
-            self.line("key", &format!("{id}  {state}  version {version} of {created}"));
+            let print =
+                field(key, "/fingerprint").map_or_else(String::new, |print| format!("  fingerprint {print}"));
+            self.line("key", &format!("{id}  {state}  version {version} of {created}{print}"));
         }
     }
 
