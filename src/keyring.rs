@@ -5,6 +5,7 @@
 
 pub(crate) mod history;
 pub(crate) mod key;
+pub(crate) mod options;
 pub(crate) mod record;
 pub(crate) mod registry;
 mod snapshot;
@@ -12,5 +13,6 @@ mod xaes;
 
 pub use history::{History, Listing};
 pub use key::{HeldKey, Key, KeyDerivation, KeyId};
+pub use options::Options;
 pub use registry::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, is_name};
 pub use snapshot::{Keyring, NamedVersion, Names, SecretLocation, name_hash};

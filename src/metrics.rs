@@ -1,10 +1,11 @@
 //! Counters and gauges for Prometheus, in the OpenMetrics text format, with fixed label sets.
 //!
-//! Gauges that are set at a scrape are in `gauges`, durations in `latency`. Label values are names of operations, outcomes and
-//! states only: no ID, path or error text. A request is counted without a lock and without a lookup of its series.
+//! Gauges that are set at a scrape are in `gauges`, durations in `latency`. Label values are names of operations, outcomes,
+//! states and the first keyrings only: no ID, path or error text. A request is counted without a lock and without a lookup of its series.
 //! The file is longer than most: it has every counter.
 
 mod gauges;
+mod keyrings;
 mod latency;
 
 use std::{
@@ -17,12 +18,14 @@ use enum_map::{Enum, EnumMap};
 use prometheus_client::{
     encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use crate::operation::Operation;
 pub use gauges::State;
-use gauges::{Gauges, Labels, TokenExpiry, registered};
+use gauges::{Gauges, Labels, TokenExpiry};
+use keyrings::KeyringSeries;
+pub use keyrings::KeyringState;
 use latency::Latency;
 
 /// The content type of [`Metrics::text`].
@@ -167,6 +170,7 @@ pub struct Metrics {
     token_expiry: Mutex<EnumMap<SessionKind, Option<TokenExpiry>>>,
     task_restarts: EnumMap<BackgroundTask, Counter>,
     gauges: Gauges,
+    keyrings: KeyringSeries,
 }
 
 /// Counts as one in a gauge until it is dropped.
@@ -224,6 +228,7 @@ impl Default for Metrics {
         let task_restarts =
             EnumMap::from_fn(|task: BackgroundTask| family.get_or_create(&task.labels()).clone());
         let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
+        let keyrings = KeyringSeries::register(&mut registry);
         Self {
             registry,
             requests,
@@ -243,8 +248,24 @@ impl Default for Metrics {
             task_restarts,
             token_expiry,
             gauges,
+            keyrings,
         }
     }
+}
+
+/// A metric that is registered under this name.
+fn registered<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+) -> M {
+    let metric = M::default();
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
 }
 
 fn register_requests(registry: &mut Registry) -> Requests {
@@ -303,8 +324,9 @@ impl Metrics {
         self.sent[operation].inc_by(sent as u64);
     }
 
-    pub fn synced(&self, outcome: Outcome) {
+    pub fn synced(&self, keyring: &str, outcome: Outcome) {
         self.syncs[outcome].inc();
+        self.keyrings.synced(keyring, outcome);
     }
 
     pub fn logged_in(&self, session: SessionKind, outcome: Outcome) {
@@ -354,7 +376,9 @@ impl Metrics {
     /// All metrics as OpenMetrics text.
     pub fn text(&self, state: &State) -> String {
         let tokens = *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauges.set(state, &tokens, SystemTime::now());
+        let now = SystemTime::now();
+        self.gauges.set(state, &tokens, now);
+        self.keyrings.set(&state.keyrings, now);
         let mut text = String::new();
         // Writing into memory cannot fail.
         let _ = text::encode(&mut text, &self.registry);
@@ -379,6 +403,7 @@ mod tests {
             last_sync: None,
             versions_headroom: Some(9),
             next_version_deletion: None,
+            keyrings: Vec::new(),
         }
     }
 
@@ -388,7 +413,7 @@ mod tests {
         let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
         let before = series(&metrics.text(&state()));
         for _ in 0..1000 {
-            metrics.synced(Outcome::Failure);
+            metrics.synced("keyring", Outcome::Failure);
             metrics.logged_in(SessionKind::Keyring, Outcome::Success);
             let took = Duration::from_micros(70);
             metrics.request_ended(Operation::Rewrap, RequestOutcome::Denied, took, 100, 10);

@@ -38,7 +38,10 @@ mod vectors;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{keyring::KeyDerivation, operation::Permission};
+use crate::{
+    keyring::{KeyDerivation, KeyId},
+    operation::Permission,
+};
 pub use access::AccessList;
 use access::Accounts as _;
 pub use engines::{EngineSettings, ReferenceSettings};
@@ -115,6 +118,8 @@ pub struct Keyring {
     pub further: Vec<KeyringPath>,
     /// The keyring that encrypts for Kubernetes; `None` for the default one.
     pub kms_name: Option<String>,
+    /// The record whose key makes blind indexes.
+    pub index_key: Option<KeyId>,
     pub derivation: KeyDerivation,
     pub ciphertext_format: CiphertextFormat,
     /// Whether Kong's own fields are read, and written on request.
@@ -318,6 +323,7 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
     let name = reader.optional(&keys::NAME).or_else(|| name_from(reader, path.as_ref()?));
     let further = keyrings::further(reader, name.as_deref(), path.as_ref());
     let kms_name = keyrings::kms_name(reader, name.as_deref(), &further);
+    let index_key = reader.optional(&keys::INDEX_KEY);
     let derivation = reader.required(&keys::KEY_DERIVATION);
     let ciphertext_format = reader.required(&keys::CIPHERTEXT_FORMAT);
     let kong_fields = reader.required(&keys::KONG_FIELDS);
@@ -338,6 +344,7 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
         name: name?,
         further,
         kms_name,
+        index_key,
         derivation: derivation?,
         ciphertext_format: ciphertext_format?,
         kong_fields: kong_fields?,

@@ -25,17 +25,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
+    keyring::{KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{KvSecret, KvVersion},
     vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
+pub use folders::all_keyrings;
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
-pub use read::{Read, Reader};
+pub use read::{Read, Reader, Rules};
 pub use syncs::Syncs;
-pub use warnings::{expiry_warning, record_warnings};
+pub use warnings::{expiry_warning, index_key_warning, record_warnings};
 
 /// The least time from a failed sync to one that another answer from Vault causes.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,7 +70,9 @@ pub(super) struct Target {
     /// The keyring's name.
     name: Arc<str>,
     secret: KvSecret,
-    derivation: KeyDerivation,
+    rules: Rules,
+    /// The record whose key makes blind indexes, unless the secret names one.
+    index_key: Option<KeyId>,
     interval: Duration,
 }
 
@@ -201,7 +204,7 @@ impl Syncer {
     async fn change(&mut self, (client, target): (Client, Target)) -> Duration {
         if client.server().namespace != self.client.server().namespace
             || target.secret != self.target.secret
-            || target.derivation != self.target.derivation
+            || target.rules != self.target.rules
         {
             self.reader = self.reader.forgetful();
         }
@@ -286,7 +289,7 @@ impl Syncer {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
         let outcome = self.read(None, now).await;
-        self.metrics.synced(Outcome::from_result(&outcome));
+        self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.waits_for_vault = matches!(&outcome, Err(error) if error.can_pass());
         match outcome {
             Ok(keyring) => {
@@ -314,7 +317,7 @@ impl Syncer {
     async fn sync_with(&mut self, token: &Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
         let outcome = self.read(Some(token), now).await;
-        self.metrics.synced(Outcome::from_result(&outcome));
+        self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
         Ok(())
     }
@@ -326,7 +329,7 @@ impl Syncer {
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
         let kv = Kv::new(&self.client, &self.target.secret, Purpose::Keyring).with_token(token);
-        let reading = self.reader.read(&kv, self.target.derivation, now, |_, _| {});
+        let reading = self.reader.read(&kv, self.target.rules, now, |_, _| {});
         let read = in_time(SYNC_TIMEOUT, reading).await?;
         self.apply(read)
     }
@@ -338,14 +341,15 @@ impl Syncer {
             return Ok(None);
         };
         let current = self.published.keyring();
-        let warnings = warnings::from_sync(&read, &built, &self.reader.history, current.as_deref());
+        let (history, index_key) = (&self.reader.history, self.target.index_key.as_ref());
+        let warnings = warnings::from_sync(&read, &built, history, current.as_deref(), index_key);
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!(keyring = &*self.target.name, "{warning}");
         }
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (built.rejected, warnings, read.listing);
         match built.keyring {
-            Ok(keyring) => Ok(Some(keyring.with_location(self.location()))),
+            Ok(keyring) => Ok(Some(keyring.with_location(self.location()).with_options(read.options))),
             // The sync succeeded, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),

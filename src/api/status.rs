@@ -1,6 +1,6 @@
 //! What operators and probes ask: status, metrics, liveness and readiness.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -14,12 +14,12 @@ use super::{
 };
 use crate::{
     keyring::{
-        HeldKey, KeyId, Keyring, KeyringEntry, Listing, NamedVersion,
+        HeldKey, KeyId, Keyring, KeyringEntry, Keyrings, Listing, NamedVersion,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
         name_hash,
         registry::Report,
     },
-    metrics::{self, State},
+    metrics::{self, KeyringState, State},
     operation::Permission,
 };
 
@@ -54,7 +54,7 @@ fn health(call: &Call<'_>, now: SystemTime) -> Result<(), String> {
 
 /// `GET /metrics`
 pub(super) async fn metrics(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let text = call.context.metrics.text(&gauges(call.context, call.named.map(AsRef::as_ref)));
+    let text = call.context.metrics.text(&gauges(call.context, &call.config.keyrings));
     Ok(response::typed(StatusCode::OK, text.into(), metrics::CONTENT_TYPE))
 }
 
@@ -132,9 +132,10 @@ pub(super) fn describe_key(held: &HeldKey, active: &KeyId) -> Value {
     json!({ "id": id.as_str(), "creation_time": rfc3339(held.created), "state": state })
 }
 
-fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
-    let keyring = entry.and_then(|entry| entry.published.keyring());
-    let report = entry.map(|entry| entry.published.report()).unwrap_or_default();
+fn gauges(context: &Context, keyrings: &Keyrings) -> State {
+    let entry = keyrings.default();
+    let keyring = entry.as_ref().and_then(|entry| entry.published.keyring());
+    let report = entry.as_ref().map(|entry| entry.published.report()).unwrap_or_default();
     let keys = keyring.as_ref().map(|keyring| keyring.newest_first()).unwrap_or_default();
     let active = keyring.as_ref().map(|keyring| keyring.active());
     let is_active = |held: &HeldKey| active.is_some_and(|active| active.key.id() == held.key.id());
@@ -155,6 +156,18 @@ fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
         last_sync: report.last_success,
         versions_headroom: report.listing.as_ref().map(Listing::headroom),
         next_version_deletion: report.listing.as_ref().and_then(Listing::next_deletion).map(|(_, at)| at),
+        keyrings: keyrings.all().iter().map(|entry| keyring_state(entry)).collect(),
+    }
+}
+
+fn keyring_state(entry: &KeyringEntry) -> KeyringState {
+    let (keyring, report) = (entry.published.keyring(), entry.published.report());
+    KeyringState {
+        name: Arc::clone(&entry.name),
+        ready: entry.health(SystemTime::now()).is_ok(),
+        keys: keyring.map_or(0, |keyring| keyring.key_count()),
+        last_sync: report.last_success,
+        versions_headroom: report.listing.as_ref().map(Listing::headroom),
     }
 }
 

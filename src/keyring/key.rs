@@ -46,6 +46,7 @@ pub struct Key {
     xaes: Xaes256Gcm,
     /// HKDF-SHA256(K, no salt, info `keyringd krm1 hmac`, 32 bytes), or the record's.
     hmac: Secret<Vec<u8>>,
+    has_own_hmac: bool,
     kms: Xaes256Gcm,
     /// See [`Key::fingerprint`].
     fingerprint: [u8; 3],
@@ -174,7 +175,26 @@ impl Key {
         let mut fingerprint = [0; 3];
         expand(b"keyringd fingerprint", &mut fingerprint);
         let aes = Aes256Gcm::new(k.expose().into());
-        Self { id, k, aes, xaes, kms, hmac, fingerprint, messages: AtomicU64::new(0) }
+        Self { id, k, aes, xaes, kms, hmac, has_own_hmac: false, fingerprint, messages: AtomicU64::new(0) }
+    }
+
+    /// The key for one context in K's place: HKDF-SHA256(K, no salt, info `keyringd kr1 context` ‖ 0x00 ‖ context, 32). An HMAC
+    /// key of the record does not follow.
+    pub(crate) fn in_context(&self, context: &[u8]) -> Self {
+        self.derived(&[b"keyringd kr1 context\0", context])
+    }
+
+    /// The same as Transit's derived keys have it: HKDF-SHA256(K, no salt, info = context, 32).
+    pub(crate) fn in_transit_context(&self, context: &[u8]) -> Self {
+        self.derived(&[context])
+    }
+
+    fn derived(&self, info: &[&[u8]]) -> Self {
+        let mut k = Secret::new([0; 32]);
+        let hkdf = Hkdf::<Sha256>::new(None, self.k.expose());
+        hkdf.expand_multi_info(info, k.expose_mut())
+            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+        Self::new(self.id.clone(), k)
     }
 
     /// The same key with an exported HMAC key of Transit in the place of the derived one.
@@ -190,7 +210,7 @@ impl Key {
             return Err(KeyError::HmacKey);
         }
         decoded.expose_mut().truncate(len);
-        self.hmac = decoded;
+        (self.hmac, self.has_own_hmac) = (decoded, true);
         Ok(self)
     }
 
@@ -208,6 +228,11 @@ impl Key {
     /// The key of its HMACs.
     pub(crate) fn hmac(&self) -> &[u8] {
         self.hmac.expose()
+    }
+
+    /// Whether the record brings an HMAC key, which does not follow a context.
+    pub(crate) const fn has_own_hmac(&self) -> bool {
+        self.has_own_hmac
     }
 
     pub const fn aes(&self) -> &Aes256Gcm {

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     history::{Listing, Rejection},
+    key::KeyId,
     snapshot::Keyring,
 };
 
@@ -88,7 +89,10 @@ pub struct KeyringEntry {
     /// The key name in Transit's paths.
     pub name: Arc<str>,
     pub published: Arc<Published>,
+    /// By the settings: the secret's options come first.
     pub formats: Formats,
+    /// The record whose key makes blind indexes, by the settings.
+    pub index_key: Option<KeyId>,
     /// The age of the last successful sync from which the keyring is not ready; `None` for no limit.
     pub max_stale: Option<Duration>,
 }
@@ -153,6 +157,16 @@ impl Keyrings {
 }
 
 impl KeyringEntry {
+    /// The formats that this snapshot is used with.
+    pub fn formats_of(&self, keyring: &Keyring) -> Formats {
+        Formats { write: keyring.options().format.unwrap_or(self.formats.write), ..self.formats }
+    }
+
+    /// The ID of the record whose key makes blind indexes with this snapshot, if one is chosen.
+    pub fn index_key_of<'k>(&'k self, keyring: &'k Keyring) -> Option<&'k KeyId> {
+        keyring.options().index_key.as_ref().or(self.index_key.as_ref())
+    }
+
     /// Whether there are keys that are fresh enough to serve with. The error gives the reason, without secrets.
     pub fn health(&self, now: SystemTime) -> Result<(), String> {
         if self.published.keyring().is_none() {

@@ -14,7 +14,10 @@ use std::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
-use super::key::{HeldKey, KeyId, VersionId};
+use super::{
+    key::{HeldKey, KeyId, VersionId},
+    options::Options,
+};
 
 /// An immutable snapshot with exactly one active key. A change publishes a new snapshot, so one request sees one keyring
 /// from its start to its end.
@@ -25,6 +28,7 @@ pub struct Keyring {
     /// A version in the map form carries several keys: the active key first, then the newest.
     by_version: HashMap<u64, Vec<Arc<HeldKey>>>,
     location: SecretLocation,
+    options: Options,
     /// Computed on first use.
     names: OnceLock<Names>,
 }
@@ -35,8 +39,8 @@ impl Keyring {
         let by_id: HashMap<_, _> =
             keys.into_iter().map(|held| (held.key.id().clone(), Arc::new(held))).collect();
         let active = Arc::clone(by_id.get(active)?);
-        let (by_version, location, names) = Default::default();
-        let mut keyring = Self { active, by_id, by_version, location, names };
+        let (by_version, location, options, names) = Default::default();
+        let mut keyring = Self { active, by_id, by_version, location, options, names };
         let mut keys: Vec<_> = keyring.by_id.values().map(Arc::clone).collect();
         keys.sort_by_key(|held| (held.key.id() != keyring.active.key.id(), Reverse(held.version)));
         for held in keys {
@@ -51,6 +55,16 @@ impl Keyring {
     #[must_use]
     pub fn with_location(self, location: SecretLocation) -> Self {
         Self { location, names: OnceLock::new(), ..self }
+    }
+
+    /// Sets the options that the secret carries.
+    #[must_use]
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    pub const fn options(&self) -> &Options {
+        &self.options
     }
 
     pub fn names(&self) -> &Names {

@@ -15,7 +15,7 @@ use super::{
         self, Audit, CiphertextFormat, InflightSize, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath,
     },
 };
-use crate::keyring::KeyDerivation;
+use crate::keyring::{KeyDerivation, KeyId};
 
 /// How to log in.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +100,9 @@ settings! { KEYRING_ROWS:
         "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.", value::BOOLEAN;
     NAME: String = "keyring_name", "The key name in /v1/transit/…/{name}; the last segment of the path unless set.",
         value::KEY_NAME;
+    INDEX_KEY: KeyId = "keyring_index_key",
+        "The record whose key makes blind indexes, by its id, unless the secret's custom_metadata names one as \
+        keyringd_index_key.", value::KEY_ID;
     KMS_NAME: String = "keyring_kms_name", "The keyring that encrypts for Kubernetes; the default one unless set.",
         value::KEY_NAME;
 }

@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use url::Url;
 
 use super::{conf::trim, reference::is_name, setting::Parser};
-use crate::keyring;
+use crate::keyring::{self, KeyId};
 
 /// The memory of all requests in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +208,11 @@ fn keyring_path(item: &str) -> Option<KeyringPath> {
     };
     Some(KeyringPath::Secret { name: KEY_NAME.parse(name)?, path: secret_path(path)? })
 }
+
+pub(super) const KEY_ID: Parser<KeyId> = Parser::Text {
+    accepts: "1 to 64 of A-Z a-z 0-9 _ . -, and not active",
+    convert: |text| KeyId::parse(text).ok(),
+};
 
 pub(super) const LIST: Parser<Vec<String>> =
     Parser::Text { accepts: "a comma-separated list", convert: |text| Some(list(text)) };

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::read::Turns;
@@ -176,6 +177,23 @@ impl Folders {
             .collect();
         json!({ "folders": folders, "warnings": self.warnings })
     }
+}
+
+/// All keyrings as the folders are now, the default one first, and what hinders others.
+pub async fn all_keyrings(
+    client: &Client,
+    settings: &settings::Keyring,
+) -> (Vec<(Arc<str>, KvSecret)>, Vec<String>) {
+    let (mut folders, turns) = (Folders::default().with_settings(settings), Turns::default());
+    let known = folders.known();
+    folders.update(join_all(known.into_iter().map(|(folder, _)| list(client, &turns, folder, &[]))).await);
+    let wanted = folders.wanted(settings);
+    let mut problems = folders.warnings;
+    problems.extend(folders.all.iter().filter_map(|folder| {
+        let error = folder.error.as_ref()?;
+        Some(format!("the folder {}/ cannot be listed: {}", folder.secret.path, error.message))
+    }));
+    (wanted.into_iter().map(|one| (one.name, one.secret)).collect(), problems)
 }
 
 /// Lists a folder of which these names are `known`.

@@ -16,11 +16,11 @@ use super::{
     REQUEST_INTERVAL, SyncHandle, Syncer, Target, after_success,
     folders::{self, Folders},
     queue,
-    read::{Reader, Turns},
+    read::{Reader, Rules, Turns},
     with_keys, without_keys,
 };
 use crate::{
-    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
+    keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
     metrics::{BackgroundTask, Metrics},
     secret::Secret,
     settings::{self, CiphertextFormat},
@@ -203,8 +203,10 @@ impl Syncs {
         }
         for (one, kept) in wanted.into_iter().zip(kept) {
             let folders::Wanted { name, secret } = one;
-            let (derivation, interval) = (state.settings.derivation, state.settings.sync_interval);
-            let target = Target { name, secret, derivation, interval };
+            let settings = &state.settings;
+            let rules = Rules::from_settings(settings);
+            let (index_key, interval) = (settings.index_key.clone(), settings.sync_interval);
+            let target = Target { name, secret, rules, index_key, interval };
             state.running.push(match kept {
                 Some(running) => Running { target, ..running },
                 None => self.begin(target, client),
@@ -314,11 +316,11 @@ fn entry(running: &Running, settings: &settings::Keyring) -> KeyringEntry {
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
-    let kong_fields = if settings.kong_fields { KongFields::Accept } else { KongFields::Refuse };
     KeyringEntry {
         name: Arc::clone(&running.target.name),
         published: Arc::clone(&running.published),
-        formats: Formats { write, kong_fields },
+        formats: Formats { write, kong_fields: Rules::from_settings(settings).kong_fields },
+        index_key: settings.index_key.clone(),
         max_stale: settings.max_stale,
     }
 }
