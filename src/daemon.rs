@@ -84,7 +84,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         None => None,
     };
     let syncs =
-        keyring.map(|(keyring, client)| Syncs::start(client, keyring, Arc::clone(&metrics), stop.clone()));
+        keyring.map(|(keyring, client)| Syncs::start(&client, keyring, Arc::clone(&metrics), stop.clone()));
     let references = Arc::new(References::new(engines));
     let upstream =
         VaultUpstream::new(syncs.clone(), Arc::clone(&references), Arc::clone(&sessions), described);

@@ -3,6 +3,7 @@
 //! Vault secrets become keys in `record`, and their versions a `snapshot` in `history`. `registry` publishes the snapshots of
 //! all keyrings that are served. Pure functions of bytes and time: no I/O happens here.
 
+mod format;
 pub(crate) mod history;
 pub(crate) mod key;
 pub(crate) mod options;
@@ -11,8 +12,9 @@ pub(crate) mod registry;
 mod snapshot;
 mod xaes;
 
+pub use format::{Format, Formats, KongFields};
 pub use history::{History, Listing};
 pub use key::{HeldKey, Key, KeyDerivation, KeyId};
 pub use options::Options;
-pub use registry::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, is_name};
+pub use registry::{KeyringEntry, Keyrings, Published, is_name};
 pub use snapshot::{Keyring, NamedVersion, Names, SecretLocation, name_hash};

@@ -403,7 +403,13 @@ mod tests {
             last_sync: None,
             versions_headroom: Some(9),
             next_version_deletion: None,
-            keyrings: Vec::new(),
+            keyrings: vec![KeyringState {
+                name: "keyring".into(),
+                ready: true,
+                keys: 3,
+                last_sync: None,
+                versions_headroom: None,
+            }],
         }
     }
 

@@ -273,7 +273,8 @@ mod tests {
         key: String,
         input: String,
         label: String,
-        vectors: Vec<Vector>,
+        #[serde(rename = "vectors")]
+        answers: Vec<Vector>,
     }
 
     #[derive(Deserialize)]
@@ -287,8 +288,8 @@ mod tests {
     #[test]
     fn known_answers_of_hmac_and_index() {
         let file: Vectors = serde_json::from_str(include_str!("../../tests/vectors/index.json")).unwrap();
-        assert_eq!(file.vectors.len(), 2);
-        for vector in file.vectors {
+        assert_eq!(file.answers.len(), 2);
+        for vector in file.answers {
             let derivation =
                 if vector.derivation == "raw" { KeyDerivation::Raw } else { KeyDerivation::Sha256 };
             let id = KeyId::parse(&file.id).unwrap();

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use super::{
+    format::{Format, KongFields},
     key::{KeyDerivation, KeyId},
-    registry::{Format, KongFields},
 };
 
 /// What the names of all options begin with.
@@ -75,7 +75,7 @@ impl Options {
                 });
             }
             "index_key" => {
-                self.index_key = Some(KeyId::parse(value).map_err(|_| Some("the id of a record"))?)
+                self.index_key = Some(KeyId::parse(value).map_err(|_| Some("the id of a record"))?);
             }
             _ => return Err(None),
         }

@@ -72,9 +72,12 @@ impl KeyringSeries {
     }
 
     pub(super) fn synced(&self, name: &str, outcome: Outcome) {
-        let [(label, outcome)] = outcome.labels();
-        let name = self.label(name);
-        self.syncs.get_or_create(&[("keyring", name), (label, outcome.to_owned())]).inc();
+        self.syncs_of(self.label(name), outcome).inc();
+    }
+
+    fn syncs_of(&self, label: String, outcome: Outcome) -> Counter {
+        let [(key, outcome)] = outcome.labels();
+        self.syncs.get_or_create(&[("keyring", label), (key, outcome.to_owned())]).clone()
     }
 
     pub(super) fn set(&self, keyrings: &[KeyringState], now: SystemTime) {
@@ -87,6 +90,11 @@ impl KeyringSeries {
         self.keys.clear();
         self.since_sync.clear();
         self.versions_headroom.clear();
+        for outcome in [Outcome::Success, Outcome::Failure] {
+            for label in by_label.keys() {
+                self.syncs_of(label.clone(), outcome);
+            }
+        }
         for (label, Summary { ready, keys, since_sync, versions_headroom }) in by_label {
             let labels = [("keyring", label)];
             self.ready.get_or_create(&labels).set(ready.into());
@@ -109,6 +117,7 @@ impl KeyringSeries {
             }
             names.push(name.into());
         }
+        drop(names);
         name.to_owned()
     }
 }

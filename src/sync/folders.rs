@@ -48,9 +48,9 @@ struct Folder {
 
 /// Why the last listing of a folder failed.
 #[derive(Clone, Debug)]
-struct FolderError {
+pub(super) struct FolderError {
     message: String,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// What one listing gave.
@@ -157,10 +157,9 @@ impl Folders {
         })
     }
 
-    /// `None` if the last listings succeeded; else the time that the server asked for, if it did.
-    pub(super) fn failure(&self) -> Option<Option<Duration>> {
-        let failed: Vec<_> = self.all.iter().filter_map(|folder| folder.error.as_ref()).collect();
-        (!failed.is_empty()).then(|| failed.iter().filter_map(|error| error.retry_after).max())
+    /// Of the last listings, the failure whose server asks for the longest wait; `None` if all succeeded.
+    pub(super) fn failure(&self) -> Option<&FolderError> {
+        self.all.iter().filter_map(|folder| folder.error.as_ref()).max_by_key(|error| error.retry_after)
     }
 
     pub(super) fn describe(&self) -> Value {

@@ -68,7 +68,7 @@ struct Running {
 impl Syncs {
     /// Starts a task for each keyring, and one for the folders. They end at `stop`.
     pub fn start(
-        client: Client,
+        client: &Client,
         settings: settings::Keyring,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
@@ -86,7 +86,7 @@ impl Syncs {
             stop,
             crashed: CancellationToken::new(),
         });
-        syncs.reconcile(&mut syncs.state(), &client);
+        syncs.reconcile(&mut syncs.state(), client);
         let lister = Arc::clone(&syncs);
         syncs.spawn(move || {
             let syncs = Arc::clone(&lister);
@@ -109,9 +109,8 @@ impl Syncs {
 
     /// The sync of a keyring; `None` if it has gone.
     pub fn handle(&self, name: &str) -> Option<SyncHandle> {
-        let state = self.state();
-        let running = state.running.iter().find(|running| *running.target.name == *name);
-        running.map(|running| running.handle.clone())
+        let is_it = |running: &&Running| *running.target.name == *name;
+        self.state().running.iter().find(is_it).map(|running| running.handle.clone())
     }
 
     /// Syncs a keyring for an operator, with this token if there is one. Without one, it lists the folders, too.
@@ -137,20 +136,13 @@ impl Syncs {
         state.folders = state.folders.with_settings(&settings);
         state.settings = settings;
         self.reconcile(&mut state, client);
+        drop(state);
     }
 
     /// Reads what the settings say, in this session, from now on. The default keyring is read at once, and every other one of
     /// which something has changed.
     pub async fn switch(&self, client: Client) {
-        let changes: Vec<_> = {
-            let mut state = self.state();
-            state.client = client.clone();
-            let is_changed = |(at, one): &(usize, &Running)| {
-                *at == 0 || one.applied.1 != one.target || !one.applied.0.is_same_session(&client)
-            };
-            let changed = state.running.iter().enumerate().filter(is_changed);
-            changed.map(|(_, one)| (one.handle.clone(), one.target.clone())).collect()
-        };
+        let changes = self.changes(&client);
         let apply = |(handle, target): &(SyncHandle, Target)| {
             let (handle, client, target) = (handle.clone(), client.clone(), target.clone());
             async move { handle.change(client, target).await }
@@ -162,6 +154,19 @@ impl Syncs {
                 running.applied = (client.clone(), running.target.clone());
             }
         }
+    }
+
+    /// Uses this session for the folders. Returns the syncs that have to change.
+    fn changes(&self, client: &Client) -> Vec<(SyncHandle, Target)> {
+        let mut state = self.state();
+        state.client = client.clone();
+        let is_changed = |(at, one): &(usize, &Running)| {
+            *at == 0 || one.applied.1 != one.target || !one.applied.0.is_same_session(client)
+        };
+        let changed = state.running.iter().enumerate().filter(is_changed);
+        let changes = changed.map(|(_, one)| (one.handle.clone(), one.target.clone())).collect();
+        drop(state);
+        changes
     }
 
     /// What `GET /status` shows of the folders.
@@ -252,7 +257,11 @@ impl Syncs {
             self.list().await;
             let (interval, failure, incomplete) = {
                 let state = self.state();
-                (state.settings.sync_interval, state.folders.failure(), state.folders.incomplete())
+                (
+                    state.settings.sync_interval,
+                    state.folders.failure().map(|error| error.retry_after),
+                    state.folders.incomplete(),
+                )
             };
             let random = backoff::random();
             let delay = match failure {

@@ -51,7 +51,8 @@ struct Metadata {
     #[serde(default)]
     max_versions: u64,
     versions: BTreeMap<u64, VersionMetadata>,
-    custom_metadata: Option<BTreeMap<String, String>>,
+    #[serde(rename = "custom_metadata")]
+    custom: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -244,8 +245,8 @@ fn listing(metadata: Metadata, now: SystemTime) -> Result<Listing, &'static str>
         }
         versions.insert(VersionId { number, created }, state);
     }
-    let Metadata { current_version: current, max_versions, custom_metadata, .. } = metadata;
-    let mut options = custom_metadata.unwrap_or_default();
+    let Metadata { current_version: current, max_versions, custom, .. } = metadata;
+    let mut options = custom.unwrap_or_default();
     options.retain(|name, _| name.starts_with(options::PREFIX));
     Ok(Listing { versions, deletions, current, max_versions, options })
 }
@@ -345,8 +346,7 @@ mod tests {
                 destroyed: false,
             };
             let versions = (1..=count).map(|number| (number, version(number))).collect();
-            let metadata =
-                Metadata { current_version: count, max_versions: 0, versions, custom_metadata: None };
+            let metadata = Metadata { current_version: count, max_versions: 0, versions, custom: None };
             listing(metadata, SystemTime::now())
         };
         assert_eq!(of(10_000).unwrap().versions.len(), MAX_VERSIONS);

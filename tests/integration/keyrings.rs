@@ -346,10 +346,6 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
     };
     wait_for("all to be ready", all_ready);
     assert!(answered.elapsed() < Duration::from_secs(1), "{:?}", answered.elapsed());
-    // The program's own pages come on top: 10.2 MiB of a release, and far more of this one.
-    let kib = daemon.anonymous_memory();
-    assert!(kib <= (24 << 10) - 10_445, "{kib} KiB");
-
     // From the second interval on, the syncs are out of step.
     thread::sleep(Duration::from_secs(INTERVAL));
     let before = proxy.seen().len();
@@ -359,4 +355,11 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
     let lists = seen.len() - of_keyrings;
     assert!((120..=180).contains(&of_keyrings), "{of_keyrings} requests in three intervals of 50 keyrings");
     assert!((2..=5).contains(&lists), "{lists} listings");
+    // A release has 10.2 MiB of pages of the program; those of this one are far more, and not counted.
+    let bound = (24 << 10) - 10_445;
+    let mut kib = 0;
+    wait_for(&format!("{bound} KiB or less"), || {
+        kib = daemon.anonymous_memory();
+        (kib <= bound).then_some(())
+    });
 }
