@@ -4,6 +4,7 @@
 //! payloads that do not fit into a request. The API decodes JSON and base64.
 
 mod aead;
+pub mod copy;
 pub(crate) mod encoding;
 mod kong;
 pub(crate) mod mac;

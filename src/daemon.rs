@@ -3,6 +3,7 @@
 //! Tasks are started and stopped here only. `reload` changes the settings of a running daemon, `upstream` is what the socket
 //! asks of Vault, `notify` tells systemd; [`dev`] is the same daemon with a random keyring and without Vault.
 
+mod cache;
 pub mod dev;
 mod notify;
 mod reload;
@@ -33,7 +34,7 @@ use crate::{
     settings::{self, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings},
     signals::Signal,
     supervise::supervise,
-    sync::Syncs,
+    sync::{Syncs, copy::CopyError},
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
@@ -57,6 +58,8 @@ pub enum StartError {
     Transport(#[from] TransportError),
     #[error(transparent)]
     NoRandomness(#[from] crate::cipher::NoRandomness),
+    #[error("keyring_cache_key: {0}")]
+    Copy(#[from] CopyError),
 }
 
 /// What the daemon gets from outside.
@@ -76,13 +79,14 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let config = runtime_config(&settings);
     let described = describe(&settings);
-    let Settings { keyrings, references, socket, .. } = settings;
+    let Settings { keyrings, references, socket, cache, .. } = settings;
     let (keyring, engines) = open(keyrings, references, &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
     let metrics_listener = match socket.metrics_listen {
         Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
+    let keeping = cache::check(&cache)?;
     let syncs =
         keyring.map(|(keyring, client)| Syncs::start(&client, keyring, Arc::clone(&metrics), stop.clone()));
     let references = Arc::new(References::new(engines));
@@ -115,6 +119,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
                 async move { references.keep_fresh(stop).await }
             }
         }),
+        copying: cache::spawn(keeping.zip(syncs.clone()), &metrics, &stop),
         notifying: spawn(BackgroundTask::Systemd, &metrics, {
             let notifier = Notifier::new(syncs.as_ref(), &references);
             move || notifier.clone().run()
@@ -130,6 +135,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         metrics,
         sessions,
         socket,
+        cache,
         load: inputs.load,
         log: inputs.log,
         pending: JoinSet::new(),
@@ -169,6 +175,7 @@ struct Tasks {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
     refreshing: JoinHandle<()>,
+    copying: JoinHandle<()>,
     notifying: JoinHandle<()>,
     sessions: Arc<Sessions>,
     stop: CancellationToken,
@@ -182,6 +189,7 @@ impl Tasks {
                 _ = &mut self.serving => break true,
                 _ = &mut self.syncing => break true,
                 _ = &mut self.refreshing => break true,
+                _ = &mut self.copying => break true,
                 _ = &mut self.notifying => break true,
                 () = self.sessions.crashed() => break true,
                 signal = signals.recv() => match signal {
@@ -211,7 +219,7 @@ impl Tasks {
             }
             Err(_) => return ExitCode::FAILURE,
         }
-        let _ = (self.syncing.await, self.refreshing.await);
+        let _ = (self.syncing.await, self.refreshing.await, self.copying.await);
         self.sessions.end().await; // they began to end with the drain
         ExitCode::SUCCESS
     }
@@ -327,7 +335,8 @@ mod tests {
             serving,
             syncing: task(1),
             refreshing: task(2),
-            notifying: task(3),
+            copying: task(3),
+            notifying: task(4),
             sessions: Arc::new(Sessions::new(Arc::default(), stop.clone())),
             stop,
         };
@@ -337,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_ends_the_daemon_with_a_failure() {
-        for panics in 0..4 {
+        for panics in 0..5 {
             assert_eq!(exit_code_when_one_panics(panics).await, ExitCode::FAILURE, "{panics}");
         }
     }

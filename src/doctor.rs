@@ -4,6 +4,7 @@
 //! unwrapped, others are sent on request only, since they may work once, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
 //! The file is longer than most: it has every check in its order.
 
+mod copy;
 mod report;
 
 use std::{
@@ -30,6 +31,7 @@ use crate::{
         transport::{Request, Response},
     },
 };
+pub use copy::KEY_COMMAND;
 pub use report::{Finding, State};
 use report::{Report, Step};
 
@@ -70,6 +72,10 @@ struct Context {
 pub async fn examine(settings: Settings, secret_ids: SecretIds, observe: impl FnMut(Finding) + Send) {
     let mut report = Report::new(observe);
     socket(&mut report, &settings.socket).await;
+    if let Some(Keyrings { server, default }) = &settings.keyrings {
+        let location = sync::location(server, &default.secret, default.derivation);
+        copy::examine(&mut report, &settings.cache, &default.name, &location);
+    }
     let _ = vault(&mut report, settings, secret_ids).await; // a step that ended it is reported
 }
 

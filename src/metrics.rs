@@ -61,6 +61,7 @@ pub enum BackgroundTask {
     Session,
     Accept,
     Systemd,
+    Copy,
 }
 
 impl BackgroundTask {
@@ -71,6 +72,7 @@ impl BackgroundTask {
             Self::Session => [("task", "session")],
             Self::Accept => [("task", "accept")],
             Self::Systemd => [("task", "systemd")],
+            Self::Copy => [("task", "copy")],
         }
     }
 }
@@ -164,6 +166,7 @@ pub struct Metrics {
     renewals: ByOutcome,
     unwraps: ByOutcome,
     reloads: ByOutcome,
+    copy_writes: ByOutcome,
     kms_moved_keys: Counter,
     kms_missing_keys: Family<[(&'static str, String); 1], Counter>,
     kms_missing_hashes: Mutex<HashSet<String>>,
@@ -210,6 +213,7 @@ impl Default for Metrics {
         let unwraps =
             by_outcome("unwraps", "Unwraps of a response-wrapped secret ID; a failure is a security event");
         let reloads = by_outcome("reloads", "Reloads of the settings");
+        let copy_writes = by_outcome("copy_writes", "Writes of the sealed copy of the keys");
         let session_logins = register_session_logins(&mut registry);
         let kms_moved_keys = Counter::default();
         registry.register(
@@ -242,6 +246,7 @@ impl Default for Metrics {
             renewals,
             unwraps,
             reloads,
+            copy_writes,
             kms_moved_keys,
             kms_missing_keys,
             kms_missing_hashes: Mutex::default(),
@@ -367,6 +372,10 @@ impl Metrics {
         self.reloads[outcome].inc();
     }
 
+    pub fn copy_written(&self, outcome: Outcome) {
+        self.copy_writes[outcome].inc();
+    }
+
     /// The session has a token, which expires at this time or never.
     pub fn token_expires(&self, session: SessionKind, at: Option<SystemTime>) {
         let expiry = at.map_or(TokenExpiry::Never, TokenExpiry::At);
@@ -394,6 +403,7 @@ mod tests {
         State {
             inflight_bytes: 70,
             keys_active: true,
+            from_copy: false,
             keys_live: 2,
             keys_retired: 1,
             records_rejected: 0,
@@ -443,6 +453,9 @@ mod tests {
             "keyringd_connections 2",
             "keyringd_inflight_bytes 70",
             "keyringd_keys{state=\"live\"} 2",
+            "keyringd_keys_by_source{source=\"vault\"} 3",
+            "keyringd_keys_by_source{source=\"copy\"} 0",
+            "keyringd_copy_writes_total{outcome=\"failure\"} 0",
             "keyringd_active_key_age_seconds 60.0",
             "keyringd_messages{slot=\"other\"} 7",
             "keyringd_messages_budget 4294967296",

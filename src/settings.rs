@@ -18,6 +18,7 @@ macro_rules! gather {
 }
 
 pub mod access;
+mod cache;
 mod conf;
 mod engines;
 mod keyrings;
@@ -44,6 +45,7 @@ use crate::{
 };
 pub use access::AccessList;
 use access::Accounts as _;
+pub use cache::{Cache, SealedCopy};
 pub use engines::{EngineSettings, ReferenceSettings};
 use reader::Reader;
 pub use report::{Effective, Note};
@@ -87,6 +89,7 @@ pub struct Settings {
     pub keyrings: Option<Keyrings>,
     pub references: ReferenceSettings,
     pub socket: Socket,
+    pub cache: Cache,
     pub log: Log,
     /// Refuse to start if memory cannot be locked.
     pub require_memory_lock: bool,
@@ -287,6 +290,7 @@ fn settings(reader: &mut Reader) -> Option<Settings> {
         keyrings: if references_only { Some(None) } else { keyrings(reader).map(Some) },
         references: references,
         socket: socket(reader),
+        cache: cache::read(reader),
         require_memory_lock: reader.required(&keys::REQUIRE_MEMORY_LOCK),
         log: gather!(Log {
             level: reader.required(&keys::LOG_LEVEL),

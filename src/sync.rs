@@ -9,7 +9,9 @@
     warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
 )]
 
+pub mod copy;
 mod folders;
+mod keeper;
 mod lost;
 mod queue;
 mod read;
@@ -28,10 +30,11 @@ use crate::{
     keyring::{KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{KvSecret, KvVersion},
+    settings::{self, KvSecret, KvVersion},
     vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
 pub use folders::all_keyrings;
+pub use keeper::CopyKeeper;
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
 pub use read::{Read, Reader, Rules};
@@ -97,6 +100,15 @@ impl SyncError {
     /// Whether it can pass without a change in Vault or in the settings.
     const fn can_pass(&self) -> bool {
         matches!(self, Self::Vault(error) if error.is_outage())
+    }
+
+    /// Whether Vault gave and refused nothing.
+    const fn is_away(&self) -> bool {
+        match self {
+            Self::Vault(error) => error.is_away(),
+            Self::TooSlow(_) => true,
+            Self::NoKeyring(_) => false,
+        }
     }
 
     /// Whether nothing is known of keys that are not held.
@@ -302,12 +314,14 @@ impl Syncer {
                     );
                 }
                 (self.report.last_error, self.report.outage, self.report.failures) = (None, None, 0);
+                self.report.is_away = false;
                 self.publish(keyring, now);
                 Ok(())
             }
             Err(error) => {
                 self.report.last_error = Some(error.to_string());
                 self.report.outage = error.is_outage().then(|| error.to_string());
+                self.report.is_away = error.is_away();
                 Err(error)
             }
         }
@@ -362,11 +376,7 @@ impl Syncer {
     }
 
     fn location(&self) -> SecretLocation {
-        SecretLocation {
-            mount: self.target.secret.mount.to_string(),
-            path: self.target.secret.path.to_string(),
-            versioned: self.target.secret.kv == KvVersion::V2,
-        }
+        location(self.client.server(), &self.target.secret, self.target.rules.derivation)
     }
 
     /// The report first, so that the status has the sync of every keyring that can be seen. The notification last, so that
@@ -401,6 +411,18 @@ async fn in_time<T>(
     match tokio::time::timeout(limit, reading).await {
         Ok(read) => Ok(read?),
         Err(_) => Err(SyncError::TooSlow(limit)),
+    }
+}
+
+/// Where a keyring is in Vault.
+pub fn location(server: &settings::Server, secret: &KvSecret, derivation: KeyDerivation) -> SecretLocation {
+    SecretLocation {
+        host: server.host.as_str().trim_end_matches('/').to_owned(),
+        namespace: server.namespace.clone().unwrap_or_default(),
+        mount: secret.mount.to_string(),
+        path: secret.path.to_string(),
+        versioned: secret.kv == KvVersion::V2,
+        derivation,
     }
 }
 

@@ -14,10 +14,9 @@ use super::{
 };
 use crate::{
     keyring::{
-        HeldKey, KeyId, Keyring, KeyringEntry, Keyrings, Listing, NamedVersion,
+        HeldKey, KeyId, Keyring, KeyringEntry, KeyringSource, Keyrings, Listing, NamedVersion, Published,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
         name_hash,
-        registry::Report,
     },
     metrics::{self, KeyringState, State},
     operation::Permission,
@@ -72,7 +71,7 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
         "name": entry.map(|entry| &*entry.name),
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
-        "sync": entry.map(|entry| describe_sync(&entry.published.report(), now)),
+        "sync": entry.map(|entry| describe_sync(&entry.published, now)),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
         "keyrings": describe_all(call, now),
         "source": call.context.upstream.describe(),
@@ -146,6 +145,7 @@ fn gauges(context: &Context, keyrings: &Keyrings) -> State {
     State {
         inflight_bytes: context.budget.used(),
         keys_active: active.is_some(),
+        from_copy: keyring.as_ref().is_some_and(|keyring| keyring.source() != KeyringSource::Vault),
         keys_live: others().count() - retired,
         keys_retired: retired,
         records_rejected: report.rejected.len(),
@@ -153,7 +153,7 @@ fn gauges(context: &Context, keyrings: &Keyrings) -> State {
         active_key_age: active.filter(|_| report.listing.is_some()).map(age),
         messages: [active.map_or(0, |held| held.key.messages()), most_messages.unwrap_or(0)],
         messages_budget: MESSAGE_BUDGET,
-        last_sync: report.last_success,
+        last_sync: entry.and_then(|entry| entry.published.synced()),
         versions_headroom: report.listing.as_ref().map(Listing::headroom),
         next_version_deletion: report.listing.as_ref().and_then(Listing::next_deletion).map(|(_, at)| at),
         keyrings: keyrings.all().iter().map(|entry| keyring_state(entry)).collect(),
@@ -166,7 +166,7 @@ fn keyring_state(entry: &KeyringEntry) -> KeyringState {
         name: Arc::clone(&entry.name),
         ready: entry.health(SystemTime::now()).is_ok(),
         keys: keyring.map_or(0, |keyring| keyring.key_count()),
-        last_sync: report.last_success,
+        last_sync: entry.published.synced(),
         versions_headroom: report.listing.as_ref().map(Listing::headroom),
     }
 }
@@ -203,10 +203,15 @@ fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
     };
     let newest_first = keyring.newest_first();
     let keys: Vec<_> = on_page(newest_first.iter(), page).map(describe).collect();
-    json!({ "active": active.as_str(), "keys": keys, "keys_total": newest_first.len() })
+    let source = match keyring.source() {
+        KeyringSource::Vault => "vault",
+        KeyringSource::Copy { .. } => "copy",
+    };
+    json!({ "active": active.as_str(), "source": source, "keys": keys, "keys_total": newest_first.len() })
 }
 
-fn describe_sync(report: &Report, now: SystemTime) -> Value {
+fn describe_sync(published: &Published, now: SystemTime) -> Value {
+    let (report, synced) = (published.report(), published.synced());
     let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs();
     let rejected: Vec<_> = report
         .rejected
@@ -221,8 +226,8 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
         })
         .collect();
     json!({
-        "last_success": report.last_success.map(rfc3339),
-        "seconds_since_success": report.last_success.map(since),
+        "last_success": synced.map(rfc3339),
+        "seconds_since_success": synced.map(since),
         "last_attempt": report.last_attempt.map(rfc3339),
         "last_error": report.last_error,
         "failures": report.failures,

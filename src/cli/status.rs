@@ -79,8 +79,11 @@ pub(super) fn lines(status: &Value) -> String {
             let _ = writeln!(out, "{name:<13} {value}");
         }
     };
+    let is_copy = text("/keyring/source").as_deref() == Some("copy");
+    let age = status.pointer("/sync/seconds_since_success").and_then(Value::as_u64).filter(|_| is_copy);
+    let from = age.map_or_else(String::new, |age| format!("from the copy of {} ago, ", coarse(age)));
     let ready = || match text("/keyring/active") {
-        Some(id) => format!("ready, active key {id}"),
+        Some(id) => format!("ready, {from}active key {id}"),
         None => "ready, serving references only".to_owned(),
     };
     line("state:", text("/reason").or_else(|| Some(ready())));
@@ -130,6 +133,13 @@ pub(super) fn lines(status: &Value) -> String {
         }
     }
     out
+}
+
+/// A time in its largest unit: `3h`.
+fn coarse(seconds: u64) -> String {
+    let units = [(172_800, 86_400, "d"), (3600, 3600, "h"), (60, 60, "m")];
+    let unit = units.iter().find(|(from, _, _)| seconds >= *from);
+    unit.map_or_else(|| format!("{seconds}s"), |(_, unit, name)| format!("{}{name}", seconds / unit))
 }
 
 /// A field of the status as text; `None` if it is absent or null.

@@ -15,7 +15,7 @@ use super::{
     format::Formats,
     history::{Listing, Rejection},
     key::KeyId,
-    snapshot::Keyring,
+    snapshot::{Keyring, KeyringSource},
 };
 
 /// The current keyring, and the report of the sync that built it.
@@ -34,6 +34,8 @@ pub struct Report {
     pub last_error: Option<String>,
     /// The same, if Vault or the way to it failed, so that nothing is known of keys that are not held.
     pub outage: Option<String>,
+    /// Whether it was Vault that was unreachable, sealed or failing, and so neither gave nor refused anything.
+    pub is_away: bool,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// Vault's last listing; `None` on KV v1 and before the first success.
@@ -132,7 +134,7 @@ impl KeyringEntry {
             return Err(self.no_keys());
         }
         let report = self.published.report();
-        let age = report.last_success.map(|at| now.duration_since(at).unwrap_or_default());
+        let age = self.published.synced().map(|at| now.duration_since(at).unwrap_or_default());
         match (age, self.max_stale) {
             (Some(age), Some(limit)) if age > limit => {
                 let reason = report.last_error.as_deref().unwrap_or("the next one is running");
@@ -168,6 +170,28 @@ impl Published {
 
     pub fn publish(&self, keyring: Keyring) {
         self.keyring.store(Some(Arc::new(keyring)));
+    }
+
+    /// Publishes the keyring of a sealed copy, unless there are keys.
+    pub fn publish_copy(&self, keyring: Arc<Keyring>) -> bool {
+        let before = self.keyring.compare_and_swap(&None::<Arc<Keyring>>, Some(keyring));
+        before.is_none()
+    }
+
+    /// Takes away the keyring of a sealed copy. One from Vault stays.
+    pub fn withdraw_copy(&self) -> bool {
+        let current = self.keyring();
+        current.as_ref().is_some_and(|keyring| keyring.source() != KeyringSource::Vault)
+            && self.keyring.compare_and_swap(&current, None).as_ref().map(Arc::as_ptr)
+                == current.as_ref().map(Arc::as_ptr)
+    }
+
+    /// When the keys that are served were last in step with Vault.
+    pub fn synced(&self) -> Option<SystemTime> {
+        self.report().last_success.or_else(|| match self.keyring()?.source() {
+            KeyringSource::Copy { synced } => Some(synced),
+            KeyringSource::Vault => None,
+        })
     }
 
     pub fn report(&self) -> Arc<Report> {

@@ -90,6 +90,15 @@ settings! { KEYRING_ROWS:
         "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400);
     MAX_STALE: Duration [default: Some("0")] = "keyring_max_stale",
         "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000);
+    CACHE_PATH: PathBuf = "keyring_cache_path",
+        "A file for a sealed copy of the keys, for a start while Vault is away. Its folder must be the daemon's own, with mode 0700.",
+        value::ABSOLUTE_PATH;
+    CACHE_KEY: () [content: Content::Secret] = "keyring_cache_key",
+        "The key of that copy: only a systemd credential, or a file on another file system, never text.", value::BASE64_KEY;
+    CACHE_MAX_AGE: Duration [default: Some("604800")] = "keyring_cache_max_age",
+        "The age from which a copy is not used; 0 = no copy, and the file is deleted at the start.", Parser::seconds(0, 31_536_000);
+    CACHE_WAIT: Duration [default: Some("2")] = "keyring_cache_wait",
+        "How long Vault may take to answer at the start before the copy is used.", Parser::seconds(0, 60);
     KEY_DERIVATION: KeyDerivation [default: Some("sha256"), rejects_empty: true] = "keyring_key_derivation",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes of which it is the base64.",
         Parser::Words(&[("sha256", KeyDerivation::Sha256), ("raw", KeyDerivation::Raw)]);

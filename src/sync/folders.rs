@@ -41,8 +41,9 @@ pub(super) struct Folders {
 #[derive(Clone, Debug)]
 struct Folder {
     secret: KvSecret,
-    /// The names of its secrets; `None` before the first listing.
+    /// The names of its secrets; `None` before the first listing, unless a sealed copy has some.
     names: Option<Vec<String>>,
+    is_listed: bool,
     error: Option<FolderError>,
 }
 
@@ -51,6 +52,8 @@ struct Folder {
 pub(super) struct FolderError {
     message: String,
     pub(super) retry_after: Option<Duration>,
+    /// [`VaultError::is_away`]
+    pub(super) is_away: bool,
 }
 
 /// What one listing gave.
@@ -65,7 +68,7 @@ impl Folders {
         let folder = |path: &SecretPath| {
             let secret = settings.secret.at(path.clone());
             let known = self.all.iter().find(|folder| folder.secret == secret).cloned();
-            known.unwrap_or(Folder { secret, names: None, error: None })
+            known.unwrap_or(Folder { secret, names: None, is_listed: false, error: None })
         };
         let paths = settings.further.iter().filter_map(|item| match item {
             KeyringPath::Folder(path) => Some(path),
@@ -91,7 +94,7 @@ impl Folders {
             let Some(folder) = self.all.iter_mut().find(|folder| folder.secret == secret) else { continue };
             let error = match names {
                 Ok(names) => {
-                    folder.names = Some(names);
+                    (folder.names, folder.is_listed) = (Some(names), true);
                     None
                 }
                 Err(error) => {
@@ -99,7 +102,7 @@ impl Folders {
                     if folder.error.as_ref().is_none_or(|before| before.message != message) {
                         tracing::warn!("the folder of keyrings {} cannot be listed: {message}", secret.path);
                     }
-                    Some(FolderError { message, retry_after })
+                    Some(FolderError { message, retry_after, is_away: error.is_away() })
                 }
             };
             folder.error = error;
@@ -145,7 +148,7 @@ impl Folders {
 
     /// Why there may be keyrings that are not known: a folder was not listed yet.
     pub(super) fn incomplete(&self) -> Option<String> {
-        let folder = self.all.iter().find(|folder| folder.names.is_none())?;
+        let folder = self.all.iter().find(|folder| !folder.is_listed)?;
         Some(match &folder.error {
             Some(error) => {
                 format!("the keyrings of {}/ are not known yet: {}", folder.secret.path, error.message)
@@ -160,6 +163,24 @@ impl Folders {
     /// Of the last listings, the failure whose server asks for the longest wait; `None` if all succeeded.
     pub(super) fn failure(&self) -> Option<&FolderError> {
         self.all.iter().filter_map(|folder| folder.error.as_ref()).max_by_key(|error| error.retry_after)
+    }
+
+    /// Whether Vault refused a listing, or gave one.
+    pub(super) fn is_answered(&self) -> bool {
+        let is_refused = |error: &FolderError| !error.is_away;
+        self.all.iter().any(|folder| folder.is_listed || folder.error.as_ref().is_some_and(is_refused))
+    }
+
+    /// Takes the names of secrets from a sealed copy, which has their paths, for the folders that could not be listed yet.
+    pub(super) fn adopt(&mut self, paths: &[&str]) {
+        let is_waiting = |folder: &&mut Folder| {
+            !folder.is_listed && folder.error.as_ref().is_none_or(|error| error.is_away)
+        };
+        for folder in self.all.iter_mut().filter(is_waiting) {
+            let start = format!("{}/", folder.secret.path);
+            let names = paths.iter().filter_map(|path| path.strip_prefix(&start));
+            folder.names = Some(names.filter(|name| !name.contains('/')).map(str::to_owned).collect());
+        }
     }
 
     pub(super) fn describe(&self) -> Value {

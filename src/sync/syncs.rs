@@ -15,12 +15,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     REQUEST_INTERVAL, SyncHandle, Syncer, Target, after_success,
     folders::{self, Folders},
-    queue,
+    location, queue,
     read::{Reader, Rules, Turns},
     with_keys, without_keys,
 };
 use crate::{
-    keyring::{Format, Formats, KeyringEntry, Keyrings, Published},
+    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, SecretLocation},
     metrics::{BackgroundTask, Metrics},
     secret::Secret,
     settings::{self, CiphertextFormat},
@@ -52,6 +52,16 @@ struct State {
     folders: Folders,
     /// In the order of the settings: the default one first.
     running: Vec<Running>,
+}
+
+/// A keyring, for its sealed copy.
+pub(super) struct Place {
+    pub(super) name: Arc<str>,
+    /// Where the settings say that it is.
+    pub(super) location: SecretLocation,
+    pub(super) kong_fields: KongFields,
+    pub(super) published: Arc<Published>,
+    pub(super) handle: SyncHandle,
 }
 
 /// The sync of one keyring.
@@ -167,6 +177,38 @@ impl Syncs {
         let changes = changed.map(|(_, one)| (one.handle.clone(), one.target.clone())).collect();
         drop(state);
         changes
+    }
+
+    /// All keyrings, the default one first.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let state = self.state();
+        let place = |running: &Running| {
+            let Target { name, secret, rules, .. } = &running.target;
+            Place {
+                name: Arc::clone(name),
+                location: location(state.client.server(), secret, rules.derivation),
+                kong_fields: rules.kong_fields,
+                published: Arc::clone(&running.published),
+                handle: running.handle.clone(),
+            }
+        };
+        state.running.iter().map(place).collect()
+    }
+
+    /// Whether Vault refused a listing of a folder, or gave one.
+    pub(super) fn is_folder_answered(&self) -> bool {
+        self.state().folders.is_answered()
+    }
+
+    /// Serves the keyrings of a sealed copy, by their paths, in folders that could not be listed yet.
+    pub(super) fn adopt(&self, paths: &[&str]) {
+        let mut state = self.state();
+        if state.folders.is_empty() {
+            return;
+        }
+        state.folders.adopt(paths);
+        let client = state.client.clone();
+        self.reconcile(&mut state, &client);
     }
 
     /// What `GET /status` shows of the folders.

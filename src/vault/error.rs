@@ -69,7 +69,7 @@ pub enum VaultError {
     )]
     RefusedBefore { wait: Duration, cause: String },
     #[error("next login attempt in {} s: {cause}", wait.as_secs().saturating_add(1))]
-    LoginWaits { wait: Duration, cause: String },
+    LoginWaits { wait: Duration, cause: String, is_away: bool },
     #[error("the session with Vault has ended: keyringd is shutting down")]
     Stopping,
 }
@@ -105,6 +105,20 @@ impl VaultError {
                 | Self::TooLarge { .. }
                 | Self::Malformed { .. }
         )
+    }
+
+    /// Whether Vault is unreachable, sealed or failing: it neither gave nor refused anything.
+    pub const fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::NoLeader { .. }
+            | Self::Sealed { .. } => true,
+            Self::Status { status, .. } => *status >= 500,
+            Self::LoginWaits { is_away, .. } => *is_away,
+            _ => false,
+        }
     }
 
     /// Whether Vault answered that the secret does not exist.

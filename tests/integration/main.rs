@@ -48,6 +48,7 @@ mod readme;
 mod references;
 mod references_only;
 mod reload;
+mod sealed_copy;
 mod secrets;
 mod session;
 mod settings;
