@@ -58,13 +58,11 @@ fn contents(report: &mut Report<'_>, path: &Path, read: ReadCopy, name: &str) {
     if read.from_the_future {
         report.warn(STEP, format!("{path} was written in the future: correct this machine's clock"));
     }
-    match read.keyrings.iter().find(|keyring| keyring.name == name) {
-        Some(one) => {
-            let (held, synced) = (one.keyring.key_count(), humantime::format_rfc3339_seconds(one.synced));
-            report.good(STEP, format!("{path} opens: {held} held of {name}, synced at {synced}"));
-        }
-        None => {
-            report.warn(STEP, format!("{path} has no keyring {name}: the next good sync replaces it"));
-        }
+    for one in &read.keyrings {
+        let (held, synced) = (one.keyring.key_count(), humantime::format_rfc3339_seconds(one.synced));
+        report.good(STEP, format!("{path} opens: {held} held of {}, synced at {synced}", one.name));
+    }
+    if !read.keyrings.iter().any(|one| one.name == name) {
+        report.warn(STEP, format!("{path} has no keyring {name}: the next good sync replaces it"));
     }
 }

@@ -140,6 +140,67 @@ fn a_killed_daemon_serves_from_its_copy_within_3_s_while_vault_is_down() {
 }
 
 #[test]
+fn all_keyrings_are_in_one_copy_and_one_that_vault_refuses_is_not_used() {
+    let mut server = OpenBao::durable();
+    server.put_record("first", KEY);
+    for (path, id) in [("cards", "card"), ("team/a", "ours"), ("team/b", "theirs")] {
+        server.api("POST", &format!("secret/data/{path}"), &json!({ "data": { "id": id, "key": KEY } }));
+    }
+    let paths = [("KONG_KEYRING_VAULT_PATHS", "cards, team/")];
+    let names = ["keyring", "cards", "a", "b"];
+    let host = Host::new();
+    let mut daemon = host.start(&server, &paths);
+    let keys = |daemon: &Daemon, name: &str| daemon.get(&format!("/v1/transit/keys/{name}")).status;
+    wait_for("all keyrings", || names.iter().all(|name| keys(&daemon, name) == 200).then_some(()));
+    let sealed = names.map(|name| {
+        let path = format!("/v1/transit/encrypt/{name}");
+        daemon.post(&path, &json!({ "plaintext": "YQ==" })).at("/data/ciphertext")
+    });
+    // The second copy from now on has all of them.
+    let writes = || daemon.metric("keyringd_copy_writes_total{outcome=\"success\"}");
+    for id in ["second", "third"] {
+        let before = writes();
+        server.put_record(id, KEY);
+        daemon.sync();
+        wait_for("a copy", || (writes() > before).then_some(()));
+    }
+    server.stop();
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+
+    let settings = [paths[0], ("KONG_KEYRING_CACHE_WAIT", "1")];
+    let daemon = host.start(&server, &settings);
+    wait_for("all keyrings", || names.iter().all(|name| keys(&daemon, name) == 200).then_some(()));
+    for (name, sealed) in names.iter().zip(&sealed) {
+        let path = format!("/v1/transit/decrypt/{name}");
+        assert_eq!(
+            daemon.post(&path, &json!({ "ciphertext": sealed })).at("/data/plaintext"),
+            "YQ==",
+            "{name}"
+        );
+    }
+    drop(daemon);
+
+    // Vault is back, and one keyring is denied: it has no keys, whatever the copy has.
+    server.start();
+    let policy = ["keyring", "team/*", "team"].map(|path| {
+        format!(
+            "path \"secret/data/{path}\" {{ capabilities = [\"read\"] }}\npath \"secret/metadata/{path}\" {{ \
+             capabilities = [\"read\", \"list\"] }}\n"
+        )
+    });
+    server.api("PUT", "sys/policies/acl/three", &json!({ "policy": policy.concat() }));
+    let token = server.api("POST", "auth/token/create", &json!({ "policies": ["three"] }));
+    let token = token.at("/auth/client_token");
+    let daemon = host.start(&server, &[paths[0], ("KONG_KEYRING_VAULT_TOKEN", &token)]);
+    wait_for_log(&daemon, "Vault answered and gave no keys");
+    for (name, status) in [("keyring", 200), ("a", 200), ("b", 200), ("cards", 503)] {
+        wait_for(name, || (keys(&daemon, name) == status).then_some(()));
+    }
+    assert_eq!(source(&daemon).as_deref(), Some("vault"));
+}
+
+#[test]
 fn a_revoked_role_has_no_keys_after_a_restart() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
