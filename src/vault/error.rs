@@ -62,7 +62,13 @@ pub enum VaultError {
     #[error("Vault refused the login by {method}{message}: {cure}")]
     Login { method: &'static str, message: String, cure: String },
     #[error("cannot log in by {method}: {cause}")]
-    NoCredential { method: &'static str, cause: String, retry_after: Option<Duration> },
+    NoCredential {
+        method: &'static str,
+        cause: String,
+        retry_after: Option<Duration>,
+        /// The server that issues the credential is away.
+        is_away: bool,
+    },
     #[error(
         "Vault refused this credential before; it is sent again in {} s, or at once when it changes: {cause}",
         wait.as_secs().saturating_add(1)
@@ -77,7 +83,7 @@ pub enum VaultError {
 impl VaultError {
     /// A login that could not be tried.
     pub(super) const fn no_credential(method: &'static str, cause: String) -> Self {
-        Self::NoCredential { method, cause, retry_after: None }
+        Self::NoCredential { method, cause, retry_after: None, is_away: false }
     }
 
     /// The same error for other requests to the server, if the server is unreachable.
@@ -107,7 +113,8 @@ impl VaultError {
         )
     }
 
-    /// Whether Vault is unreachable, sealed or failing: it neither gave nor refused anything.
+    /// Whether Vault, or the server that issues the credential for it, is unreachable, sealed or failing: it neither gave nor
+    /// refused anything.
     pub const fn is_away(&self) -> bool {
         match self {
             Self::Unreachable { .. }
@@ -116,7 +123,7 @@ impl VaultError {
             | Self::NoLeader { .. }
             | Self::Sealed { .. } => true,
             Self::Status { status, .. } => *status >= 500,
-            Self::LoginWaits { is_away, .. } => *is_away,
+            Self::LoginWaits { is_away, .. } | Self::NoCredential { is_away, .. } => *is_away,
             _ => false,
         }
     }

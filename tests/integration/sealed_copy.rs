@@ -264,6 +264,16 @@ fn vault_sealed_failing_or_silent_lets_the_copy_be_used_and_a_refusal_does_not()
             "{fault:?}"
         );
     }
+    let login = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "jwt"),
+        ("KONG_KEYRING_VAULT_OAUTH2_TOKEN_ENDPOINT", "http://127.0.0.1:1/token"),
+        ("KONG_KEYRING_VAULT_OAUTH2_CLIENT_ID", "keyringd"),
+        ("KONG_KEYRING_VAULT_OAUTH2_CLIENT_SECRET", "planted"),
+    ];
+    proxy.set("/", Fault::None);
+    let daemon = host.start(&server, &[&settings[..], &login].concat());
+    daemon.wait_until_ready();
+    assert_eq!(source(&daemon).as_deref(), Some("copy"), "the issuer of the JWT is away");
     for status in [400, 403, 404, 429] {
         proxy.set("/", Fault::status(status));
         let daemon = host.start(&server, &settings);
