@@ -62,6 +62,8 @@ impl Answer {
             _ if keyring.is_some_and(|keyring| keyring.source() == KeyringSource::Vault) => Self::Keys,
             Some(_) if report.is_away => Self::Away,
             Some(_) => Self::Refused,
+            // Vault may have no usable record any more: then the keys that there are stay.
+            None if report.last_success.is_some() => Self::Keys,
             None => Self::Awaited,
         }
     }
