@@ -79,14 +79,7 @@ pub(super) fn lines(status: &Value) -> String {
             let _ = writeln!(out, "{name:<13} {value}");
         }
     };
-    let is_copy = text("/keyring/source").as_deref() == Some("copy");
-    let age = status.pointer("/sync/seconds_since_success").and_then(Value::as_u64).filter(|_| is_copy);
-    let from = age.map_or_else(String::new, |age| format!("from the copy of {} ago, ", coarse(age)));
-    let ready = || match text("/keyring/active") {
-        Some(id) => format!("ready, {from}active key {id}"),
-        None => "ready, serving references only".to_owned(),
-    };
-    line("state:", text("/reason").or_else(|| Some(ready())));
+    line("state:", Some(text("/reason").unwrap_or_else(|| ready(status))));
     line("version:", text("/version"));
     line("name:", text("/name"));
     line("vault:", text("/source/vault"));
@@ -133,6 +126,18 @@ pub(super) fn lines(status: &Value) -> String {
         }
     }
     out
+}
+
+/// What a daemon that is ready serves.
+fn ready(status: &Value) -> String {
+    let Some(id) = text(status, "/keyring/active") else {
+        return "ready, serving references only".to_owned();
+    };
+    let age = status.pointer("/sync/seconds_since_success").and_then(Value::as_u64);
+    match (text(status, "/keyring/source").as_deref(), age) {
+        (Some("copy"), Some(age)) => format!("ready, from the copy of {} ago, active key {id}", coarse(age)),
+        _ => format!("ready, active key {id}"),
+    }
 }
 
 /// A time in its largest unit: `3h`.

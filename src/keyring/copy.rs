@@ -1,6 +1,7 @@
 //! What a sealed copy holds: the keyrings of a daemon, as JSON with K and the HMAC key of each key. No tokens.
 //!
 //! Versions and creation times are in it, so that a keyring from a copy has the same public names. `cipher::copy` seals it.
+//! The file is longer than most: it has both directions and their tests.
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -1,6 +1,7 @@
 //! The file of the sealed copy: written as a whole or not at all, read at the start, deleted when it is switched off.
 //!
 //! All of it blocks. The bytes are in `cipher::copy`; when to read and to write is in `keeper`.
+//! The file is longer than most: it has each way in which a file can fail, and its test.
 
 #[cfg(test)]
 mod power_cut;
