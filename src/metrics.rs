@@ -453,7 +453,7 @@ mod tests {
             "keyringd_connections 2",
             "keyringd_inflight_bytes 70",
             "keyringd_keys{state=\"live\"} 2",
-            "keyringd_keys_by_source{source=\"vault\"} 3",
+            "keyringd_keys_by_source{source=\"vault\"} 4",
             "keyringd_keys_by_source{source=\"copy\"} 0",
             "keyringd_copy_writes_total{outcome=\"failure\"} 0",
             "keyringd_active_key_age_seconds 60.0",

@@ -29,14 +29,14 @@ pub(super) fn examine(report: &mut Report<'_>, cache: &Cache, name: &str, locati
         // Root examines the daemon of another user.
         Ok(metadata) => match file.check_folder(user(metadata.uid())) {
             Ok(()) => {
-                report.good(STEP, format!("only uid {} can enter {}", metadata.uid(), folder.display()))
+                report.good(STEP, format!("only uid {} can enter {}", metadata.uid(), folder.display()));
             }
             Err(error) => return report.failed(STEP, error.to_string()),
         },
     }
     let now = SystemTime::now();
     match file.read(location, now) {
-        Ok(read) => contents(report, path, read, name),
+        Ok(read) => contents(report, path, &read, name),
         Err(error @ CopyError::None(_)) => {
             report.warn(STEP, format!("{error}: the daemon writes it after its next good sync"));
         }
@@ -53,7 +53,7 @@ fn user(owner: u32) -> u32 {
     if ours.is_root() { owner } else { ours.as_raw() }
 }
 
-fn contents(report: &mut Report<'_>, path: &Path, read: ReadCopy, name: &str) {
+fn contents(report: &mut Report<'_>, path: &Path, read: &ReadCopy, name: &str) {
     let path = path.display();
     if read.from_the_future {
         report.warn(STEP, format!("{path} was written in the future: correct this machine's clock"));

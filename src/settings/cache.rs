@@ -67,6 +67,6 @@ fn read_key(reader: &mut Reader) -> Option<Credential> {
             reader.mistake(key, format!("must not be set as text or by a reference: {way}"));
             None
         }
-        file => Some(file),
+        file @ Credential::File(_) => Some(file),
     }
 }

@@ -144,7 +144,7 @@ impl CopyFile {
         let folder = folder_of(&self.path);
         let metadata = fs::metadata(folder).map_err(io_error("examine the folder", folder))?;
         let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        if metadata.is_dir() && owner == ours && mode & 0o077 == 0 {
+        if metadata.is_dir() && owner == ours && mode.trailing_zeros() >= 6 {
             return Ok(());
         }
         Err(CopyError::Folder { path: folder.to_owned(), owner, mode, ours })

@@ -225,7 +225,7 @@ impl CopyKeeper {
         };
         before.len() != keyrings.len()
             || !before.iter().zip(keyrings).all(is_same)
-            || at.elapsed() >= self.file.max_age() / WRITES_PER_MAX_AGE
+            || at.elapsed().saturating_mul(WRITES_PER_MAX_AGE) >= self.file.max_age()
     }
 }
 

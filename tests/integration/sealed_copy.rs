@@ -235,7 +235,7 @@ fn a_refusal_that_comes_after_the_wait_takes_the_keys_away() {
     proxy.set("/", Fault::Latency(Duration::from_secs(2)));
     let daemon = host.start(&server, &settings);
     wait_for("the copy's keys", || (source(&daemon).as_deref() == Some("copy")).then_some(()));
-    assert_no_keys(&daemon, "Vault's answer came late and refuses the keys");
+    assert_no_keys(&daemon, "Vault refused the keys after the wait");
 }
 
 #[test]
