@@ -37,7 +37,7 @@ fn write(file: &CopyFile, number: u64) {
 #[expect(clippy::disallowed_methods, reason = "the parent passes the folder of its writer")]
 fn copies_that_follow_each_other_are_read_back() {
     let (own, named) = (tempfile::tempdir().unwrap(), std::env::var_os(WRITER));
-    let file = file(named.as_deref().map_or(own.path(), Path::new), Duration::MAX);
+    let file = file(named.as_deref().map_or_else(|| own.path(), Path::new), Duration::MAX);
     let first = match number(&file) {
         Ok(last) => last + 1,
         Err(CopyError::None(_)) => 1,
