@@ -4,6 +4,7 @@
 //! payloads that do not fit into a request. The API decodes JSON and base64.
 
 mod aead;
+pub mod copy;
 pub(crate) mod encoding;
 mod kong;
 pub(crate) mod mac;
@@ -15,6 +16,14 @@ pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
 pub use aead::{NoRandomness, OpenError, Opened, OpenedText, Payload, SealError};
 pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_kms, overhead};
+
+/// What a message is bound to: it opens only with the same again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binding<'a> {
+    pub associated_data: &'a [u8],
+    /// The key is derived for it. Empty for none.
+    pub context: &'a [u8],
+}
 
 /// The format of a text, by its prefix, if it is one to open.
 fn text_format(text: &[u8], kong_fields: KongFields) -> Result<Format, OpenError> {
@@ -47,19 +56,40 @@ pub fn unknown_key(keyring: &Keyring, text: &[u8], kong_fields: KongFields) -> O
     found.err().filter(OpenError::is_unknown_key)
 }
 
-/// Opens the text form of any format in place. A text whose key is unknown stays as it was.
+/// Opens the text form of any format in place, without a context. A text whose key is unknown stays as it was.
 pub fn open_text<'k>(
     keyring: &'k Keyring,
     text: &mut [u8],
     associated_data: &[u8],
     kong_fields: KongFields,
 ) -> Result<OpenedText<'k>, OpenError> {
+    open_bound(keyring, text, Binding { associated_data, context: b"" }, kong_fields)
+}
+
+/// Opens the text form of any format in place. A text whose key is unknown stays as it was.
+pub fn open_bound<'k>(
+    keyring: &'k Keyring,
+    text: &mut [u8],
+    binding: Binding<'_>,
+    kong_fields: KongFields,
+) -> Result<OpenedText<'k>, OpenError> {
     match text_format(text, kong_fields)? {
-        Format::Native => native::open_text(keyring, text, associated_data),
-        Format::Transit => transit::open_text(keyring, text, associated_data),
-        Format::Kong if !associated_data.is_empty() => Err(OpenError::KongAssociatedData),
+        Format::Native => native::open_text(keyring, text, binding),
+        Format::Transit => transit::open_text(keyring, text, binding),
+        Format::Kong if !binding.associated_data.is_empty() => Err(OpenError::KongAssociatedData),
+        Format::Kong if !binding.context.is_empty() => Err(OpenError::KongContext),
         Format::Kong => kong::open_text(keyring, text),
     }
+}
+
+/// The key for a context, as the format derives it, in the place of `held`.
+pub fn in_context(held: &HeldKey, format: Format, context: &[u8]) -> Result<HeldKey, SealError> {
+    let key = match format {
+        Format::Native => held.key.in_context(context),
+        Format::Transit => held.key.in_transit_context(context),
+        Format::Kong => return Err(SealError::KongContext),
+    };
+    Ok(HeldKey { mapped: held.mapped, ..HeldKey::new(key.into(), held.version, held.created) })
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form of the native format. The first [`ROOM`] bytes are free.
@@ -245,6 +275,31 @@ mod tests {
     fn a_missing_nonce_panics() {
         let mut nonces = Nonces::draw(1, Format::Transit).unwrap();
         let _: ([u8; 12], [u8; 12]) = (nonces.take(), nonces.take());
+    }
+
+    #[test]
+    fn a_message_opens_in_its_own_context_only() {
+        let keyring = keyring(key("some.id", 7));
+        let open = |text: &[u8], context: &[u8]| {
+            let (mut text, binding) = (text.to_vec(), Binding { associated_data: b"aad", context });
+            let opened = open_bound(&keyring, &mut text, binding, KongFields::Refuse)?;
+            Ok(text[opened.plaintext].to_vec())
+        };
+        for format in [Format::Native, Format::Transit] {
+            let held = in_context(keyring.active(), format, b"tenant 1").unwrap();
+            let (mut out, mut plaintext) = (Vec::new(), b"hello".to_vec());
+            let mut nonces = Nonces::fixed(&[3; 24]);
+            seal_text(&held, format, &mut plaintext, &mut nonces, b"aad", &mut out).unwrap();
+            assert_eq!(open(&out, b"tenant 1"), Ok(b"hello".to_vec()));
+            for other in [b"tenant 2".as_slice(), b"", b"tenant 1\0"] {
+                assert_eq!(open(&out, other), Err(OpenError::NotAuthentic), "{format:?}");
+            }
+        }
+        assert_eq!(in_context(keyring.active(), Format::Kong, b"x").err(), Some(SealError::KongContext));
+        let mut field = sealed(&keyring, Format::Kong, &[1; 12], b"", b"hello").unwrap().into_bytes();
+        let binding = Binding { associated_data: b"", context: b"x" };
+        let refused = open_bound(&keyring, &mut field, binding, KongFields::Accept);
+        assert_eq!(refused.err(), Some(OpenError::KongContext));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! Tasks are started and stopped here only. `reload` changes the settings of a running daemon, `upstream` is what the socket
 //! asks of Vault, `notify` tells systemd; [`dev`] is the same daemon with a random keyring and without Vault.
 
+mod cache;
 pub mod dev;
 mod metrics_tls;
 mod notify;
@@ -40,7 +41,7 @@ use crate::{
     },
     signals::Signal,
     supervise::supervise,
-    sync::Syncs,
+    sync::{Syncs, copy::CopyError},
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
@@ -72,6 +73,8 @@ pub enum StartError {
     NewRecord(#[from] NewRecordError),
     #[error(transparent)]
     Persist(#[from] PersistError),
+    #[error("keyring_cache_key: {0}")]
+    Copy(#[from] CopyError),
 }
 
 /// What the daemon gets from outside.
@@ -95,7 +98,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let config = runtime_config(&settings);
     let described = describe(&settings, inputs.configuration.as_deref());
-    let Settings { keyrings, references, socket, .. } = settings;
+    let Settings { keyrings, references, socket, cache, .. } = settings;
     let (keyring, engines) = open(keyrings, references, &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
     let names =
@@ -105,8 +108,9 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         Some(settings) => Some(listen_for_metrics(settings).await?),
         None => None,
     };
+    let keeping = cache::check(&cache)?;
     let syncs =
-        keyring.map(|(keyring, client)| Syncs::start(client, keyring, Arc::clone(&metrics), stop.clone()));
+        keyring.map(|(keyring, client)| Syncs::start(&client, keyring, Arc::clone(&metrics), stop.clone()));
     let references = Arc::new(References::new(engines));
     let (reloads, next_reload) = mpsc::channel(MAX_RELOADS);
     let upstream = Arc::new(VaultUpstream::new(
@@ -142,6 +146,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
                 async move { references.keep_fresh(stop).await }
             }
         }),
+        copying: cache::spawn(keeping.zip(syncs.clone()), &metrics, &stop),
         notifying: spawn(BackgroundTask::Systemd, &metrics, {
             let notifier = Notifier::new(syncs.as_ref(), &references);
             move || notifier.clone().run()
@@ -157,6 +162,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         metrics,
         sessions,
         socket,
+        cache,
         load: inputs.load,
         effective: inputs.effective,
         configuration: inputs.configuration,
@@ -225,6 +231,7 @@ struct Tasks {
     serving: JoinHandle<usize>,
     syncing: JoinHandle<()>,
     refreshing: JoinHandle<()>,
+    copying: JoinHandle<()>,
     notifying: JoinHandle<()>,
     sessions: Arc<Sessions>,
     stop: CancellationToken,
@@ -243,6 +250,7 @@ impl Tasks {
                 _ = &mut self.serving => break true,
                 _ = &mut self.syncing => break true,
                 _ = &mut self.refreshing => break true,
+                _ = &mut self.copying => break true,
                 _ = &mut self.notifying => break true,
                 () = self.sessions.crashed() => break true,
                 signal = signals.recv() => match signal {
@@ -273,7 +281,7 @@ impl Tasks {
             }
             Err(_) => return ExitCode::FAILURE,
         }
-        let _ = (self.syncing.await, self.refreshing.await);
+        let _ = (self.syncing.await, self.refreshing.await, self.copying.await);
         self.sessions.end().await; // they began to end with the drain
         ExitCode::SUCCESS
     }
@@ -399,7 +407,8 @@ mod tests {
             serving,
             syncing: task(1),
             refreshing: task(2),
-            notifying: task(3),
+            copying: task(3),
+            notifying: task(4),
             sessions: Arc::new(Sessions::new(Arc::default(), stop.clone())),
             stop,
         };
@@ -410,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_ends_the_daemon_with_a_failure() {
-        for panics in 0..4 {
+        for panics in 0..5 {
             assert_eq!(exit_code_when_one_panics(panics).await, ExitCode::FAILURE, "{panics}");
         }
     }

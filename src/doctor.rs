@@ -4,6 +4,7 @@
 //! unwrapped, others are sent on request only, since they may work once, a token that a login gave is revoked. `report` has the outcomes. How findings are printed is in `cli`.
 //! The file is longer than most: it has every check in its order.
 
+mod copy;
 mod report;
 
 use std::{
@@ -22,14 +23,15 @@ use crate::{
     keyring::{Listing, record::Contents},
     metrics::Metrics,
     server::listen,
-    settings::{self, Auth, Keyrings, ReferenceSettings, Server, Settings},
-    sync::{self, Read, Reader},
+    settings::{self, Auth, Keyrings, KvSecret, ReferenceSettings, Server, Settings},
+    sync::{self, Read, Reader, Rules},
     vault::{
         Client, Kv, SessionName, Sessions, VaultError,
         kv::{self, Purpose},
         transport::{Request, Response},
     },
 };
+pub use copy::KEY_COMMAND;
 pub use report::{Finding, State};
 use report::{Report, Step};
 
@@ -70,6 +72,10 @@ struct Context {
 pub async fn examine(settings: Settings, secret_ids: SecretIds, observe: impl FnMut(Finding) + Send) {
     let mut report = Report::new(observe);
     socket(&mut report, &settings.socket).await;
+    if let Some(Keyrings { server, default }) = &settings.keyrings {
+        let location = sync::location(server, &default.secret, default.derivation);
+        copy::examine(&mut report, &settings.cache, &default.name, &location);
+    }
     let _ = vault(&mut report, settings, secret_ids).await; // a step that ended it is reported
 }
 
@@ -272,32 +278,58 @@ async fn login(report: &mut Report<'_>, client: &Client) -> Step<()> {
     Ok(())
 }
 
-async fn keys(report: &mut Report<'_>, client: &Client, keyring: &settings::Keyring) -> Step<()> {
+async fn keys(report: &mut Report<'_>, client: &Client, settings: &settings::Keyring) -> Step<()> {
     login(report, client).await?;
     if client.token_has_limited_uses() {
         report.warn("policy", "the rest was not checked: the uses of the token are left to the daemon");
         return Ok(());
     }
-    let mut paths = kv::read_paths(&keyring.secret);
-    paths.extend(kv::engine_config_path(&keyring.secret));
+    let (all, problems) = sync::all_keyrings(client, settings).await;
+    for problem in problems {
+        report.warn("keyrings", problem);
+    }
+    let mut paths: Vec<_> = all.iter().flat_map(|(_, secret)| kv::read_paths(secret)).collect();
+    paths.extend(kv::engine_config_path(&settings.secret));
     capabilities(report, client, &paths).await;
+    let mut of_default = Ok(());
+    for (at, (name, secret)) in all.iter().enumerate() {
+        report.set_subject((all.len() > 1).then(|| format!("keyring {name}")));
+        let done = one_keyring(report, client, settings, secret).await;
+        if at == 0 {
+            of_default = done; // the others do not stop what follows
+        }
+    }
+    report.set_subject(None);
+    of_default
+}
+
+async fn one_keyring(
+    report: &mut Report<'_>,
+    client: &Client,
+    settings: &settings::Keyring,
+    secret: &KvSecret,
+) -> Step<()> {
     let mut reader = Reader::default();
-    let read = read(report, client, keyring, &mut reader).await;
-    let Read { built, listing, .. } = report.require("secret", read)?;
+    let read = read(report, client, settings, secret, &mut reader).await;
+    let Read { built, listing, options, ignored_options, .. } = report.require("secret", read)?;
     let Some(built) = built else { return Ok(()) }; // a new history is always built
     for rejection in built.rejected {
         report.warn("record", rejection.to_string());
     }
-    for warning in sync::record_warnings(&reader.history) {
+    for warning in sync::record_warnings(&reader.history).chain(ignored_options) {
         report.warn("record", warning);
     }
     let keyring = report.require("keyring", built.keyring)?;
     report.good("keyring", format!("{} held, {} is active", keyring.key_count(), keyring.active().key.id()));
-    if let Some(listing) = listing {
-        headroom(report, &listing);
-        if let Some(warning) = sync::expiry_warning(&listing) {
+    if let Some(listing) = &listing {
+        headroom(report, listing);
+        if let Some(warning) = sync::expiry_warning(listing) {
             report.warn("versions", warning);
         }
+    }
+    let id = options.index_key.as_ref().or(settings.index_key.as_ref());
+    if let Some(warning) = id.and_then(|id| sync::index_key_warning(&keyring, listing.as_ref(), id)) {
+        report.warn("index", warning);
     }
     Ok(())
 }
@@ -327,10 +359,11 @@ async fn capabilities(report: &mut Report<'_>, client: &Client, paths: &[String]
 async fn read(
     report: &mut Report<'_>,
     client: &Client,
-    keyring: &settings::Keyring,
+    settings: &settings::Keyring,
+    secret: &KvSecret,
     reader: &mut Reader,
 ) -> Result<Read, VaultError> {
-    let kv = Kv::new(client, &keyring.secret, Purpose::Keyring);
+    let kv = Kv::new(client, secret, Purpose::Keyring);
     let observe = |version: Option<u64>, contents: &Contents| {
         let ids: Vec<_> = contents.keys.iter().map(|key| key.id().as_str()).collect();
         if !ids.is_empty() {
@@ -339,7 +372,7 @@ async fn read(
             report.good("record", format!("{record}: {}", ids.join(", ")));
         }
     };
-    reader.read(&kv, keyring.derivation, SystemTime::now(), observe).await
+    reader.read(&kv, Rules::from_settings(settings), SystemTime::now(), observe).await
 }
 
 fn headroom(report: &mut Report<'_>, listing: &Listing) {

@@ -1,10 +1,11 @@
 //! Counters and gauges for Prometheus, in the OpenMetrics text format, with bounded label sets.
 //!
-//! `requests` has those of requests, with `latency`; `gauges` what is set at a scrape; `process` those of the process. Label
-//! values are names of operations, outcomes and states only: no ID, path or error text.
-//! The file is longer than most: it has every other counter.
+//! `requests` has those of requests, with `latency`; `gauges` what is set at a scrape; `keyrings` those of each keyring; `process`
+//! those of the process. Label values are names of operations, outcomes, states and the first keyrings only: no ID, path or
+//! error text. The file is longer than most: it has every other counter.
 
 mod gauges;
+mod keyrings;
 mod latency;
 mod process;
 mod requests;
@@ -26,6 +27,8 @@ use prometheus_client::{
 use crate::operation::Operation;
 pub use gauges::State;
 use gauges::{Gauges, Labels, TokenExpiry, registered};
+use keyrings::KeyringSeries;
+pub use keyrings::KeyringState;
 use requests::Requests;
 use series::Series;
 
@@ -60,6 +63,7 @@ pub enum BackgroundTask {
     Session,
     Accept,
     Systemd,
+    Copy,
 }
 
 impl BackgroundTask {
@@ -70,6 +74,7 @@ impl BackgroundTask {
             Self::Session => [("task", "session")],
             Self::Accept => [("task", "accept")],
             Self::Systemd => [("task", "systemd")],
+            Self::Copy => [("task", "copy")],
         }
     }
 }
@@ -161,12 +166,14 @@ pub struct Metrics {
     renewals: ByOutcome,
     unwraps: ByOutcome,
     reloads: ByOutcome,
+    copy_writes: ByOutcome,
     kms_moved_keys: Counter,
     kms_missing_keys: Series<[(&'static str, String); 1], Counter>,
     kms_missing_hashes: Mutex<HashSet<String>>,
     token_expiry: Mutex<EnumMap<SessionKind, Option<TokenExpiry>>>,
     task_restarts: EnumMap<BackgroundTask, Counter>,
     gauges: Gauges,
+    keyrings: KeyringSeries,
 }
 
 /// Counts as one in a gauge until it is dropped.
@@ -210,6 +217,7 @@ impl Default for Metrics {
         let unwraps =
             by_outcome("unwraps", "Unwraps of a response-wrapped secret ID; a failure is a security event");
         let reloads = by_outcome("reloads", "Reloads of the settings");
+        let copy_writes = by_outcome("copy_writes", "Writes of the sealed copy of the keys");
         let session_logins = register_session_logins(&mut registry);
         let kms_moved_keys = Counter::default();
         registry.register(
@@ -227,6 +235,7 @@ impl Default for Metrics {
         let family: Series<Labels<1>, Counter> = registered(&mut registry, "task_restarts", help, None);
         let task_restarts = EnumMap::from_fn(|task: BackgroundTask| family.get_or_create(&task.labels()));
         let (gauges, token_expiry) = (Gauges::register(&mut registry), Mutex::default());
+        let keyrings = KeyringSeries::register(&mut registry);
         Self {
             registry,
             requests,
@@ -238,12 +247,14 @@ impl Default for Metrics {
             renewals,
             unwraps,
             reloads,
+            copy_writes,
             kms_moved_keys,
             kms_missing_keys,
             kms_missing_hashes: Mutex::default(),
             task_restarts,
             token_expiry,
             gauges,
+            keyrings,
         }
     }
 }
@@ -290,8 +301,9 @@ impl Metrics {
         self.requests.ended(operation, outcome, took, [received, sent]);
     }
 
-    pub fn synced(&self, outcome: Outcome) {
+    pub fn synced(&self, keyring: &str, outcome: Outcome) {
         self.syncs[outcome].inc();
+        self.keyrings.synced(keyring, outcome);
     }
 
     pub fn logged_in(&self, session: SessionKind, outcome: Outcome) {
@@ -332,6 +344,10 @@ impl Metrics {
         self.reloads[outcome].inc();
     }
 
+    pub fn copy_written(&self, outcome: Outcome) {
+        self.copy_writes[outcome].inc();
+    }
+
     /// The session has a token, which expires at this time or never.
     pub fn token_expires(&self, session: SessionKind, at: Option<SystemTime>) {
         let expiry = at.map_or(TokenExpiry::Never, TokenExpiry::At);
@@ -341,7 +357,9 @@ impl Metrics {
     /// All metrics as OpenMetrics text.
     pub fn text(&self, state: &State) -> String {
         let tokens = *self.token_expiry.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauges.set(state, &tokens, SystemTime::now());
+        let now = SystemTime::now();
+        self.gauges.set(state, &tokens, now);
+        self.keyrings.set(&state.keyrings, now);
         let mut text = String::new();
         // Writing into memory cannot fail.
         let _ = text::encode_registry(&mut text, &self.registry);
@@ -359,6 +377,7 @@ mod tests {
         State {
             inflight_bytes: 70,
             keys_active: true,
+            from_copy: false,
             keys_live: 2,
             keys_retired: 1,
             records_rejected: 0,
@@ -368,6 +387,13 @@ mod tests {
             last_sync: None,
             versions_headroom: Some(9),
             next_version_deletion: None,
+            keyrings: vec![KeyringState {
+                name: "keyring".into(),
+                ready: true,
+                keys: 3,
+                last_sync: None,
+                versions_headroom: None,
+            }],
         }
     }
 
@@ -387,7 +413,7 @@ mod tests {
             assert!(before.contains(&format!("keyringd_requests_total{wanted}")), "{before:?}");
         }
         for _ in 0..1000 {
-            metrics.synced(Outcome::Failure);
+            metrics.synced("keyring", Outcome::Failure);
             metrics.logged_in(SessionKind::Keyring, Outcome::Success);
             let took = Duration::from_micros(70);
             metrics.request_ended(Operation::Rewrap, RequestOutcome::Denied, took, 100, 10);
@@ -421,6 +447,9 @@ mod tests {
             "keyringd_connections 2",
             "keyringd_inflight_bytes 70",
             "keyringd_keys{state=\"live\"} 2",
+            "keyringd_keys_by_source{source=\"vault\"} 4",
+            "keyringd_keys_by_source{source=\"copy\"} 0",
+            "keyringd_copy_writes_total{outcome=\"failure\"} 0",
             "keyringd_active_key_age_seconds 60.0",
             "keyringd_messages{slot=\"other\"} 7",
             "keyringd_messages_budget 4294967296",

@@ -18,6 +18,7 @@ macro_rules! gather {
 }
 
 pub mod access;
+mod cache;
 mod conf;
 mod engines;
 mod keyrings;
@@ -39,9 +40,13 @@ mod vectors;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::{keyring::KeyDerivation, operation::Permission};
+use crate::{
+    keyring::{KeyDerivation, KeyId},
+    operation::Permission,
+};
 pub use access::AccessList;
 use access::Accounts as _;
+pub use cache::{Cache, SealedCopy};
 pub use engines::{EngineSettings, ReferenceSettings};
 pub use operator::{OperatorLogin, OperatorSettings, RoleSettings, load_operator, load_role};
 use reader::Reader;
@@ -86,6 +91,7 @@ pub struct Settings {
     pub keyrings: Option<Keyrings>,
     pub references: ReferenceSettings,
     pub socket: Socket,
+    pub cache: Cache,
     pub log: Log,
     /// Refuse to start if memory cannot be locked.
     pub require_memory_lock: bool,
@@ -117,6 +123,8 @@ pub struct Keyring {
     pub further: Vec<KeyringPath>,
     /// The keyring that encrypts for Kubernetes; `None` for the default one.
     pub kms_name: Option<String>,
+    /// The record whose key makes blind indexes.
+    pub index_key: Option<KeyId>,
     pub derivation: KeyDerivation,
     pub ciphertext_format: CiphertextFormat,
     /// Whether Kong's own fields are read, and written on request.
@@ -305,6 +313,7 @@ fn settings(reader: &mut Reader) -> Option<Settings> {
         keyrings: if references_only { Some(None) } else { keyrings(reader).map(Some) },
         references: references,
         socket: socket(reader),
+        cache: cache::read(reader),
         require_memory_lock: reader.required(&keys::REQUIRE_MEMORY_LOCK),
         log: gather!(Log {
             level: reader.required(&keys::LOG_LEVEL),
@@ -341,6 +350,7 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
     let name = reader.optional(&keys::NAME).or_else(|| name_from(reader, path.as_ref()?));
     let further = keyrings::further(reader, name.as_deref(), path.as_ref());
     let kms_name = keyrings::kms_name(reader, name.as_deref(), &further);
+    let index_key = reader.optional(&keys::INDEX_KEY);
     let derivation = reader.required(&keys::KEY_DERIVATION);
     let ciphertext_format = reader.required(&keys::CIPHERTEXT_FORMAT);
     let kong_fields = reader.required(&keys::KONG_FIELDS);
@@ -361,6 +371,7 @@ fn keyring(reader: &mut Reader) -> Option<Keyring> {
         name: name?,
         further,
         kms_name,
+        index_key,
         derivation: derivation?,
         ciphertext_format: ciphertext_format?,
         kong_fields: kong_fields?,

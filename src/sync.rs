@@ -1,7 +1,8 @@
 //! The sync: reads what Vault holds, builds the keyring, publishes it, and decides when to do so again.
 //!
 //! [`Syncer`] owns the history and the clock of one keyring, `read` reads once, and the pure functions at the end are the
-//! schedule. [`Syncs`] has one for each keyring. Others send requests through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
+//! schedule. [`Syncs`] has one for each keyring, and [`CopyKeeper`] follows them with a sealed copy. Others send requests
+//! through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 //! The file is longer than most: it is one state and all that changes it.
 
 #![cfg_attr(
@@ -9,7 +10,9 @@
     warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
 )]
 
+pub mod copy;
 mod folders;
+mod keeper;
 mod lost;
 mod queue;
 mod read;
@@ -25,18 +28,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{KeyDerivation, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
+    keyring::{
+        KeyDerivation, KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
+    },
     logging::NOTICE,
     metrics::{Metrics, Outcome},
     secret::Secret,
-    settings::{KvSecret, KvVersion},
+    settings::{self, KvSecret, KvVersion},
     vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
+pub use folders::all_keyrings;
+pub use keeper::CopyKeeper;
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
-pub use read::{Read, Reader};
+pub use read::{Read, Reader, Rules};
 pub use syncs::Syncs;
-pub use warnings::{expiry_warning, record_warnings};
+pub use warnings::{expiry_warning, index_key_warning, record_warnings};
 
 /// The least time from a failed sync to one that another answer from Vault causes.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,7 +77,9 @@ pub(super) struct Target {
     /// The keyring's name.
     name: Arc<str>,
     secret: KvSecret,
-    derivation: KeyDerivation,
+    rules: Rules,
+    /// The record whose key makes blind indexes, unless the secret names one.
+    index_key: Option<KeyId>,
     interval: Duration,
 }
 
@@ -95,6 +104,15 @@ impl SyncError {
     /// Whether it can pass without a change in Vault or in the settings.
     const fn can_pass(&self) -> bool {
         matches!(self, Self::Vault(error) if error.is_outage())
+    }
+
+    /// Whether Vault gave and refused nothing.
+    const fn is_away(&self) -> bool {
+        match self {
+            Self::Vault(error) => error.is_away(),
+            Self::TooSlow(_) => true,
+            Self::NoKeyring(_) => false,
+        }
     }
 
     /// Whether nothing is known of keys that are not held.
@@ -205,7 +223,7 @@ impl Syncer {
     async fn change(&mut self, (client, target): (Client, Target)) -> Duration {
         if client.server().namespace != self.client.server().namespace
             || target.secret != self.target.secret
-            || target.derivation != self.target.derivation
+            || target.rules != self.target.rules
         {
             self.reader = self.reader.forgetful();
         }
@@ -290,7 +308,7 @@ impl Syncer {
         let now = SystemTime::now();
         self.report.last_attempt = Some(now);
         let outcome = self.read(None, now).await;
-        self.metrics.synced(Outcome::from_result(&outcome));
+        self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.waits_for_vault = matches!(&outcome, Err(error) if error.can_pass());
         match outcome {
             Ok(keyring) => {
@@ -299,12 +317,14 @@ impl Syncer {
                     tracing::info!(target: NOTICE, keyring, failures, "sync with Vault succeeds again");
                 }
                 (self.report.last_error, self.report.outage, self.report.failures) = (None, None, 0);
+                self.report.is_away = false;
                 self.publish(keyring, now);
                 Ok(())
             }
             Err(error) => {
                 self.report.last_error = Some(error.to_string());
                 self.report.outage = error.is_outage().then(|| error.to_string());
+                self.report.is_away = error.is_away();
                 Err(error)
             }
         }
@@ -314,7 +334,7 @@ impl Syncer {
     async fn sync_with(&mut self, token: &Secret<String>) -> Result<(), String> {
         let now = SystemTime::now();
         let outcome = self.read(Some(token), now).await;
-        self.metrics.synced(Outcome::from_result(&outcome));
+        self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
         Ok(())
     }
@@ -326,7 +346,7 @@ impl Syncer {
         now: SystemTime,
     ) -> Result<Option<Keyring>, SyncError> {
         let kv = Kv::new(&self.client, &self.target.secret, Purpose::Keyring).with_token(token);
-        let reading = self.reader.read(&kv, self.target.derivation, now, |_, _| {});
+        let reading = self.reader.read(&kv, self.target.rules, now, |_, _| {});
         let read = in_time(SYNC_TIMEOUT, reading).await?;
         self.apply(read)
     }
@@ -338,14 +358,15 @@ impl Syncer {
             return Ok(None);
         };
         let current = self.published.keyring();
-        let warnings = warnings::from_sync(&read, &built, &self.reader.history, current.as_deref());
+        let (history, index_key) = (&self.reader.history, self.target.index_key.as_ref());
+        let warnings = warnings::from_sync(&read, &built, history, current.as_deref(), index_key);
         for warning in warnings.iter().filter(|warning| !self.report.warnings.contains(warning)) {
             tracing::warn!(keyring = &*self.target.name, "{warning}");
         }
         (self.report.rejected, self.report.warnings, self.report.listing) =
             (built.rejected, warnings, read.listing);
         match built.keyring {
-            Ok(keyring) => Ok(Some(keyring.with_location(self.location()))),
+            Ok(keyring) => Ok(Some(keyring.with_location(self.location()).with_options(read.options))),
             // The sync succeeded, and the keyring stays as it was: that is among the warnings.
             Err(_) if self.published.keyring().is_some() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
@@ -365,11 +386,7 @@ impl Syncer {
     }
 
     fn location(&self) -> SecretLocation {
-        SecretLocation {
-            mount: self.target.secret.mount.to_string(),
-            path: self.target.secret.path.to_string(),
-            versioned: self.target.secret.kv == KvVersion::V2,
-        }
+        location(self.client.server(), &self.target.secret, self.target.rules.derivation)
     }
 
     /// The report first, so that the status has the sync of every keyring that can be seen. The notification last, so that
@@ -405,6 +422,18 @@ async fn in_time<T>(
     match tokio::time::timeout(limit, reading).await {
         Ok(read) => Ok(read?),
         Err(_) => Err(SyncError::TooSlow(limit)),
+    }
+}
+
+/// Where a keyring is in Vault.
+pub fn location(server: &settings::Server, secret: &KvSecret, derivation: KeyDerivation) -> SecretLocation {
+    SecretLocation {
+        host: server.host.as_str().trim_end_matches('/').to_owned(),
+        namespace: server.namespace.clone().unwrap_or_default(),
+        mount: secret.mount.to_string(),
+        path: secret.path.to_string(),
+        versioned: secret.kv == KvVersion::V2,
+        derivation,
     }
 }
 

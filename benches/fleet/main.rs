@@ -137,7 +137,7 @@ fn host(runtime: &Runtime, settings: &Path, stop: &CancellationToken) -> Host {
     let keyrings = settings.keyrings.expect("the settings have a keyring");
     let _runtime = runtime.enter();
     let client = sessions.client(SessionName::Keyring, keyrings.server).unwrap();
-    Host(Syncs::start(client, keyrings.default, metrics, stop.clone()).keyrings().clone())
+    Host(Syncs::start(&client, keyrings.default, metrics, stop.clone()).keyrings().clone())
 }
 
 /// A kong.conf with a login by AppRole, through the counter.

@@ -146,7 +146,7 @@ fn describe(keyring: &Keyring, entry: &KeyringEntry) -> Response {
         "name": &*entry.name,
         // What clients check; the cipher itself is `algorithm`.
         "type": "aes256-gcm96",
-        "algorithm": match entry.formats.write {
+        "algorithm": match entry.formats_of(keyring).write {
             Format::Transit => "AES-256-GCM",
             _ => "XAES-256-GCM",
         },
@@ -164,7 +164,7 @@ fn describe(keyring: &Keyring, entry: &KeyringEntry) -> Response {
         "imported_key": false,
         "soft_deleted": false,
         "supports_decryption": true,
-        "supports_derivation": false,
+        "supports_derivation": true,
         "supports_encryption": true,
         "supports_signing": false,
     });

@@ -1,6 +1,6 @@
 //! What operators and probes ask: status, metrics, liveness and readiness.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -14,12 +14,11 @@ use super::{
 };
 use crate::{
     keyring::{
-        HeldKey, KeyId, Keyring, KeyringEntry, Listing, NamedVersion,
+        HeldKey, KeyId, Keyring, KeyringEntry, KeyringSource, Keyrings, Listing, NamedVersion, Published,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
         name_hash,
-        registry::Report,
     },
-    metrics::{self, State},
+    metrics::{self, KeyringState, State},
     operation::Permission,
 };
 
@@ -54,7 +53,7 @@ fn health(call: &Call<'_>, now: SystemTime) -> Result<(), String> {
 
 /// `GET /metrics`
 pub(super) async fn metrics(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    let text = call.context.metrics.text(&gauges(call.context, call.named.map(AsRef::as_ref)));
+    let text = call.context.metrics.text(&gauges(call.context, &call.config.keyrings));
     Ok(response::typed(StatusCode::OK, text.into(), metrics::CONTENT_TYPE))
 }
 
@@ -76,7 +75,7 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
         "name": entry.map(|entry| &*entry.name),
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
         "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
-        "sync": entry.map(|entry| describe_sync(&entry.published.report(), now)),
+        "sync": entry.map(|entry| describe_sync(&entry.published, now)),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
         "keyrings": describe_all(call, now),
         "source": call.context.upstream.describe(),
@@ -142,9 +141,10 @@ pub(super) fn describe_key(held: &HeldKey, active: &KeyId) -> Value {
     json!({ "id": id.as_str(), "creation_time": rfc3339(held.created), "state": state })
 }
 
-fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
-    let keyring = entry.and_then(|entry| entry.published.keyring());
-    let report = entry.map(|entry| entry.published.report()).unwrap_or_default();
+fn gauges(context: &Context, keyrings: &Keyrings) -> State {
+    let entry = keyrings.default();
+    let keyring = entry.as_ref().and_then(|entry| entry.published.keyring());
+    let report = entry.as_ref().map(|entry| entry.published.report()).unwrap_or_default();
     let keys = keyring.as_ref().map(|keyring| keyring.newest_first()).unwrap_or_default();
     let active = keyring.as_ref().map(|keyring| keyring.active());
     let is_active = |held: &HeldKey| active.is_some_and(|active| active.key.id() == held.key.id());
@@ -155,6 +155,7 @@ fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
     State {
         inflight_bytes: context.budget.used(),
         keys_active: active.is_some(),
+        from_copy: keyring.as_ref().is_some_and(|keyring| keyring.source() != KeyringSource::Vault),
         keys_live: others().count() - retired,
         keys_retired: retired,
         records_rejected: report.rejected.len(),
@@ -162,9 +163,21 @@ fn gauges(context: &Context, entry: Option<&KeyringEntry>) -> State {
         active_key_age: active.filter(|_| report.listing.is_some()).map(age),
         messages: [active.map_or(0, |held| held.key.messages()), most_messages.unwrap_or(0)],
         messages_budget: MESSAGE_BUDGET,
-        last_sync: report.last_success,
+        last_sync: entry.and_then(|entry| entry.published.synced()),
         versions_headroom: report.listing.as_ref().map(Listing::headroom),
         next_version_deletion: report.listing.as_ref().and_then(Listing::next_deletion).map(|(_, at)| at),
+        keyrings: keyrings.all().iter().map(|entry| keyring_state(entry)).collect(),
+    }
+}
+
+fn keyring_state(entry: &KeyringEntry) -> KeyringState {
+    let (keyring, report) = (entry.published.keyring(), entry.published.report());
+    KeyringState {
+        name: Arc::clone(&entry.name),
+        ready: entry.health(SystemTime::now()).is_ok(),
+        keys: keyring.map_or(0, |keyring| keyring.key_count()),
+        last_sync: entry.published.synced(),
+        versions_headroom: report.listing.as_ref().map(Listing::headroom),
     }
 }
 
@@ -200,10 +213,15 @@ fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
     };
     let newest_first = keyring.newest_first();
     let keys: Vec<_> = on_page(newest_first.iter(), page).map(describe).collect();
-    json!({ "active": active.as_str(), "keys": keys, "keys_total": newest_first.len() })
+    let source = match keyring.source() {
+        KeyringSource::Vault => "vault",
+        KeyringSource::Copy { .. } => "copy",
+    };
+    json!({ "active": active.as_str(), "source": source, "keys": keys, "keys_total": newest_first.len() })
 }
 
-fn describe_sync(report: &Report, now: SystemTime) -> Value {
+fn describe_sync(published: &Published, now: SystemTime) -> Value {
+    let (report, synced) = (published.report(), published.synced());
     let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs();
     let rejected: Vec<_> = report
         .rejected
@@ -218,8 +236,8 @@ fn describe_sync(report: &Report, now: SystemTime) -> Value {
         })
         .collect();
     json!({
-        "last_success": report.last_success.map(rfc3339),
-        "seconds_since_success": report.last_success.map(since),
+        "last_success": synced.map(rfc3339),
+        "seconds_since_success": synced.map(since),
         "last_attempt": report.last_attempt.map(rfc3339),
         "seconds_to_next": report.next_attempt.map(|at| at.duration_since(now).unwrap_or_default().as_secs()),
         "last_error": report.last_error,

@@ -28,14 +28,14 @@ use super::{
     response::{self, Response},
 };
 use crate::{
-    cipher::{self, Format, Nonces, OpenedText, encoding},
+    cipher::{self, Binding, Format, Nonces, OpenedText, encoding},
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
 use attempt::{Attempt, UnknownKey, count_sealed, key_of_version, needs_rewrap, write_key};
 pub(super) use datakey::{Form, data_key};
 use error::ItemError;
-use fields::Item;
+use fields::{Item, decode};
 pub(super) use hmac::{hmac, verify};
 use place::{Place, bytes_of_both};
 use request::{Input, Request, form_as_json, is_form};
@@ -69,7 +69,8 @@ async fn attempt(
     unknown_key: UnknownKey,
 ) -> Result<Attempt, ApiError> {
     let turn = Turn::take(call).await?;
-    let (formats, limits, headers) = (call.keyring()?.formats, &call.config.limits, &call.head.headers);
+    let (limits, headers) = (&call.config.limits, &call.head.headers);
+    let formats = call.keyring()?.formats_of(keyring);
     let json = Json { action, keyring, formats, limits, unknown_key };
     Ok(turn.work(|| {
         if raw::is_raw(headers) {
@@ -245,7 +246,9 @@ impl<'k> Run<'k> {
         body: &mut [u8],
         out: &mut Vec<u8>,
     ) -> Result<&'k HeldKey, ItemError> {
-        let Item { clear, sealed, mut associated_data, key_version, .. } = item;
+        let Item { clear, sealed, mut associated_data, context, key_version, .. } = item;
+        let context = context.as_ref().map_or(&b""[..], |place| place.bytes(body));
+        let context = decode("context", str::from_utf8(context).unwrap_or_default())?;
         let (name, payload) = match self.action {
             Action::Encrypt => ("plaintext", clear),
             Action::Decrypt | Action::Rewrap => ("ciphertext", sealed),
@@ -254,27 +257,28 @@ impl<'k> Run<'k> {
         let (payload, associated_data) = bytes_of_both(body, &mut payload, &mut associated_data);
         let associated_data = encoding::decode_in_place(associated_data)
             .map_err(|_| ItemError::NotBase64("associated_data"))?;
+        let binding = Binding { associated_data, context: &context };
         if self.action == Action::Decrypt {
-            return self.decrypt(payload, associated_data, out);
+            return self.decrypt(payload, binding, out);
         }
         let held = key_of_version(self.keyring, key_version)?;
         let plaintext = if self.action == Action::Rewrap {
-            let plaintext = self.open(payload, associated_data)?.plaintext;
+            let plaintext = self.open(payload, binding)?.plaintext;
             &mut payload[plaintext]
         } else {
             encoding::decode_in_place(payload).map_err(|_| ItemError::NotBase64(name))?
         };
-        self.seal(held, plaintext, associated_data, out)
+        self.seal(held, plaintext, binding, out)
     }
 
     /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
     fn decrypt(
         &self,
         ciphertext: &mut [u8],
-        associated_data: &[u8],
+        binding: Binding<'_>,
         out: &mut Vec<u8>,
     ) -> Result<&'k HeldKey, ItemError> {
-        let opened = self.open(ciphertext, associated_data)?;
+        let opened = self.open(ciphertext, binding)?;
         out.extend_from_slice(br#""plaintext":""#);
         encoding::encode(&ciphertext[opened.plaintext.clone()], out);
         out.push(b'"');
@@ -290,18 +294,22 @@ impl<'k> Run<'k> {
         &mut self,
         held: &'k HeldKey,
         plaintext: &mut [u8],
-        associated_data: &[u8],
+        Binding { associated_data, context }: Binding<'_>,
         out: &mut Vec<u8>,
     ) -> Result<&'k HeldKey, ItemError> {
+        let derived =
+            (!context.is_empty()).then(|| cipher::in_context(held, self.format, context)).transpose()?;
         let before = out.len();
         out.extend_from_slice(br#""ciphertext":""#);
-        let sealed = cipher::seal_text(held, self.format, plaintext, &mut self.nonces, associated_data, out);
+        let under = derived.as_ref().unwrap_or(held);
+        let sealed = cipher::seal_text(under, self.format, plaintext, &mut self.nonces, associated_data, out);
         if let Err(error) = sealed {
             out.truncate(before);
             return Err(error.into());
         }
         out.push(b'"');
-        if decrypt_request_len(out.len() - before, associated_data.len()) > self.max_request {
+        if decrypt_request_len(out.len() - before, [associated_data.len(), context.len()]) > self.max_request
+        {
             out.truncate(before);
             return Err(ItemError::TooLarge);
         }
@@ -310,19 +318,18 @@ impl<'k> Run<'k> {
         Ok(held)
     }
 
-    fn open(&self, ciphertext: &mut [u8], associated_data: &[u8]) -> Result<OpenedText<'k>, ItemError> {
-        Ok(cipher::open_text(self.keyring, ciphertext, associated_data, self.formats.kong_fields)?)
+    fn open(&self, ciphertext: &mut [u8], binding: Binding<'_>) -> Result<OpenedText<'k>, ItemError> {
+        Ok(cipher::open_bound(self.keyring, ciphertext, binding, self.formats.kong_fields)?)
     }
 }
 
-/// The length of a request that decrypts one ciphertext: its field, and the associated data's if there are any.
-const fn decrypt_request_len(ciphertext_field: usize, associated_data: usize) -> usize {
-    let associated_data_field = if associated_data == 0 {
-        0
-    } else {
-        r#","associated_data":"""#.len() + associated_data.div_ceil(3) * 4
+/// The length of a request that decrypts one ciphertext: its field, and those of what it is bound to.
+fn decrypt_request_len(ciphertext_field: usize, bound: [usize; 2]) -> usize {
+    let field = |bytes: usize| match bytes {
+        0 => 0,
+        _ => r#","associated_data":"""#.len() + bytes.div_ceil(3) * 4,
     };
-    "{}".len() + ciphertext_field + associated_data_field
+    "{}".len() + ciphertext_field + bound.map(field).iter().sum::<usize>()
 }
 
 #[cfg(test)]

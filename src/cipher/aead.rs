@@ -58,12 +58,16 @@ pub enum OpenError {
     KongFieldsOff,
     #[error("Kong's encrypted fields do not authenticate associated data; omit it")]
     KongAssociatedData,
+    #[error("Kong's encrypted fields have no context; omit it")]
+    KongContext,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("Kong's encrypted fields do not support associated data; omit it or use another format")]
     KongAssociatedData,
+    #[error("Kong's encrypted fields do not support a context; omit it or use another format")]
+    KongContext,
     #[error(
         "the transit format needs one key per version, and key {0:?} is in the map form; write one record per version, or \
          set keyring_ciphertext_format = native"

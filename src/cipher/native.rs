@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use aes_gcm::aead::{AeadInOut, Nonce};
 
 use super::{
+    Binding,
     aead::{self, OpenError, Opened, OpenedText, Payload, find, open_in_place, seal_base64, seal_in_place},
     encoding,
 };
@@ -94,12 +95,17 @@ pub(super) fn find_text<'k>(keyring: &'k Keyring, text: &[u8]) -> Result<(&'k He
 pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
     text: &mut [u8],
-    associated_data: &[u8],
+    Binding { associated_data, context }: Binding<'_>,
 ) -> Result<OpenedText<'k>, OpenError> {
     let (held, at) = find_text(keyring, text)?;
     let sealed = encoding::decode_canonical_in_place(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
     let head = Head::from_id(held.key.id().as_str());
-    let plaintext = aead::open(held.key.xaes(), sealed, &head.associated_data(associated_data))?;
+    let associated_data = head.associated_data(associated_data);
+    let plaintext = if context.is_empty() {
+        aead::open(held.key.xaes(), sealed, &associated_data)?
+    } else {
+        aead::open(held.key.in_context(context).xaes(), sealed, &associated_data)?
+    };
     let plaintext = at + plaintext.start..at + plaintext.end;
     Ok(Opened { held, format: Format::Native, plaintext })
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::{
+    Binding,
     aead::{self, OpenError, Opened, OpenedText, seal_base64},
     encoding,
 };
@@ -53,12 +54,17 @@ pub(super) fn find_text<'k>(
 pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
     text: &mut [u8],
-    associated_data: &[u8],
+    Binding { associated_data, context }: Binding<'_>,
 ) -> Result<OpenedText<'k>, OpenError> {
     let (keys, at) = find_text(keyring, text)?;
     let sealed = encoding::decode_in_place(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
     for held in keys.iter().take(MAX_TRIED) {
-        if let Ok(plaintext) = aead::open(held.key.aes(), sealed, associated_data) {
+        let opened = if context.is_empty() {
+            aead::open(held.key.aes(), sealed, associated_data)
+        } else {
+            aead::open(held.key.in_transit_context(context).aes(), sealed, associated_data)
+        };
+        if let Ok(plaintext) = opened {
             let plaintext = at + plaintext.start..at + plaintext.end;
             return Ok(Opened { held, format: Format::Transit, plaintext });
         }

@@ -121,6 +121,10 @@ pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitC
     };
     wait(doctor::examine(settings, secret_ids, report))?;
     printed?;
+    let key_command = doctor::KEY_COMMAND;
+    print(format!(
+        "\nA key for a sealed copy of the keys (keyring_cache_path), for systemd:\n\n{key_command}\n"
+    ))?;
     if let Some(policy) = policy {
         print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
     }

@@ -23,13 +23,14 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError},
-    keyring::{KeyDerivation, KeyId},
+    keyring::KeyId,
     metrics::Metrics,
     settings::{
         self, KeyringPath, KvSecret, OperatorLogin, OperatorSettings, SecretPath,
         credential::{Credential, PathOrigin},
         source::environment::{operator_token, token_helper_file},
     },
+    sync::Rules,
     vault::{self, Kv, SessionName, Sessions, kv::Purpose},
 };
 use plan::Plan;
@@ -120,14 +121,14 @@ struct Target<'a> {
     /// `None` is the default one.
     name: Option<&'a str>,
     secret: KvSecret,
-    derivation: KeyDerivation,
+    rules: Rules,
 }
 
 impl<'a> Target<'a> {
     fn find(keyring: &settings::Keyring, name: Option<&'a str>) -> Result<Self, Failure> {
-        let derivation = keyring.derivation;
+        let rules = Rules::from_settings(keyring);
         let Some(name) = name.filter(|name| *name != keyring.name) else {
-            return Ok(Self { name: None, secret: keyring.secret.clone(), derivation });
+            return Ok(Self { name: None, secret: keyring.secret.clone(), rules });
         };
         let secret = |item: &KeyringPath| match item {
             KeyringPath::Secret { name: other, path } if other == name => Some(path.clone()),
@@ -143,7 +144,7 @@ impl<'a> Target<'a> {
         let mut in_folders = folders.into_iter().filter_map(secret);
         match (paths.next(), in_folders.next(), in_folders.next()) {
             (Some(path), ..) | (None, Some(path), None) => {
-                Ok(Self { name: Some(name), secret: keyring.secret.at(path), derivation })
+                Ok(Self { name: Some(name), secret: keyring.secret.at(path), rules })
             }
             (None, Some(_), Some(_)) => Err(Failure::Operation(format!(
                 "several folders of keyring_vault_paths could hold {name}: write name=path for it there"
@@ -161,7 +162,7 @@ async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> 
     let secret = &target.secret;
     let kv = Kv::new(client, secret, Purpose::Keyring);
     let Plan { id, fields, expected, losses, warnings } =
-        plan::plan(&kv, target.derivation, rotate.id.as_ref()).await?;
+        plan::plan(&kv, target.rules, rotate.id.as_ref()).await?;
     for warning in warnings {
         print_error(&format!("keyringd: warning: {warning}"));
     }

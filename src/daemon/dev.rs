@@ -83,6 +83,7 @@ pub async fn run(
             name: name.as_str().into(),
             published: Arc::new(Published::with(keyring)),
             formats: Formats { write: Format::Native, kong_fields: KongFields::Refuse },
+            index_key: None,
             max_stale: None,
         }),
         kms_name: None,

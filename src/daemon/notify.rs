@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::select_ok;
 
 use crate::{
+    keyring::{Keyring, KeyringSource},
     references::References,
     sync::Syncs,
     systemd,
@@ -52,10 +53,8 @@ async fn follow_keyring(syncs: &Syncs) {
         let status = match (&keyring, &report.last_error) {
             (None, None) => "waiting for the first keys".to_owned(),
             (None, Some(error)) => format!("no keys yet: {error}"),
-            (Some(keyring), None) => format!("serving, active key {}", keyring.active().key.id()),
-            (Some(keyring), Some(error)) => {
-                format!("serving, active key {}; syncs fail: {error}", keyring.active().key.id())
-            }
+            (Some(keyring), None) => serving(keyring),
+            (Some(keyring), Some(error)) => format!("{}; syncs fail: {error}", serving(keyring)),
         };
         systemd::status(&status);
         if !is_ready && keyring.is_some() {
@@ -64,6 +63,17 @@ async fn follow_keyring(syncs: &Syncs) {
         }
         if ended.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+fn serving(keyring: &Keyring) -> String {
+    let id = keyring.active().key.id();
+    match keyring.source() {
+        KeyringSource::Vault => format!("serving, active key {id}"),
+        KeyringSource::Copy { synced } => {
+            let synced = humantime::format_rfc3339_seconds(synced);
+            format!("serving from the copy of {synced}, active key {id}")
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) struct Reload {
     pub(super) sessions: Arc<Sessions>,
     /// The settings that the socket was created with.
     pub(super) socket: settings::Socket,
+    pub(super) cache: settings::Cache,
     pub(super) load: Box<dyn Fn() -> Loaded + Send>,
     pub(super) configuration: Option<PathBuf>,
     /// The values of the last settings that were applied.
@@ -132,7 +133,7 @@ impl Reload {
         let keyrings = keyrings_of(self.syncs.as_ref());
         let described = describe(&settings, self.configuration.as_deref());
         let config = RuntimeConfig { keyrings, ..runtime_config(&settings) };
-        let Settings { keyrings, socket, log, references, require_memory_lock: _ } = settings;
+        let Settings { keyrings, socket, cache, log, references, require_memory_lock: _ } = settings;
         let (keyring, engines) =
             open(keyrings, references, &self.sessions).map_err(|error| error.to_string())?;
         let created = (&socket.path, socket.mode, socket.group, &socket.metrics);
@@ -141,6 +142,9 @@ impl Reload {
                 "keyring_socket_path, keyring_socket_mode, keyring_socket_group and keyring_metrics_listen with its TLS take \
                  effect at the next start: restart keyringd"
             );
+        }
+        if cache != self.cache {
+            tracing::warn!("keyring_cache_* take effect at the next start: restart keyringd");
         }
         self.log.change(level(log), line_format(log));
         self.api.change(config);

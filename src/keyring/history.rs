@@ -33,6 +33,8 @@ pub struct Listing {
     pub current: u64,
     /// Vault keeps this many versions. One more destroys the oldest.
     pub max_versions: u64,
+    /// The custom metadata that is for keyringd.
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,8 +117,12 @@ impl Listing {
 
     /// The number of versions that can be written before Vault destroys the oldest listed version.
     pub fn headroom(&self) -> u64 {
-        let oldest = self.versions.keys().map(|id| id.number).min().unwrap_or(self.current);
-        self.max_versions.saturating_sub(self.current.saturating_add(1).saturating_sub(oldest))
+        self.headroom_of(self.versions.keys().map(|id| id.number).min().unwrap_or(self.current))
+    }
+
+    /// The number of versions that can be written before Vault destroys this one.
+    pub fn headroom_of(&self, version: u64) -> u64 {
+        self.max_versions.saturating_sub(self.current.saturating_add(1).saturating_sub(version))
     }
 }
 

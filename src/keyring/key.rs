@@ -17,6 +17,7 @@ use std::{
 use aes_gcm::KeyInit as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hkdf::Hkdf;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use zeroize::{Zeroize as _, Zeroizing};
@@ -29,9 +30,11 @@ use crate::secret::Secret;
 pub struct KeyId(Box<str>);
 
 /// The derivation of the 32-byte key K from a record's `key` text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KeyDerivation {
     /// K = SHA-256(text), as in Kong's vault strategy.
+    #[default]
     Sha256,
     /// K = base64-decode(text), exactly 32 bytes: the export format of Kong's cluster strategy and of Transit.
     Raw,
@@ -46,6 +49,7 @@ pub struct Key {
     xaes: Xaes256Gcm,
     /// HKDF-SHA256(K, no salt, info `keyringd krm1 hmac`, 32 bytes), or the record's.
     hmac: Secret<Vec<u8>>,
+    has_own_hmac: bool,
     kms: Xaes256Gcm,
     /// See [`Key::fingerprint`].
     fingerprint: [u8; 3],
@@ -136,24 +140,17 @@ impl Key {
         if text.is_empty() {
             return Err(KeyError::Empty);
         }
-        let mut k = Secret::new([0; 32]);
-        match derivation {
+        let k = match derivation {
             KeyDerivation::Sha256 => {
-                let mut digest = Sha256::digest(text.as_bytes());
+                let (mut k, mut digest) = (Secret::new([0; 32]), Sha256::digest(text.as_bytes()));
                 k.expose_mut().copy_from_slice(&digest);
                 digest.as_mut_slice().zeroize();
+                k
             }
             KeyDerivation::Raw => {
-                // A fixed buffer is never reallocated: 44 base64 characters decode to at most 33 bytes.
-                let mut decoded = Zeroizing::new([0; 33]);
-                match BASE64_STANDARD
-                    .decode_slice(text.trim_end_matches(['\r', '\n']), decoded.as_mut_slice())
-                {
-                    Ok(32) => k.expose_mut().copy_from_slice(&decoded[..32]),
-                    _ => return Err(KeyError::NotRaw),
-                }
+                decode_32_bytes(text.trim_end_matches(['\r', '\n'])).ok_or(KeyError::NotRaw)?
             }
-        }
+        };
         Ok(Self::new(id, k))
     }
 
@@ -174,7 +171,26 @@ impl Key {
         let mut fingerprint = [0; 3];
         expand(b"keyringd fingerprint", &mut fingerprint);
         let aes = Aes256Gcm::new(k.expose().into());
-        Self { id, k, aes, xaes, kms, hmac, fingerprint, messages: AtomicU64::new(0) }
+        Self { id, k, aes, xaes, kms, hmac, has_own_hmac: false, fingerprint, messages: AtomicU64::new(0) }
+    }
+
+    /// The key for one context in K's place: HKDF-SHA256(K, no salt, info `keyringd kr1 context` ‖ 0x00 ‖ context, 32). An HMAC
+    /// key of the record does not follow.
+    pub(crate) fn in_context(&self, context: &[u8]) -> Self {
+        self.derived(&[b"keyringd kr1 context\0", context])
+    }
+
+    /// The same as Transit's derived keys have it: HKDF-SHA256(K, no salt, info = context, 32).
+    pub(crate) fn in_transit_context(&self, context: &[u8]) -> Self {
+        self.derived(&[context])
+    }
+
+    fn derived(&self, info: &[&[u8]]) -> Self {
+        let mut k = Secret::new([0; 32]);
+        let hkdf = Hkdf::<Sha256>::new(None, self.k.expose());
+        hkdf.expand_multi_info(info, k.expose_mut())
+            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+        Self::new(self.id.clone(), k)
     }
 
     /// The same key with an exported HMAC key of Transit in the place of the derived one.
@@ -190,7 +206,7 @@ impl Key {
             return Err(KeyError::HmacKey);
         }
         decoded.expose_mut().truncate(len);
-        self.hmac = decoded;
+        (self.hmac, self.has_own_hmac) = (decoded, true);
         Ok(self)
     }
 
@@ -205,9 +221,19 @@ impl Key {
         format!("{first:02x}{second:02x}{third:02x}")
     }
 
+    /// K itself, for the sealed copy alone.
+    pub(super) const fn k(&self) -> &[u8; 32] {
+        self.k.expose()
+    }
+
     /// The key of its HMACs.
     pub(crate) fn hmac(&self) -> &[u8] {
         self.hmac.expose()
+    }
+
+    /// Whether the record brings an HMAC key, which does not follow a context.
+    pub(crate) const fn has_own_hmac(&self) -> bool {
+        self.has_own_hmac
     }
 
     pub const fn aes(&self) -> &Aes256Gcm {
@@ -243,6 +269,17 @@ impl Key {
     pub(crate) fn same_hmac_key(&self, other: &Self) -> bool {
         self.hmac.expose().ct_eq(other.hmac.expose()).into()
     }
+}
+
+/// The 32 bytes whose base64 a text is.
+pub(crate) fn decode_32_bytes(text: &str) -> Option<Secret<[u8; 32]>> {
+    // A fixed buffer is never reallocated: 44 base64 characters decode to at most 33 bytes.
+    let (mut decoded, mut bytes) = (Zeroizing::new([0; 33]), Secret::new([0; 32]));
+    match BASE64_STANDARD.decode_slice(text, decoded.as_mut_slice()) {
+        Ok(32) => bytes.expose_mut().copy_from_slice(&decoded[..32]),
+        _ => return None,
+    }
+    Some(bytes)
 }
 
 impl fmt::Debug for Key {

@@ -12,7 +12,7 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use sha2::{Digest as _, Sha256};
@@ -45,7 +45,8 @@ pub struct Contents {
     pub digest: [u8; 32],
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum RecordForm {
     /// `{"id", "key"}`: one record per version.
     #[default]

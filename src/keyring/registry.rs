@@ -12,51 +12,11 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
+    format::Formats,
     history::{Listing, Rejection},
-    snapshot::Keyring,
+    key::KeyId,
+    snapshot::{Keyring, KeyringSource},
 };
-
-/// The format of a ciphertext. The bytes of each are in `cipher`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `kr1:<id>:…`, or the bytes `KR1…`: XAES-256-GCM with the key ID authenticated.
-    Native,
-    /// `vault:v<version>:…`: AES-256-GCM, as Vault's Transit writes it.
-    Transit,
-    /// `$ke$1$-<id>-…`: AES-256-GCM without its tag, as Kong writes fields. It is not authenticated.
-    Kong,
-}
-
-impl Format {
-    /// The name in settings and requests.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Transit => "transit",
-            Self::Kong => "kong",
-        }
-    }
-
-    /// Whether messages must be counted per key, because the nonces have 96 bits.
-    pub const fn counts_messages(self) -> bool {
-        !matches!(self, Self::Native)
-    }
-}
-
-/// Which ciphertexts are written and read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Formats {
-    /// What encrypt writes: native or transit.
-    pub write: Format,
-    pub kong_fields: KongFields,
-}
-
-/// Whether Kong's encrypted fields are read, and written on request. They are not authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KongFields {
-    Accept,
-    Refuse,
-}
 
 /// The current keyring, and the report of the sync that built it.
 #[derive(Debug, Default)]
@@ -76,6 +36,8 @@ pub struct Report {
     pub last_error: Option<String>,
     /// The same, if Vault or the way to it failed, so that nothing is known of keys that are not held.
     pub outage: Option<String>,
+    /// Whether it was Vault that was unreachable, sealed or failing, and so neither gave nor refused anything.
+    pub is_away: bool,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// Vault's last listing; `None` on KV v1 and before the first success.
@@ -90,7 +52,10 @@ pub struct KeyringEntry {
     /// The key name in Transit's paths.
     pub name: Arc<str>,
     pub published: Arc<Published>,
+    /// By the settings: the secret's options come first.
     pub formats: Formats,
+    /// The record whose key makes blind indexes, by the settings.
+    pub index_key: Option<KeyId>,
     /// The age of the last successful sync from which the keyring is not ready; `None` for no limit.
     pub max_stale: Option<Duration>,
 }
@@ -155,13 +120,23 @@ impl Keyrings {
 }
 
 impl KeyringEntry {
+    /// The formats that this snapshot is used with.
+    pub fn formats_of(&self, keyring: &Keyring) -> Formats {
+        Formats { write: keyring.options().format.unwrap_or(self.formats.write), ..self.formats }
+    }
+
+    /// The ID of the record whose key makes blind indexes with this snapshot, if one is chosen.
+    pub fn index_key_of<'k>(&'k self, keyring: &'k Keyring) -> Option<&'k KeyId> {
+        keyring.options().index_key.as_ref().or(self.index_key.as_ref())
+    }
+
     /// Whether there are keys that are fresh enough to serve with. The error gives the reason, without secrets.
     pub fn health(&self, now: SystemTime) -> Result<(), String> {
         if self.published.keyring().is_none() {
             return Err(self.no_keys());
         }
         let report = self.published.report();
-        let age = report.last_success.map(|at| now.duration_since(at).unwrap_or_default());
+        let age = self.published.synced().map(|at| now.duration_since(at).unwrap_or_default());
         match (age, self.max_stale) {
             (Some(age), Some(limit)) if age > limit => {
                 let reason = report.last_error.as_deref().unwrap_or("the next one is running");
@@ -197,6 +172,28 @@ impl Published {
 
     pub fn publish(&self, keyring: Keyring) {
         self.keyring.store(Some(Arc::new(keyring)));
+    }
+
+    /// Publishes the keyring of a sealed copy, unless there are keys.
+    pub fn publish_copy(&self, keyring: Arc<Keyring>) -> bool {
+        let before = self.keyring.compare_and_swap(&None::<Arc<Keyring>>, Some(keyring));
+        before.is_none()
+    }
+
+    /// Takes away the keyring of a sealed copy. One from Vault stays.
+    pub fn withdraw_copy(&self) -> bool {
+        let current = self.keyring();
+        current.as_ref().is_some_and(|keyring| keyring.source() != KeyringSource::Vault)
+            && self.keyring.compare_and_swap(&current, None).as_ref().map(Arc::as_ptr)
+                == current.as_ref().map(Arc::as_ptr)
+    }
+
+    /// When the keys that are served were last in step with Vault.
+    pub fn synced(&self) -> Option<SystemTime> {
+        self.report().last_success.or_else(|| match self.keyring()?.source() {
+            KeyringSource::Copy { synced } => Some(synced),
+            KeyringSource::Vault => None,
+        })
     }
 
     pub fn report(&self) -> Arc<Report> {

@@ -14,7 +14,10 @@ use std::{
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use sha2::{Digest as _, Sha256};
 
-use super::key::{HeldKey, KeyId, VersionId};
+use super::{
+    key::{HeldKey, KeyDerivation, KeyId, VersionId},
+    options::Options,
+};
 
 /// An immutable snapshot with exactly one active key. A change publishes a new snapshot, so one request sees one keyring
 /// from its start to its end.
@@ -25,8 +28,19 @@ pub struct Keyring {
     /// A version in the map form carries several keys: the active key first, then the newest.
     by_version: HashMap<u64, Vec<Arc<HeldKey>>>,
     location: SecretLocation,
+    options: Options,
+    source: KeyringSource,
     /// Computed on first use.
     names: OnceLock<Names>,
+}
+
+/// Where the keys of a snapshot come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyringSource {
+    #[default]
+    Vault,
+    /// The sealed copy, with the time of the sync that it is from.
+    Copy { synced: SystemTime },
 }
 
 impl Keyring {
@@ -35,8 +49,8 @@ impl Keyring {
         let by_id: HashMap<_, _> =
             keys.into_iter().map(|held| (held.key.id().clone(), Arc::new(held))).collect();
         let active = Arc::clone(by_id.get(active)?);
-        let (by_version, location, names) = Default::default();
-        let mut keyring = Self { active, by_id, by_version, location, names };
+        let (by_version, location, options, source, names) = Default::default();
+        let mut keyring = Self { active, by_id, by_version, location, options, source, names };
         let mut keys: Vec<_> = keyring.by_id.values().map(Arc::clone).collect();
         keys.sort_by_key(|held| (held.key.id() != keyring.active.key.id(), Reverse(held.version)));
         for held in keys {
@@ -51,6 +65,29 @@ impl Keyring {
     #[must_use]
     pub fn with_location(self, location: SecretLocation) -> Self {
         Self { location, names: OnceLock::new(), ..self }
+    }
+
+    /// Sets the options that the secret carries.
+    #[must_use]
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    #[must_use]
+    pub fn with_source(self, source: KeyringSource) -> Self {
+        Self { source, ..self }
+    }
+
+    pub const fn location(&self) -> &SecretLocation {
+        &self.location
+    }
+
+    pub const fn source(&self) -> KeyringSource {
+        self.source
     }
 
     pub fn names(&self) -> &Names {
@@ -87,13 +124,19 @@ impl Keyring {
 /// The prefix of the names.
 const PREFIX: &str = "kr1.";
 
-/// The location of a keyring's Vault secret, as far as it is part of a name.
+/// Where a keyring's Vault secret is, and how its keys are derived. Mount and path are part of the names; all of it binds a
+/// sealed copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretLocation {
+    /// The URL of the server, without a slash at its end.
+    pub host: String,
+    /// Empty for none.
+    pub namespace: String,
     pub mount: String,
     pub path: String,
     /// KV v1 has neither versions nor times. Both parts of the name are empty then.
     pub versioned: bool,
+    pub derivation: KeyDerivation,
 }
 
 /// The keys of a keyring by name. A key has one name for each version that carries it.
@@ -198,7 +241,8 @@ mod tests {
     }
 
     fn location() -> SecretLocation {
-        SecretLocation { mount: "secret".to_owned(), path: "keyring".to_owned(), versioned: true }
+        let (mount, path) = ("secret".to_owned(), "keyring".to_owned());
+        SecretLocation { mount, path, versioned: true, ..SecretLocation::default() }
     }
 
     #[test]
@@ -216,7 +260,7 @@ mod tests {
         let elsewhere = |mount: &str, path: &str| SecretLocation {
             mount: mount.to_owned(),
             path: path.to_owned(),
-            versioned: true,
+            ..location()
         };
         let mut all = vec![
             name(&location(), "a", 1),

@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::{Metric, Registry, Unit},
 };
 
-use super::{SessionKind, series::Series};
+use super::{SessionKind, keyrings::KeyringState, series::Series};
 
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -21,6 +21,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 pub struct State {
     pub inflight_bytes: usize,
     pub keys_active: bool,
+    /// The keys are those of the sealed copy.
+    pub from_copy: bool,
     pub keys_live: usize,
     pub keys_retired: usize,
     pub records_rejected: usize,
@@ -34,6 +36,8 @@ pub struct State {
     pub versions_headroom: Option<u64>,
     /// When Vault deletes a version by itself (`delete_version_after`).
     pub next_version_deletion: Option<SystemTime>,
+    /// Those before are of the default one.
+    pub keyrings: Vec<KeyringState>,
 }
 
 /// When the Vault token expires.
@@ -47,6 +51,7 @@ pub(super) enum TokenExpiry {
 pub(super) struct Gauges {
     inflight_bytes: Gauge,
     keys: Series<Labels<1>, Gauge>,
+    keys_by_source: Series<Labels<1>, Gauge>,
     active_key_age: Seconds,
     messages: Series<Labels<1>, Gauge>,
     messages_budget: Gauge,
@@ -77,6 +82,12 @@ impl Gauges {
                 registry,
                 "keys",
                 "Keys by state; rejected counts the records that were left out",
+                None,
+            ),
+            keys_by_source: registered(
+                registry,
+                "keys_by_source",
+                "Keys that are served, by where they come from: Vault, or the sealed copy while Vault is away",
                 None,
             ),
             active_key_age: registered(
@@ -133,6 +144,14 @@ impl Gauges {
             ("rejected", state.records_rejected),
         ] {
             self.keys.get_or_create(&[("state", label)]).set(count(keys));
+        }
+        let served = usize::from(state.keys_active) + state.keys_live + state.keys_retired;
+        for (label, is_it) in [("vault", !state.from_copy), ("copy", state.from_copy)] {
+            self.keys_by_source.get_or_create(&[("source", label)]).set(if is_it {
+                count(served)
+            } else {
+                0
+            });
         }
         for (slot, messages) in ["active", "other"].into_iter().zip(state.messages) {
             self.messages.get_or_create(&[("slot", slot)]).set(count(messages));

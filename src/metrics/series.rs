@@ -27,6 +27,10 @@ impl<L: Clone + Ord, M: Clone + Default> Series<L, M> {
         self.lock().entry(labels.clone()).or_default().clone()
     }
 
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<L, M>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

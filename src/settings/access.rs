@@ -162,7 +162,7 @@ fn entry(text: &str, accounts: &impl Accounts) -> Result<Entry, String> {
         }
         granted |= permissions;
     }
-    let permissions = if keyrings.is_some() { granted - of_the_daemon() } else { granted };
+    let permissions = if keyrings.is_some() { granted.difference(of_the_daemon()) } else { granted };
     Ok(Entry { subject, permissions, keyrings })
 }
 

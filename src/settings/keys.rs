@@ -15,7 +15,7 @@ use super::{
         self, Audit, CiphertextFormat, InflightSize, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath,
     },
 };
-use crate::keyring::KeyDerivation;
+use crate::keyring::{KeyDerivation, KeyId};
 
 /// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,15 @@ settings! { KEYRING_ROWS:
         "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400);
     MAX_STALE: Duration [default: Some("0")] = "keyring_max_stale",
         "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000);
+    CACHE_PATH: PathBuf = "keyring_cache_path",
+        "A file for a sealed copy of the keys, for a start while Vault is away. Its folder must be the daemon's own, with mode 0700.",
+        value::ABSOLUTE_PATH;
+    CACHE_KEY: () [content: Content::Secret] = "keyring_cache_key",
+        "The key of that copy: only a systemd credential, or a file on another file system, never text.", value::BASE64_KEY;
+    CACHE_MAX_AGE: Duration [default: Some("604800")] = "keyring_cache_max_age",
+        "The age from which a copy is not used; 0 = no copy, and the file is deleted at the start.", Parser::seconds(0, 31_536_000);
+    CACHE_WAIT: Duration [default: Some("2")] = "keyring_cache_wait",
+        "How long Vault may take to answer at the start before the copy is used.", Parser::seconds(0, 60);
     KEY_DERIVATION: KeyDerivation [default: Some("sha256"), rejects_empty: true] = "keyring_key_derivation",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes of which it is the base64.",
         Parser::Words(&[("sha256", KeyDerivation::Sha256), ("raw", KeyDerivation::Raw)]);
@@ -100,6 +109,9 @@ settings! { KEYRING_ROWS:
         "Also read, and on request write, Kong's encrypted fields, which have no authentication tag.", value::BOOLEAN;
     NAME: String = "keyring_name", "The key name in /v1/transit/…/{name}; the last segment of the path unless set.",
         value::KEY_NAME;
+    INDEX_KEY: KeyId = "keyring_index_key",
+        "The record whose key makes blind indexes, by its id, unless the secret's custom_metadata names one as \
+        keyringd_index_key.", value::KEY_ID;
     KMS_NAME: String = "keyring_kms_name", "The keyring that encrypts for Kubernetes; the default one unless set.",
         value::KEY_NAME;
 }

@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn origin(&self, key: &'static Key) -> Origin {
+    pub(super) fn origin(&self, key: &'static Key) -> Origin {
         self.values.get(key.name).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 

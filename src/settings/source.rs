@@ -9,6 +9,7 @@ pub(crate) mod environment;
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,7 @@ use super::{
     setting::Row,
 };
 use crate::secret::Secret;
+use credential::Credential;
 pub(crate) use environment::Environment;
 
 /// One place that settings are read from.
@@ -117,6 +119,25 @@ pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 pub(super) fn working_folder() -> String {
     environment::current_dir()
         .map_or_else(|| "the working folder".to_owned(), |folder| folder.display().to_string())
+}
+
+/// The folders that systemd keeps for this service (systemd.exec(5), `StateDirectory=`).
+pub(super) fn state_folders() -> Vec<PathBuf> {
+    environment::state_directories()
+}
+
+/// Whether a secret is one of this service's systemd credentials.
+pub(super) fn is_credential(secret: &Credential) -> bool {
+    let folder = environment::credentials_directory();
+    folder.is_some_and(|folder| secret.path().is_some_and(|path| path.starts_with(folder)))
+}
+
+/// Whether the file of a secret is on the file system of `path`, of which only the last folders may be missing.
+pub(super) fn shares_filesystem(secret: &Credential, path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let of_secret = secret.path().and_then(device);
+    let of_path = path.ancestors().skip(1).find_map(device);
+    of_secret.is_some() && of_secret == of_path
 }
 
 impl Source for File {

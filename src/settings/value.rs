@@ -7,7 +7,10 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use url::Url;
 
 use super::{conf::trim, reference::is_name, setting::Parser};
-use crate::keyring;
+use crate::{
+    keyring::{self, KeyId, key::decode_32_bytes},
+    secret::wipe_stack,
+};
 
 /// The memory of all requests in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +120,24 @@ pub(super) const PATH: Parser<PathBuf> = Parser::Text {
     convert: |text| (!text.contains('\0')).then(|| PathBuf::from(text)),
 };
 
+pub(super) const ABSOLUTE_PATH: Parser<PathBuf> = Parser::Text {
+    accepts: "an absolute file path",
+    convert: |text| PATH.parse(text).filter(|path| path.is_absolute() && path.file_name().is_some()),
+};
+
+/// A key for a cipher.
+pub(super) const BASE64_KEY: Parser<()> = Parser::Text {
+    accepts: "base64 of 32 bytes",
+    convert: |text| {
+        let is_key = decode_32_bytes(text).is_some();
+        wipe_stack::<STACK>(); // decoding left copies of the key there
+        is_key.then_some(())
+    },
+};
+
+/// More than the stack use of decoding a key.
+const STACK: usize = 8 << 10;
+
 /// At most as long as `sockaddr_un` holds (unix(7)).
 pub(super) const SOCKET_PATH: Parser<PathBuf> = Parser::Text {
     accepts: "a path of at most 107 bytes",
@@ -206,6 +227,11 @@ fn keyring_path(item: &str) -> Option<KeyringPath> {
     };
     Some(KeyringPath::Secret { name: KEY_NAME.parse(name)?, path: secret_path(path)? })
 }
+
+pub(super) const KEY_ID: Parser<KeyId> = Parser::Text {
+    accepts: "1 to 64 of A-Z a-z 0-9 _ . -, and not active",
+    convert: |text| KeyId::parse(text).ok(),
+};
 
 pub(super) const LIST: Parser<Vec<String>> =
     Parser::Text { accepts: "a comma-separated list", convert: |text| Some(list(text)) };

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::read::Turns;
@@ -40,16 +41,19 @@ pub(super) struct Folders {
 #[derive(Clone, Debug)]
 struct Folder {
     secret: KvSecret,
-    /// The names of its secrets; `None` before the first listing.
+    /// The names of its secrets; `None` before the first listing, unless a sealed copy has some.
     names: Option<Vec<String>>,
+    is_listed: bool,
     error: Option<FolderError>,
 }
 
 /// Why the last listing of a folder failed.
 #[derive(Clone, Debug)]
-struct FolderError {
+pub(super) struct FolderError {
     message: String,
-    retry_after: Option<Duration>,
+    pub(super) retry_after: Option<Duration>,
+    /// [`VaultError::is_away`]
+    pub(super) is_away: bool,
 }
 
 /// What one listing gave.
@@ -64,7 +68,7 @@ impl Folders {
         let folder = |path: &SecretPath| {
             let secret = settings.secret.at(path.clone());
             let known = self.all.iter().find(|folder| folder.secret == secret).cloned();
-            known.unwrap_or(Folder { secret, names: None, error: None })
+            known.unwrap_or(Folder { secret, names: None, is_listed: false, error: None })
         };
         let paths = settings.further.iter().filter_map(|item| match item {
             KeyringPath::Folder(path) => Some(path),
@@ -90,7 +94,7 @@ impl Folders {
             let Some(folder) = self.all.iter_mut().find(|folder| folder.secret == secret) else { continue };
             let error = match names {
                 Ok(names) => {
-                    folder.names = Some(names);
+                    (folder.names, folder.is_listed) = (Some(names), true);
                     None
                 }
                 Err(error) => {
@@ -98,7 +102,7 @@ impl Folders {
                     if folder.error.as_ref().is_none_or(|before| before.message != message) {
                         tracing::warn!("the folder of keyrings {} cannot be listed: {message}", secret.path);
                     }
-                    Some(FolderError { message, retry_after })
+                    Some(FolderError { message, retry_after, is_away: error.is_away() })
                 }
             };
             folder.error = error;
@@ -144,7 +148,7 @@ impl Folders {
 
     /// Why there may be keyrings that are not known: a folder was not listed yet.
     pub(super) fn incomplete(&self) -> Option<String> {
-        let folder = self.all.iter().find(|folder| folder.names.is_none())?;
+        let folder = self.all.iter().find(|folder| !folder.is_listed)?;
         Some(match &folder.error {
             Some(error) => {
                 format!("the keyrings of {}/ are not known yet: {}", folder.secret.path, error.message)
@@ -156,10 +160,27 @@ impl Folders {
         })
     }
 
-    /// `None` if the last listings succeeded; else the time that the server asked for, if it did.
-    pub(super) fn failure(&self) -> Option<Option<Duration>> {
-        let failed: Vec<_> = self.all.iter().filter_map(|folder| folder.error.as_ref()).collect();
-        (!failed.is_empty()).then(|| failed.iter().filter_map(|error| error.retry_after).max())
+    /// Of the last listings, the failure whose server asks for the longest wait; `None` if all succeeded.
+    pub(super) fn failure(&self) -> Option<&FolderError> {
+        self.all.iter().filter_map(|folder| folder.error.as_ref()).max_by_key(|error| error.retry_after)
+    }
+
+    /// Whether Vault refused a listing, or gave one.
+    pub(super) fn is_answered(&self) -> bool {
+        let is_refused = |error: &FolderError| !error.is_away;
+        self.all.iter().any(|folder| folder.is_listed || folder.error.as_ref().is_some_and(is_refused))
+    }
+
+    /// Takes the names of secrets from a sealed copy, which has their paths, for the folders that could not be listed yet.
+    pub(super) fn adopt(&mut self, paths: &[&str]) {
+        let is_waiting = |folder: &&mut Folder| {
+            !folder.is_listed && folder.error.as_ref().is_none_or(|error| error.is_away)
+        };
+        for folder in self.all.iter_mut().filter(is_waiting) {
+            let start = format!("{}/", folder.secret.path);
+            let names = paths.iter().filter_map(|path| path.strip_prefix(&start));
+            folder.names = Some(names.filter(|name| !name.contains('/')).map(str::to_owned).collect());
+        }
     }
 
     pub(super) fn describe(&self) -> Value {
@@ -176,6 +197,23 @@ impl Folders {
             .collect();
         json!({ "folders": folders, "warnings": self.warnings })
     }
+}
+
+/// All keyrings as the folders are now, the default one first, and what hinders others.
+pub async fn all_keyrings(
+    client: &Client,
+    settings: &settings::Keyring,
+) -> (Vec<(Arc<str>, KvSecret)>, Vec<String>) {
+    let (mut folders, turns) = (Folders::default().with_settings(settings), Turns::default());
+    let known = folders.known();
+    folders.update(join_all(known.into_iter().map(|(folder, _)| list(client, &turns, folder, &[]))).await);
+    let wanted = folders.wanted(settings);
+    let mut problems = folders.warnings;
+    problems.extend(folders.all.iter().filter_map(|folder| {
+        let error = folder.error.as_ref()?;
+        Some(format!("the folder {}/ cannot be listed: {}", folder.secret.path, error.message))
+    }));
+    (wanted.into_iter().map(|one| (one.name, one.secret)).collect(), problems)
 }
 
 /// Lists a folder of which these names are `known`.

@@ -26,6 +26,7 @@ pub struct SyncHandle {
     unknown_keys: mpsc::Sender<Done>,
     /// Whether a sync has ended, successfully or not. It is sent again at each change.
     ended: watch::Receiver<bool>,
+    ends: Ends,
 }
 
 #[derive(Debug)]
@@ -45,23 +46,36 @@ pub(super) struct Queue {
     unknown_keys: mpsc::Receiver<Done>,
     /// Taken from the channel and not executed yet.
     postponed: VecDeque<Request>,
-    ended: watch::Sender<bool>,
-    /// Notified with `ended`: the syncs of all keyrings share it.
-    any_ended: watch::Sender<()>,
+    ends: Ends,
+}
+
+/// Who is notified of the end of a sync.
+#[derive(Clone, Debug)]
+struct Ends {
+    of_this: watch::Sender<bool>,
+    /// The syncs of all keyrings share it.
+    of_any: watch::Sender<()>,
+}
+
+impl Ends {
+    fn notify(&self) {
+        self.of_this.send_replace(true);
+        self.of_any.send_replace(());
+    }
 }
 
 pub(super) fn new(any_ended: watch::Sender<()>) -> (SyncHandle, Queue) {
     let (syncs, next_syncs) = mpsc::channel(MAX_SYNCS);
     let (unknown_keys, next_unknown_keys) = mpsc::channel(MAX_UNKNOWN_KEYS);
-    let (notify, ended) = watch::channel(false);
+    let (of_this, ended) = watch::channel(false);
+    let ends = Ends { of_this, of_any: any_ended };
     let queue = Queue {
         syncs: next_syncs,
         unknown_keys: next_unknown_keys,
         postponed: VecDeque::new(),
-        ended: notify,
-        any_ended,
+        ends: ends.clone(),
     };
-    (SyncHandle { syncs, unknown_keys, ended }, queue)
+    (SyncHandle { syncs, unknown_keys, ended, ends }, queue)
 }
 
 impl SyncHandle {
@@ -74,6 +88,11 @@ impl SyncHandle {
         };
         self.syncs.try_send(request).map_err(|_| "too many syncs are waiting".to_owned())?;
         outcome.await.unwrap_or_else(|_| Err("keyringd is shutting down".to_owned()))
+    }
+
+    /// Notifies as at the end of a sync: the sealed copy published keys or took them away.
+    pub(super) fn notify(&self) {
+        self.ends.notify();
     }
 
     /// Waits until the first sync has ended, successfully or not.
@@ -105,8 +124,7 @@ impl SyncHandle {
 impl Queue {
     /// Wakes everyone that waits for a publication.
     pub(super) fn notify(&self) {
-        self.ended.send_replace(true);
-        self.any_ended.send_replace(());
+        self.ends.notify();
     }
 
     /// The next request whose caller still waits; `None` when all handles are gone.

@@ -18,13 +18,13 @@ use tokio::{
 
 use crate::{
     keyring::{
-        History, KeyDerivation, Listing,
+        History, KeyDerivation, KongFields, Listing, Options,
         history::{Built, VersionState},
         key::VersionId,
         record::Contents,
     },
     secret::Secret,
-    settings::KvVersion,
+    settings::{self, KvVersion},
     vault::{Kv, VaultError, kv::DEFAULT_MAX_VERSIONS},
 };
 
@@ -51,6 +51,9 @@ pub struct Read {
     pub built: Option<Built>,
     /// `None` on KV version 1.
     pub listing: Option<Listing>,
+    /// What the secret's metadata says, and what of it has no effect.
+    pub options: Options,
+    pub ignored_options: Vec<String>,
     /// The highest current version that was ever seen.
     pub highest: u64,
 }
@@ -73,10 +76,26 @@ impl Turns {
     }
 }
 
+/// What the settings say of a keyring's records. Options of the secret come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    pub derivation: KeyDerivation,
+    pub kong_fields: KongFields,
+}
+
+impl Rules {
+    pub const fn from_settings(settings: &settings::Keyring) -> Self {
+        let kong_fields = if settings.kong_fields { KongFields::Accept } else { KongFields::Refuse };
+        Self { derivation: settings.derivation, kong_fields }
+    }
+}
+
 /// What was read of one secret so far.
 #[derive(Debug, Default)]
 pub struct Reader {
     turns: Turns,
+    /// How the keys of the history were derived.
+    derivation: Option<KeyDerivation>,
     pub history: History,
     /// Fetched by reads that failed later.
     fetched: BTreeMap<VersionId, Option<Contents>>,
@@ -109,7 +128,7 @@ impl Reader {
     pub async fn read(
         &mut self,
         kv: &Kv<'_>,
-        derivation: KeyDerivation,
+        rules: Rules,
         now: SystemTime,
         mut observe: impl FnMut(Option<u64>, &Contents) + Send,
     ) -> Result<Read, VaultError> {
@@ -118,15 +137,21 @@ impl Reader {
             let history = &mut self.history;
             let built = off_io_threads(|| {
                 (!history.is_built_from_fields(fields.expose())).then(|| {
-                    let contents = Contents::parse(fields.expose().as_bytes(), derivation);
+                    let contents = Contents::parse(fields.expose().as_bytes(), rules.derivation);
                     observe(None, &contents);
                     history.replace(contents, now)
                 })
             });
-            return Ok(Read { built, listing: None, highest: 0 });
+            let (options, ignored_options) = Default::default();
+            return Ok(Read { built, listing: None, options, ignored_options, highest: 0 });
         }
         let mut listing = self.turns.take(kv.list(now)).await?;
         self.limit.complete(kv, &mut listing, now).await;
+        let (options, ignored_options) = Options::parse(&listing.options, rules.kong_fields);
+        let derivation = options.derivation.unwrap_or(rules.derivation);
+        if self.derivation.replace(derivation).is_some_and(|before| before != derivation) {
+            (self.history, self.fetched) = Default::default();
+        }
         let missing = self.history.missing(&listing);
         self.fetched.retain(|id, _| missing.contains(id));
         let pending = missing.into_iter().filter(|id| !self.fetched.contains_key(id)).collect();
@@ -152,7 +177,7 @@ impl Reader {
         let built = off_io_threads(|| {
             (!history.is_built_from_listing(&listing)).then(|| history.advance(&listing, contents))
         });
-        Ok(Read { built, listing: Some(listing), highest: self.highest })
+        Ok(Read { built, listing: Some(listing), options, ignored_options, highest: self.highest })
     }
 }
 

@@ -15,12 +15,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     REQUEST_INTERVAL, SyncHandle, Syncer, Target, after_success,
     folders::{self, Folders},
-    queue,
-    read::{Reader, Turns},
+    location, queue,
+    read::{Reader, Rules, Turns},
     with_keys, without_keys,
 };
 use crate::{
-    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published},
+    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, SecretLocation},
     metrics::{BackgroundTask, Metrics},
     secret::Secret,
     settings::{self, CiphertextFormat},
@@ -54,6 +54,16 @@ struct State {
     running: Vec<Running>,
 }
 
+/// A keyring, for its sealed copy.
+pub(super) struct Place {
+    pub(super) name: Arc<str>,
+    /// Where the settings say that it is.
+    pub(super) location: SecretLocation,
+    pub(super) kong_fields: KongFields,
+    pub(super) published: Arc<Published>,
+    pub(super) handle: SyncHandle,
+}
+
 /// The sync of one keyring.
 #[derive(Debug)]
 struct Running {
@@ -68,7 +78,7 @@ struct Running {
 impl Syncs {
     /// Starts a task for each keyring, and one for the folders. They end at `stop`.
     pub fn start(
-        client: Client,
+        client: &Client,
         settings: settings::Keyring,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
@@ -86,7 +96,7 @@ impl Syncs {
             stop,
             crashed: CancellationToken::new(),
         });
-        syncs.reconcile(&mut syncs.state(), &client);
+        syncs.reconcile(&mut syncs.state(), client);
         let lister = Arc::clone(&syncs);
         syncs.spawn(move || {
             let syncs = Arc::clone(&lister);
@@ -109,9 +119,8 @@ impl Syncs {
 
     /// The sync of a keyring; `None` if it has gone.
     pub fn handle(&self, name: &str) -> Option<SyncHandle> {
-        let state = self.state();
-        let running = state.running.iter().find(|running| *running.target.name == *name);
-        running.map(|running| running.handle.clone())
+        let is_it = |running: &&Running| *running.target.name == *name;
+        self.state().running.iter().find(is_it).map(|running| running.handle.clone())
     }
 
     /// Syncs a keyring for an operator, with this token if there is one. Without one, it lists the folders, too.
@@ -137,20 +146,13 @@ impl Syncs {
         state.folders = state.folders.with_settings(&settings);
         state.settings = settings;
         self.reconcile(&mut state, client);
+        drop(state);
     }
 
     /// Reads what the settings say, in this session, from now on. The default keyring is read at once, and every other one of
     /// which something has changed.
     pub async fn switch(&self, client: Client) {
-        let changes: Vec<_> = {
-            let mut state = self.state();
-            state.client = client.clone();
-            let is_changed = |(at, one): &(usize, &Running)| {
-                *at == 0 || one.applied.1 != one.target || !one.applied.0.is_same_session(&client)
-            };
-            let changed = state.running.iter().enumerate().filter(is_changed);
-            changed.map(|(_, one)| (one.handle.clone(), one.target.clone())).collect()
-        };
+        let changes = self.changes(&client);
         let apply = |(handle, target): &(SyncHandle, Target)| {
             let (handle, client, target) = (handle.clone(), client.clone(), target.clone());
             async move { handle.change(client, target).await }
@@ -162,6 +164,51 @@ impl Syncs {
                 running.applied = (client.clone(), running.target.clone());
             }
         }
+    }
+
+    /// Uses this session for the folders. Returns the syncs that have to change.
+    fn changes(&self, client: &Client) -> Vec<(SyncHandle, Target)> {
+        let mut state = self.state();
+        state.client = client.clone();
+        let is_changed = |(at, one): &(usize, &Running)| {
+            *at == 0 || one.applied.1 != one.target || !one.applied.0.is_same_session(client)
+        };
+        let changed = state.running.iter().enumerate().filter(is_changed);
+        let changes = changed.map(|(_, one)| (one.handle.clone(), one.target.clone())).collect();
+        drop(state);
+        changes
+    }
+
+    /// All keyrings, the default one first.
+    pub(super) fn places(&self) -> Vec<Place> {
+        let state = self.state();
+        let place = |running: &Running| {
+            let Target { name, secret, rules, .. } = &running.target;
+            Place {
+                name: Arc::clone(name),
+                location: location(state.client.server(), secret, rules.derivation),
+                kong_fields: rules.kong_fields,
+                published: Arc::clone(&running.published),
+                handle: running.handle.clone(),
+            }
+        };
+        state.running.iter().map(place).collect()
+    }
+
+    /// Whether Vault refused a listing of a folder, or gave one.
+    pub(super) fn is_folder_answered(&self) -> bool {
+        self.state().folders.is_answered()
+    }
+
+    /// Serves the keyrings of a sealed copy, by their paths, in folders that could not be listed yet.
+    pub(super) fn adopt(&self, paths: &[&str]) {
+        let mut state = self.state();
+        if state.folders.is_empty() {
+            return;
+        }
+        state.folders.adopt(paths);
+        let client = state.client.clone();
+        self.reconcile(&mut state, &client);
     }
 
     /// What `GET /status` shows of the folders.
@@ -203,8 +250,10 @@ impl Syncs {
         }
         for (one, kept) in wanted.into_iter().zip(kept) {
             let folders::Wanted { name, secret } = one;
-            let (derivation, interval) = (state.settings.derivation, state.settings.sync_interval);
-            let target = Target { name, secret, derivation, interval };
+            let settings = &state.settings;
+            let rules = Rules::from_settings(settings);
+            let (index_key, interval) = (settings.index_key.clone(), settings.sync_interval);
+            let target = Target { name, secret, rules, index_key, interval };
             state.running.push(match kept {
                 Some(running) => Running { target, ..running },
                 None => self.begin(target, client),
@@ -250,7 +299,11 @@ impl Syncs {
             self.list().await;
             let (interval, failure, incomplete) = {
                 let state = self.state();
-                (state.settings.sync_interval, state.folders.failure(), state.folders.incomplete())
+                (
+                    state.settings.sync_interval,
+                    state.folders.failure().map(|error| error.retry_after),
+                    state.folders.incomplete(),
+                )
             };
             let random = backoff::random();
             let delay = match failure {
@@ -314,11 +367,11 @@ fn entry(running: &Running, settings: &settings::Keyring) -> KeyringEntry {
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
-    let kong_fields = if settings.kong_fields { KongFields::Accept } else { KongFields::Refuse };
     KeyringEntry {
         name: Arc::clone(&running.target.name),
         published: Arc::clone(&running.published),
-        formats: Formats { write, kong_fields },
+        formats: Formats { write, kong_fields: Rules::from_settings(settings).kong_fields },
+        index_key: settings.index_key.clone(),
         max_stale: settings.max_stale,
     }
 }

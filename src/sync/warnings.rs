@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::read::Read;
-use crate::keyring::{History, Keyring, Listing, history::Built};
+use crate::keyring::{History, KeyId, Keyring, Listing, history::Built};
 
 /// From this many remaining writes on, there is a warning before Vault destroys the oldest version.
 const LOW_HEADROOM: u64 = 2;
@@ -14,12 +14,13 @@ const MAX_WARNINGS: usize = 50;
 /// How many keys a warning names.
 const MAX_NAMED: usize = 8;
 
-/// The warnings of a sync. `current` is the keyring in use if the read gave none.
+/// The warnings of a sync. `current` is the keyring in use if the read gave none, `index_key` the one of the settings.
 pub(super) fn from_sync(
     read: &Read,
     built: &Built,
     history: &History,
     current: Option<&Keyring>,
+    index_key: Option<&KeyId>,
 ) -> Vec<String> {
     let keyring = built.keyring.as_ref();
     let unchanged = keyring
@@ -27,14 +28,22 @@ pub(super) fn from_sync(
         .map(|reason| format!("{reason}: the keyring stays as it was; write a new version, or undelete one"));
     let rejected = built.rejected.iter().map(ToString::to_string);
     let records = first_of(rejected.chain(record_warnings(history)).collect());
-    let held_only_here = keyring.ok().or(current).map(|keyring| held_only_here(keyring, read));
+    let in_use = keyring.ok().or(current);
+    let held_only_here = in_use.map(|keyring| held_only_here(keyring, read));
     let listing = read.listing.as_ref();
+    let of_index = in_use.and_then(|keyring| {
+        // The settings are for all keyrings, of which few have that record.
+        let by_settings = || index_key.filter(|id| keyring.get(id.as_str()).is_some());
+        index_key_warning(keyring, listing, read.options.index_key.as_ref().or_else(by_settings)?)
+    });
     unchanged
         .into_iter()
         .chain(records)
         .chain(held_only_here.into_iter().flatten())
         .chain(listing.and_then(expiry_warning))
         .chain(listing.and_then(low_headroom))
+        .chain(read.ignored_options.iter().cloned())
+        .chain(of_index)
         .collect()
 }
 
@@ -97,6 +106,25 @@ pub fn expiry_warning(listing: &Listing) -> Option<String> {
          its engine, then write the record again as a new version",
         rfc3339(at)
     ))
+}
+
+/// The record that makes blind indexes is missing, or soon gone: without it no row is found.
+pub fn index_key_warning(keyring: &Keyring, listing: Option<&Listing>, id: &KeyId) -> Option<String> {
+    let Some(held) = keyring.get(id.as_str()) else {
+        return Some(format!(
+            "the record {id} that makes blind indexes is not in the keyring: write it back, or correct \
+             keyring_index_key or keyringd_index_key"
+        ));
+    };
+    let listing = listing?;
+    let headroom = if held.retired { 0 } else { listing.headroom_of(held.version) };
+    (headroom <= LOW_HEADROOM).then(|| {
+        format!(
+            "the record {id} that makes blind indexes is in version {}, which Vault destroys after {headroom} more versions \
+             of {}: raise max_versions, or index under a newer record",
+            held.version, listing.max_versions
+        )
+    })
 }
 
 fn low_headroom(listing: &Listing) -> Option<String> {

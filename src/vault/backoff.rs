@@ -39,20 +39,30 @@ struct Failed {
     times: u32,
     not_before: Instant,
     cause: String,
+    /// [`VaultError::is_away`]
+    is_away: bool,
 }
 
 impl Backoff {
     pub(super) fn failed(&mut self, cause: String, retry_after: Option<Duration>) {
-        self.failed_at_most(cause, retry_after, LONGEST_RETRY_AFTER.saturating_mul(2));
+        let (times, now) = (self.times(), Instant::now());
+        let wait = after_failure(times, retry_after, random());
+        let not_before = now.checked_add(wait).unwrap_or(now);
+        self.0 = Some(Failed { times, not_before, cause, is_away: false });
     }
 
-    /// The same with a limit on the wait, up to a quarter of which is added or subtracted as jitter.
-    pub(super) fn failed_at_most(&mut self, cause: String, retry_after: Option<Duration>, longest: Duration) {
-        let times = self.0.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
-        let (now, random) = (Instant::now(), random());
-        let wait = after_failure(times, retry_after, random).min(longest.mul_f64(random.mul_add(0.5, 0.75)));
+    /// A login failed. The wait has a limit, up to a quarter of which is added or subtracted as jitter.
+    pub(super) fn login_failed(&mut self, error: &VaultError, longest: Duration) {
+        let (times, now, random) = (self.times(), Instant::now(), random());
+        let wait = after_failure(times, error.retry_after(), random);
+        let wait = wait.min(longest.mul_f64(random.mul_add(0.5, 0.75)));
         let not_before = now.checked_add(wait).unwrap_or(now);
-        self.0 = Some(Failed { times, not_before, cause });
+        self.0 = Some(Failed { times, not_before, cause: error.to_string(), is_away: error.is_away() });
+    }
+
+    /// The number of the failure that is being counted.
+    fn times(&self) -> u32 {
+        self.0.as_ref().map_or(0, |failed| failed.times).saturating_add(1)
     }
 
     pub(super) fn clear(&mut self) {
@@ -78,7 +88,8 @@ impl Backoff {
     pub(super) fn check(&self) -> Result<(), VaultError> {
         match (&self.0, self.cooldown()) {
             (Some(failed), wait) if !wait.is_zero() => {
-                Err(VaultError::LoginWaits { wait, cause: failed.cause.clone() })
+                let (cause, is_away) = (failed.cause.clone(), failed.is_away);
+                Err(VaultError::LoginWaits { wait, cause, is_away })
             }
             _ => Ok(()),
         }

@@ -62,14 +62,20 @@ pub enum VaultError {
     #[error("Vault refused the login by {method}{message}: {cure}")]
     Login { method: &'static str, message: String, cure: String },
     #[error("cannot log in by {method}: {cause}")]
-    NoCredential { method: &'static str, cause: String, retry_after: Option<Duration> },
+    NoCredential {
+        method: &'static str,
+        cause: String,
+        retry_after: Option<Duration>,
+        /// The server that issues the credential is away.
+        is_away: bool,
+    },
     #[error(
         "Vault refused this credential before; it is sent again in {} s, or at once when it changes: {cause}",
         wait.as_secs().saturating_add(1)
     )]
     RefusedBefore { wait: Duration, cause: String },
     #[error("next login attempt in {} s: {cause}", wait.as_secs().saturating_add(1))]
-    LoginWaits { wait: Duration, cause: String },
+    LoginWaits { wait: Duration, cause: String, is_away: bool },
     #[error("the session with Vault has ended: keyringd is shutting down")]
     Stopping,
 }
@@ -77,7 +83,7 @@ pub enum VaultError {
 impl VaultError {
     /// A login that could not be tried.
     pub(super) const fn no_credential(method: &'static str, cause: String) -> Self {
-        Self::NoCredential { method, cause, retry_after: None }
+        Self::NoCredential { method, cause, retry_after: None, is_away: false }
     }
 
     /// The same error for other requests to the server, if the server is unreachable.
@@ -105,6 +111,21 @@ impl VaultError {
                 | Self::TooLarge { .. }
                 | Self::Malformed { .. }
         )
+    }
+
+    /// Whether Vault, or the server that issues the credential for it, is unreachable, sealed or failing: it neither gave nor
+    /// refused anything.
+    pub const fn is_away(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::NoLeader { .. }
+            | Self::Sealed { .. } => true,
+            Self::Status { status, .. } => *status >= 500,
+            Self::LoginWaits { is_away, .. } | Self::NoCredential { is_away, .. } => *is_away,
+            _ => false,
+        }
     }
 
     /// Whether Vault answered that the secret does not exist.

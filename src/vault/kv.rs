@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use super::{client::Client, error::VaultError, transport::Response};
 use crate::{
-    keyring::{Listing, history::VersionState, key::VersionId},
+    keyring::{Listing, history::VersionState, key::VersionId, options},
     secret::Secret,
     settings::{KvSecret, KvVersion, SecretPath},
 };
@@ -56,6 +56,8 @@ struct Metadata {
     #[serde(default)]
     max_versions: u64,
     versions: BTreeMap<u64, VersionMetadata>,
+    #[serde(rename = "custom_metadata")]
+    custom: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -248,8 +250,10 @@ fn listing(metadata: Metadata, now: SystemTime) -> Result<Listing, &'static str>
         }
         versions.insert(VersionId { number, created }, state);
     }
-    let Metadata { current_version: current, max_versions, .. } = metadata;
-    Ok(Listing { versions, deletions, current, max_versions })
+    let Metadata { current_version: current, max_versions, custom, .. } = metadata;
+    let mut options = custom.unwrap_or_default();
+    options.retain(|name, _| name.starts_with(options::PREFIX));
+    Ok(Listing { versions, deletions, current, max_versions, options })
 }
 
 fn malformed(response: Response, what: &'static str) -> VaultError {
@@ -284,7 +288,8 @@ mod tests {
 
     #[test]
     fn destroyed_and_deleted_versions_are_removed_and_one_that_will_be_deleted_is_live() {
-        let json = r#"{"current_version": 4, "max_versions": 0, "versions": {
+        let json = r#"{"current_version": 4, "max_versions": 0,
+            "custom_metadata": {"owner": "x", "keyringd_format": "transit"}, "versions": {
             "1": {"created_time": "2026-01-01T00:00:00.5Z", "deletion_time": "", "destroyed": false},
             "2": {"created_time": "2026-01-02T00:00:00Z", "deletion_time": "", "destroyed": true},
             "3": {"created_time": "2026-01-03T00:00:00.123456789Z", "deletion_time": "2026-01-04T00:00:00Z", "destroyed": false},
@@ -295,6 +300,8 @@ mod tests {
         states.sort_by_key(|(number, _)| *number);
         assert_eq!(states, [(1, Live), (2, Removed), (3, Removed), (4, Live)]);
         assert_eq!((listing.current, listing.max_versions), (4, 0));
+        assert_eq!(listing.options.len(), 1, "those of others are left out");
+        assert_eq!(listing.options["keyringd_format"], "transit");
         assert_eq!(listing.next_deletion().map(|(version, _)| version), Some(4));
         let oldest_first: Vec<_> = listing.versions.keys().map(|id| id.number).collect();
         assert_eq!(oldest_first, [1, 2, 3, 4], "whatever the clock of a node");
@@ -321,7 +328,8 @@ mod tests {
                 destroyed: false,
             };
             let versions = (1..=count).map(|number| (number, version(number))).collect();
-            listing(Metadata { current_version: count, max_versions: 0, versions }, SystemTime::now())
+            let metadata = Metadata { current_version: count, max_versions: 0, versions, custom: None };
+            listing(metadata, SystemTime::now())
         };
         assert_eq!(of(10_000).unwrap().versions.len(), MAX_VERSIONS);
         assert!(of(10_001).unwrap_err().contains("10000 versions"));

@@ -289,8 +289,7 @@ impl Session {
         ) {
             self.refused = login::credential(&self.state.server);
         }
-        let retry_after = error.retry_after();
-        self.state.backoffs().logins.failed_at_most(error.to_string(), retry_after, LONGEST_LOGIN_WAIT);
+        self.state.backoffs().logins.login_failed(&error, LONGEST_LOGIN_WAIT);
         error
     }
 

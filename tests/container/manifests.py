@@ -1,13 +1,46 @@
-"""Checks the least privilege of the Kubernetes examples."""
+"""Checks the least privilege of the Kubernetes examples. A patch is checked as what it makes of its workload."""
 
 import sys
 
 import yaml
 
-faults = []
-for path in sys.argv[1:]:
+
+def load(path):
     with open(path) as file:
-        documents = [document for document in yaml.safe_load_all(file) if document]
+        return [document for document in yaml.safe_load_all(file) if document]
+
+
+def patched(base, patch):
+    """What kubectl's strategic merge makes of both: lists of named objects are merged by name."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return base | {key: patched(base[key], value) if key in base else value for key, value in patch.items()}
+    if isinstance(base, list) and isinstance(patch, list):
+        merged = {item["name"]: item for item in base}
+        for item in patch:
+            merged[item["name"]] = patched(merged.get(item["name"], {}), item)
+        return list(merged.values())
+    return patch
+
+
+def of(document):
+    return document["kind"], document["metadata"]["name"]
+
+
+all_documents = {path: load(path) for path in sys.argv[1:]}
+workloads = {
+    of(document): document
+    for documents in all_documents.values()
+    for document in documents
+    if "selector" in document.get("spec", {})
+}
+faults = []
+for path, documents in all_documents.items():
+    documents = [
+        patched(workloads[of(document)], document)
+        if "template" in document.get("spec", {}) and "selector" not in document["spec"]
+        else document
+        for document in documents
+    ]
     pods = [document["spec"]["template"]["spec"] for document in documents if "template" in document.get("spec", {})]
     if len(pods) != 1:
         faults.append(f"{path}: {len(pods)} workloads")
@@ -19,9 +52,12 @@ for path in sys.argv[1:]:
             "runs as non-root": pod["securityContext"]["runAsNonRoot"] is True,
             "the default seccomp profile": pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"},
             "no host namespaces": not any(pod.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
-            "the hostPath is the socket's folder": all(
-                volume["hostPath"]["path"] == "/run/keyringd" for volume in volumes.values() if "hostPath" in volume
+            "the hostPaths are the folders of the socket and of the copy": all(
+                volume["hostPath"]["path"] == {"socket": "/run/keyringd", "copy": "/var/lib/keyringd"}[name]
+                for name, volume in volumes.items()
+                if "hostPath" in volume
             ),
+            "the key of the copy is a Secret": ("copy" in volumes) == ("secret" in volumes.get("cache-key", {})),
             "a container keyringd exists": any(container["name"] == "keyringd" for container in containers),
         }
         for container in containers:
@@ -34,8 +70,8 @@ for path in sys.argv[1:]:
             requirements[f"{name}: not privileged"] = not context.get("privileged")
             requirements[f"{name}: all mounts have a volume"] = mounts.keys() <= volumes.keys()
             requirements[f"{name}: only keyringd mounts the token"] = ("token" in mounts) == (name == "keyringd")
-            requirements[f"{name}: only the socket's folder is writable"] = all(
-                mount.get("readOnly") or (mount["name"] == "socket" and name == "keyringd")
+            requirements[f"{name}: only the folders of the socket and of the copy are writable"] = all(
+                mount.get("readOnly") or (mount["name"] in ("socket", "copy") and name == "keyringd")
                 for mount in container["volumeMounts"]
             )
         faults += [f"{path}: not met: {requirement}" for requirement, met in requirements.items() if not met]

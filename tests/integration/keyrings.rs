@@ -12,13 +12,14 @@ use std::{
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, Proxy, http, success, wait_for};
+use crate::support::{Daemon, OpenBao, Proxy, http, kms::Kms, success, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// Writes a record as a new version of a secret.
 pub fn put(server: &OpenBao, path: &str, id: &str) {
     let key = BASE64_STANDARD.encode(format!("{path} {id:<64}").get(..32).unwrap());
+    let path = path.replace(' ', "%20");
     server.api("POST", &format!("secret/data/{path}"), &json!({ "data": { "id": id, "key": key } }));
 }
 
@@ -278,6 +279,47 @@ fn a_reload_adds_renames_and_drops_keyrings_without_losing_keys() {
 }
 
 #[test]
+fn kubernetes_uses_the_keyring_that_the_settings_name() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    put(&server, "etcd", "e1");
+    let uid = nix::unistd::geteuid().as_raw();
+    let settings = [
+        ("KONG_KEYRING_VAULT_PATHS", "etcd"),
+        ("KONG_KEYRING_KMS_NAME", "etcd"),
+        ("KONG_KEYRING_ACCESS", &format!("uid:{uid}=kms@etcd, uid:{uid}=encrypt+status@keyring")),
+    ];
+    let daemon = Daemon::start_unready(&server, &settings);
+    let kms = Kms::connect(&daemon.socket());
+    wait_for("the keyring", || (kms.status().unwrap().healthz == "ok").then_some(()));
+    let sealed = kms.encrypt(b"a seed").unwrap();
+    assert!(sealed.ciphertext.starts_with(b"KR1\x02e1"), "{sealed:?}");
+    assert_eq!(kms.decrypt(&sealed.ciphertext, &sealed.key_id).unwrap(), b"a seed");
+    assert_eq!(encrypt(&daemon, "etcd").status, 403, "kms grants nothing else");
+}
+
+#[test]
+fn metrics_have_a_label_for_the_first_names_only() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    for ring in 0..40 {
+        put(&server, &format!("rings/r{ring}"), "a");
+    }
+    put(&server, "cards", "c1");
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_PATHS", "cards, missing, rings/")]);
+    wait_for("all to be ready", || {
+        let all = daemon.get("/status").json()["keyrings"].as_array().unwrap().clone();
+        (all.iter().filter(|one| one["ready"] == true).count() == 42).then_some(())
+    });
+    assert_eq!(daemon.metric("keyringd_keyring_ready{keyring=\"keyring\"}"), 1);
+    assert_eq!(daemon.metric("keyringd_keyring_keys{keyring=\"cards\"}"), 1);
+    assert_eq!(daemon.metric("keyringd_keyring_ready{keyring=\"missing\"}"), 0);
+    assert_eq!(daemon.metric("keyringd_keyring_ready{keyring=\"other\"}"), 1);
+    let text = daemon.get("/metrics").text();
+    assert_eq!(text.matches("keyringd_keyring_ready{").count(), 33, "{text}");
+}
+
+#[test]
 fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
@@ -304,9 +346,6 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
     };
     wait_for("all to be ready", all_ready);
     assert!(answered.elapsed() < Duration::from_secs(1), "{:?}", answered.elapsed());
-    let kib = daemon.resident_memory();
-    assert!(kib <= 24 << 10, "{kib} KiB");
-
     // From the second interval on, the syncs are out of step.
     thread::sleep(Duration::from_secs(INTERVAL));
     let before = proxy.seen().len();
@@ -316,4 +355,11 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
     let lists = seen.len() - of_keyrings;
     assert!((120..=180).contains(&of_keyrings), "{of_keyrings} requests in three intervals of 50 keyrings");
     assert!((2..=5).contains(&lists), "{lists} listings");
+    // A release has 10.2 MiB of pages of the program; those of this one are far more, and not counted.
+    let bound = (24 << 10) - 10_445;
+    let mut kib = 0;
+    wait_for(&format!("{bound} KiB or less"), || {
+        kib = daemon.anonymous_memory();
+        (kib <= bound).then_some(())
+    });
 }

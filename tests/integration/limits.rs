@@ -444,6 +444,7 @@ fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
             name: "keyring".into(),
             published: Arc::new(Published::default()),
             formats: Formats { write: Format::Native, kong_fields: keyringd::keyring::KongFields::Refuse },
+            index_key: None,
             max_stale: None,
         }),
         kms_name: None,

@@ -3,9 +3,9 @@
 //! Scripts are in `tests/clients`; packages are pinned by hash and fetched once. hvac runs its own test suite.
 
 use std::{
-    io,
+    fs, io,
     net::{Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -26,7 +26,10 @@ use vaultrs::{
     transit,
 };
 
-use crate::support::{Daemon, OpenBao, node, openbao, python, success, wait_for};
+use crate::{
+    keyrings::put,
+    support::{Daemon, OpenBao, node, openbao, python, success, wait_for},
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -162,6 +165,72 @@ fn tinks_envelopes_are_sealed_by_the_socket() {
     let (_server, daemon) = started(&[]);
     let output = python("tink_client.py", "python-clients-requirements.txt", &[&daemon.socket()]);
     assert_eq!(success(&output), "all of it\n");
+}
+
+/// A daemon with the keyrings orders, cards and users, each for a user of its own. This process may use orders.
+fn with_three_names(folder: &Path) -> (OpenBao, Daemon) {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    for (name, id) in [("orders", "o1"), ("cards", "c1"), ("users", "u1")] {
+        put(&server, name, id);
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let access = "uid:0=encrypt+decrypt@orders, uid:0=status, uid:40001=encrypt+decrypt@orders, \
+                  uid:40002=encrypt+decrypt@cards, uid:40003=encrypt+decrypt@users";
+    let settings = [
+        ("KONG_KEYRING_VAULT_PATHS", "orders, cards, users"),
+        ("KONG_KEYRING_ACCESS", access),
+        ("KONG_KEYRING_SOCKET_MODE", "0666"),
+    ];
+    let daemon = Daemon::start_at(Some(&folder.join("keyringd.sock")), &server, &settings);
+    for name in ["orders", "cards", "users"] {
+        wait_for(name, || (daemon.get(&format!("/readyz?name={name}")).status == 200).then_some(()));
+    }
+    (server, daemon)
+}
+
+#[test]
+fn hvac_tink_bao_and_vaultrs_use_keyrings_of_their_own_under_users_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_server, daemon) = with_three_names(folder.path());
+    let socket = daemon.socket();
+    for (client, uid, own, other) in
+        [("hvac", "40001", "orders", "cards"), ("tink", "40003", "users", "orders")]
+    {
+        let arguments = [client.as_ref(), socket.as_path(), uid.as_ref(), own.as_ref(), other.as_ref()];
+        let output = python("keyrings.py", "python-clients-requirements.txt", &arguments);
+        assert_eq!(success(&output), "all of it\n", "{client}");
+    }
+
+    // The user may have no access to the folder of the program. By another process, which leaves no descriptor open here.
+    let program = folder.path().join("bao");
+    success(&Command::new("cp").arg(openbao::program()).arg(&program).output().unwrap());
+    let bao = |name: &str, field: &str| {
+        let address = format!("unix://{}", socket.display());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=40002", "--regid=40002", "--clear-groups", "--"]).arg(&program);
+        command.args(["write", "-field=ciphertext", &format!("transit/encrypt/{name}"), field]);
+        command.env("HOME", "/nonexistent").env("BAO_ADDR", &address).env("VAULT_ADDR", &address);
+        command.current_dir("/").output().unwrap()
+    };
+    assert!(success(&bao("cards", "plaintext=YQ==")).starts_with("kr1:c1:"));
+    for name in ["users", "no-such-keyring"] {
+        let refused = String::from_utf8_lossy(&bao(name, "plaintext=YQ==").stderr).into_owned();
+        assert!(refused.contains("Code: 403") && refused.contains(&format!("@{name}")), "{refused}");
+    }
+
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let address = format!("http://127.0.0.1:{}", bridge(socket));
+    let settings = VaultClientSettingsBuilder::default().address(address).token("ignored").build().unwrap();
+    let vault = VaultClient::new(settings).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let sealed = transit::data::encrypt(&vault, "transit", "orders", "YQ==", None).await.unwrap();
+        let opened =
+            transit::data::decrypt(&vault, "transit", "orders", &sealed.ciphertext, None).await.unwrap();
+        assert_eq!(opened.plaintext, "YQ==");
+        let refused = transit::data::encrypt(&vault, "transit", "users", "YQ==", None).await.unwrap_err();
+        assert!(matches!(refused, vaultrs::error::ClientError::APIError { code: 403, .. }), "{refused:?}");
+    });
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(in crate::api) async fn data_key(call: &mut Call<'_>, form: Form) -> Result<
     let entry = call.keyring()?;
     let keyring = call.context.snapshot(entry).await?;
     let body = as_json(&call.head.headers, call.body.as_bytes()).map_err(ApiError::invalid)?;
-    let (held, json) = generate(form, &keyring, entry.formats.write, &body)?;
+    let (held, json) = generate(form, &keyring, entry.formats_of(&keyring).write, &body)?;
     call.audit = AuditFields::from_key(held.key.id());
     Ok(response::written(StatusCode::OK, json))
 }
@@ -54,7 +54,7 @@ fn generate<'k>(
         _ => return Err(ApiError::invalid("bits must be 128, 256 or 512")),
     };
     let held = key_of_version(keyring, item.key_version)?;
-    let associated_data = item.decoded_associated_data()?;
+    let (associated_data, context) = (item.decoded_associated_data()?, item.decoded_context()?);
     let mut key = Zeroizing::new([0; 64]);
     getrandom::fill(&mut key[..len]).map_err(|error| ApiError::failed(error.to_string()))?;
     let mut nonces = Nonces::draw(1, format).map_err(|error| ApiError::failed(error.to_string()))?;
@@ -63,7 +63,10 @@ fn generate<'k>(
     let mut out = Vec::with_capacity(envelope::LEN + 512);
     envelope::open(&mut out);
     out.extend_from_slice(br#"{"ciphertext":""#);
-    cipher::seal_text(held, format, &mut sealed[..len], &mut nonces, &associated_data, &mut out)
+    let derived = (!context.is_empty()).then(|| cipher::in_context(held, format, &context)).transpose();
+    let derived = derived.map_err(ItemError::from)?;
+    let under = derived.as_ref().unwrap_or(held);
+    cipher::seal_text(under, format, &mut sealed[..len], &mut nonces, &associated_data, &mut out)
         .map_err(ItemError::from)?;
     out.push(b'"');
     write_key(held, &mut out);

@@ -6,6 +6,7 @@ use crate::{
         error::{ApiError, ErrorKind},
     },
     cipher::{OpenError, SealError, mac::MacError},
+    keyring::KeyId,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,24 @@ pub(super) enum ItemError {
     Seal(#[from] SealError),
     #[error(transparent)]
     Mac(#[from] MacError),
+    #[error("a blind index needs both associated_data, its label, and bits, its width")]
+    HalfAnIndex,
+    #[error("bits of a blind index must be from 8 to 256")]
+    IndexBits,
+    #[error("a blind index is made with sha2-256 only")]
+    IndexAlgorithm,
+    #[error(
+        "no record is chosen for blind indexes, which must not follow the active key: set keyring_index_key or the secret's \
+         custom_metadata keyringd_index_key to the id of a record, or give key_version"
+    )]
+    NoIndexKey,
+    #[error(
+        "the record {0} for blind indexes (keyring_index_key, or keyringd_index_key) is not in the keyring: write it back, or \
+         choose another one and index again"
+    )]
+    IndexKeyMissing(KeyId),
+    #[error("key_version {0} holds several keys: choose one for blind indexes by keyring_index_key")]
+    SeveralIndexKeys(i64),
     #[error(
         "the ciphertext would be too large to decrypt here (keyring_max_request_size): send less, or a stream"
     )]

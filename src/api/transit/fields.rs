@@ -38,7 +38,11 @@ pub(super) struct Item<T> {
     pub(super) clear: Option<T>,
     /// `ciphertext` or `hmac`.
     pub(super) sealed: Option<T>,
+    /// Of an HMAC it is the label of a blind index.
     pub(super) associated_data: Option<T>,
+    pub(super) context: Option<T>,
+    /// The width of a blind index.
+    pub(super) bits: Option<i64>,
     pub(super) reference: Option<T>,
     pub(super) key_version: Option<i64>,
     /// `signature` is set: it is for asymmetric keys.
@@ -68,6 +72,8 @@ enum Slot {
     Sealed,
     Signature,
     AssociatedData,
+    Context,
+    Bits,
     Reference,
     KeyVersion,
     Format,
@@ -83,6 +89,8 @@ enum Slot {
     Empty,
     /// It would change the meaning unless it is false.
     False,
+    /// The same of convergent encryption.
+    NotConvergent,
     Unknown,
 }
 
@@ -100,16 +108,18 @@ fn slot(endpoint: Endpoint, level: Level, name: &str) -> Slot {
         ("plaintext", Encrypt) | ("input", Hmac | Verify | Hash) => Slot::Clear,
         ("ciphertext", Decrypt | Rewrap) | ("hmac", Verify) => Slot::Sealed,
         ("signature", Verify) => Slot::Signature,
-        ("associated_data", Encrypt | Decrypt | Rewrap | DataKey) => Slot::AssociatedData,
-        ("key_version", Encrypt | Rewrap | DataKey) => Slot::KeyVersion,
+        ("associated_data", Encrypt | Decrypt | Rewrap | DataKey | Hmac) => Slot::AssociatedData,
+        ("context", Encrypt | Decrypt | Rewrap | DataKey | Hmac | Verify) => Slot::Context,
+        ("bits", Hmac) => Slot::Bits,
+        ("key_version", Encrypt | Rewrap | DataKey | Hmac) => Slot::KeyVersion,
         ("context" | "nonce" | "iv", _) => Slot::Empty,
-        ("convergent_encryption" | "derived", _) => Slot::False,
+        ("convergent_encryption", _) => Slot::NotConvergent,
+        ("derived", _) => Slot::False,
         ("type", Encrypt) => Slot::NoEffect,
         _ if level == Level::Item => match name {
             "reference" => Slot::Reference,
             _ => Slot::NoEffect,
         },
-        ("key_version", Hmac) => Slot::KeyVersion,
         ("format", Encrypt | Decrypt | Rewrap | Random | Hash) => Slot::Format,
         ("bits", DataKey) | ("bytes", Random) => Slot::Count,
         ("algorithm", Hmac | Verify | Hash) | ("hash_algorithm", Verify) => Slot::Algorithm,
@@ -128,7 +138,7 @@ fn slot(endpoint: Endpoint, level: Level, name: &str) -> Slot {
 /// Whether Transit has a field, so that it does not warn of it.
 fn is_known(endpoint: Endpoint, name: &str) -> bool {
     match name {
-        "context" => !matches!(endpoint, Endpoint::Hmac | Endpoint::Random | Endpoint::Hash),
+        "context" => !matches!(endpoint, Endpoint::Random | Endpoint::Hash),
         "convergent_encryption" => endpoint == Endpoint::Encrypt,
         _ => false,
     }
@@ -141,6 +151,8 @@ impl<T> Item<T> {
             clear: self.clear.map(&map),
             sealed: self.sealed.map(&map),
             associated_data: self.associated_data.map(&map),
+            context: self.context.map(&map),
+            bits: self.bits,
             reference: self.reference.map(&map),
             key_version: self.key_version,
             signed: self.signed,
@@ -153,11 +165,17 @@ impl Item<Text<'_>> {
     pub(super) fn normalised(mut self) -> Self {
         self.sealed = self.sealed.filter(|text| !text.is_empty());
         self.associated_data = self.associated_data.filter(|text| !text.is_empty());
+        self.context = self.context.filter(|text| !text.is_empty());
         self
     }
 
     pub(super) fn decoded_associated_data(&self) -> Result<Vec<u8>, ItemError> {
         decode("associated_data", self.associated_data.as_deref().unwrap_or(""))
+    }
+
+    /// Empty for none.
+    pub(super) fn decoded_context(&self) -> Result<Vec<u8>, ItemError> {
+        decode("context", self.context.as_deref().unwrap_or(""))
     }
 }
 
@@ -213,6 +231,8 @@ impl FieldsOf {
             Slot::Clear => once(&mut item.clear, map.next_value_seed(TextOf(name))?),
             Slot::Sealed => once(&mut item.sealed, map.next_value_seed(TextOf(name))?),
             Slot::AssociatedData => once(&mut item.associated_data, map.next_value_seed(TextOf(name))?),
+            Slot::Context => once(&mut item.context, map.next_value_seed(TextOf(name))?),
+            Slot::Bits => once(&mut item.bits, map.next_value_seed(Number(name))?),
             Slot::Reference => once(&mut item.reference, map.next_value_seed(TextOf(name))?),
             Slot::KeyVersion => once(&mut item.key_version, map.next_value_seed(Number(name))?),
             Slot::Format => once(&mut fields.format, map.next_value_seed(TextOf(name))?),
@@ -235,7 +255,11 @@ impl FieldsOf {
             Slot::NoEffect => map.next_value_seed(SKIP).map(drop),
             Slot::Empty if map.next_value_seed(SKIP)? == Skipped::Set => Err(changes_meaning(name)),
             Slot::False if !map.next_value_seed(False(name))? => Err(changes_meaning(name)),
-            Slot::Empty | Slot::False => {
+            Slot::NotConvergent if !map.next_value_seed(False(name))? => Err(refused(format_args!(
+                "{name:?} is not supported here: equal plaintexts would be seen; to search, store a blind index (hmac with \
+                 associated_data and bits)"
+            ))),
+            Slot::Empty | Slot::False | Slot::NotConvergent => {
                 if self.level == Level::Request && !is_known(self.endpoint, name) {
                     quote(&mut fields.ignored, name);
                 }
@@ -251,7 +275,9 @@ impl FieldsOf {
 }
 
 fn changes_meaning<E: de::Error>(name: &str) -> E {
-    refused(format_args!("{name:?} is not supported here: keys are neither derived nor convergent"))
+    refused(format_args!(
+        "{name:?} is not supported here: keys are not convergent, and derived by context only"
+    ))
 }
 
 impl<'de> DeserializeSeed<'de> for FieldsOf {

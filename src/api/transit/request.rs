@@ -19,6 +19,8 @@ use crate::api::envelope::{Warnings, write_json};
 
 pub(super) struct Request<'a> {
     pub(super) input: Input<Text<'a>>,
+    /// Of an HMAC batch: what stands beside it, for its items without.
+    pub(super) defaults: Item<Text<'a>>,
     /// The format to write, or the encoding of an answer.
     pub(super) format: Option<Text<'a>>,
     pub(super) algorithm: Option<Text<'a>>,
@@ -65,14 +67,17 @@ impl<'a> Request<'a> {
                 .filter(|code| (200..=599).contains(code))
                 .and_then(|code| StatusCode::from_u16(code).ok()),
         };
-        let input = match batch {
-            None => Input::One(item.normalised()),
-            Some(items) => Input::Batch(check_batch(endpoint, item, items)?),
+        let (input, defaults) = match batch {
+            None => (Input::One(item.normalised()), Item::default()),
+            Some(items) => {
+                check_batch(endpoint, &item, &items)?;
+                (Input::Batch(items.into_iter().map(Item::normalised).collect()), item.normalised())
+            }
         };
         let set = |text: Option<Text<'a>>| text.filter(|text| !text.is_empty());
         let (format, algorithm) = (set(format), set(algorithm));
         let warnings = warnings(ignored, replaced);
-        Ok(Self { input, format, algorithm, count, partial_failure_status, warnings })
+        Ok(Self { input, defaults, format, algorithm, count, partial_failure_status, warnings })
     }
 
     pub(super) fn items(&self) -> &[Item<Text<'a>>] {
@@ -156,26 +161,26 @@ fn fields(body: &[u8], of: FieldsOf) -> Result<Fields<'_>, String> {
     parsed.and_then(|fields| json.end().map(|()| fields)).map_err(|error| describe(&error))
 }
 
-fn check_batch<'a>(
-    endpoint: Endpoint,
-    outer: Item<Text<'a>>,
-    items: Vec<Item<Text<'a>>>,
-) -> Result<Vec<Item<Text<'a>>>, String> {
-    let filled = |text: Option<Text<'_>>| text.is_some_and(|text| !text.is_empty());
-    // The version of an HMAC's key is that of all items.
-    let version = endpoint != Endpoint::Hmac && outer.key_version.is_some_and(|version| version != 0);
-    if filled(outer.clear) || filled(outer.sealed) || filled(outer.associated_data) || version {
-        return Err("with batch_input, plaintext, ciphertext, input, hmac, associated_data and key_version belong in \
-                    its items"
-            .to_owned());
+/// Only HMACs take a version, a label and a width for all items.
+fn check_batch(endpoint: Endpoint, outer: &Item<Text<'_>>, items: &[Item<Text<'_>>]) -> Result<(), String> {
+    let filled = |text: &Option<Text<'_>>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let version = outer.key_version.is_some_and(|version| version != 0);
+    let for_all = filled(&outer.associated_data) || version;
+    if filled(&outer.clear)
+        || filled(&outer.sealed)
+        || filled(&outer.context)
+        || for_all && endpoint != Endpoint::Hmac
+    {
+        return Err(
+            "with batch_input, plaintext, ciphertext, input, hmac, context, associated_data and key_version \
+                    belong in its items"
+                .to_owned(),
+        );
     }
     if items.is_empty() {
         return Err("batch_input is empty".to_owned());
     }
-    let version = outer.key_version.filter(|_| endpoint == Endpoint::Hmac);
-    let with_version =
-        |item: Item<Text<'a>>| Item { key_version: version.or(item.key_version), ..item.normalised() };
-    Ok(items.into_iter().map(with_version).collect())
+    Ok(())
 }
 
 /// Transit's own texts.
@@ -317,19 +322,17 @@ mod tests {
             (r#"{"batch_input": ["planted"]}"#, "a value has the wrong type"),
             (
                 r#"{"nonce": "planted"}"#,
-                "\"nonce\" is not supported here: keys are neither derived nor convergent",
+                "\"nonce\" is not supported here: keys are not convergent, and derived by context only",
             ),
-            (
-                r#"{"batch_input": [{"context": "x"}]}"#,
-                "\"context\" is not supported here: keys are neither derived nor convergent",
-            ),
+            (r#"{"batch_input": [{"context": 1}]}"#, "\"context\" must be text"),
             (
                 r#"{"convergent_encryption": true}"#,
-                "\"convergent_encryption\" is not supported here: keys are neither derived nor convergent",
+                "\"convergent_encryption\" is not supported here: equal plaintexts would be seen; to search, store a blind index \
+                 (hmac with associated_data and bits)",
             ),
             (
                 r#"{"derived": "planted"}"#,
-                "\"derived\" is not supported here: keys are neither derived nor convergent",
+                "\"derived\" is not supported here: keys are not convergent, and derived by context only",
             ),
             (r#"{"plaintext": "a", "plaintext": "b"}"#, "a field is set twice"),
             (r#"{"batch_input": []}"#, "batch_input is empty"),

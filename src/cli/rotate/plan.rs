@@ -8,14 +8,14 @@ use std::{
 use super::super::{command::Failure, keygen::dated_id};
 use crate::{
     keyring::{
-        KeyDerivation, KeyId, Listing,
+        KeyId, Listing,
         history::VersionState,
         new_record,
         record::{Contents, RecordForm},
     },
     secret::Secret,
     settings::KvVersion,
-    sync::Reader,
+    sync::{Reader, Rules},
     vault::{Kv, VaultError},
 };
 
@@ -42,12 +42,8 @@ struct Found {
     form: RecordForm,
 }
 
-pub(super) async fn plan(
-    kv: &Kv<'_>,
-    derivation: KeyDerivation,
-    id: Option<&KeyId>,
-) -> Result<Plan, Failure> {
-    let found = read(kv, derivation).await.map_err(Failure::from_error)?;
+pub(super) async fn plan(kv: &Kv<'_>, rules: Rules, id: Option<&KeyId>) -> Result<Plan, Failure> {
+    let found = read(kv, rules).await.map_err(Failure::from_error)?;
     let is_used = |id: &KeyId| found.versions.values().any(|ids| ids.contains(id));
     let id = match id {
         Some(id) if is_used(id) => {
@@ -75,14 +71,14 @@ pub(super) async fn plan(
     })
 }
 
-async fn read(kv: &Kv<'_>, derivation: KeyDerivation) -> Result<Found, VaultError> {
+async fn read(kv: &Kv<'_>, rules: Rules) -> Result<Found, VaultError> {
     let mut found = Found::default();
     let observe = |version: Option<u64>, contents: &Contents| {
         let ids = contents.keys.iter().map(|key| key.id().clone()).collect();
         found.versions.insert(version.unwrap_or(0), ids);
         found.form = contents.form; // the newest comes last
     };
-    match Reader::default().read(kv, derivation, SystemTime::now(), observe).await {
+    match Reader::default().read(kv, rules, SystemTime::now(), observe).await {
         Ok(read) => found.listing = read.listing,
         Err(VaultError::NotFound { .. }) => {} // the first record
         Err(error) => return Err(error),

@@ -47,6 +47,15 @@ pub(super) fn lines(status: &Value) -> String {
     lines.text
 }
 
+/// Where the keys come from, if that is the sealed copy.
+fn from_copy(status: &Value) -> String {
+    let age = seconds(status, "/sync/seconds_since_success");
+    match (field(status, "/keyring/source").as_deref(), age) {
+        (Some("copy"), Some(age)) => format!(", from the copy of {} ago", short(age)),
+        _ => String::new(),
+    }
+}
+
 impl Lines {
     fn line(&mut self, name: &str, value: &str) {
         let _ = writeln!(self.text, "{:<13} {value}", format!("{name}:"));
@@ -74,7 +83,7 @@ impl Lines {
         let reason = field(status, "/reason");
         let colour = if reason.is_some() { RED } else { GREEN };
         let state = reason.unwrap_or_else(|| match field(status, "/keyring/active") {
-            Some(id) => format!("ready, active key {id}"),
+            Some(id) => format!("ready{}, active key {id}", from_copy(status)),
             None => "ready, serving references only".to_owned(),
         });
         let state = self.coloured(&state, colour);

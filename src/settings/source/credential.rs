@@ -2,7 +2,13 @@
 //!
 //! Platforms rotate such files (projected service-account tokens, agent sinks), so their content is not kept.
 
-use std::{fmt, fs::File, io::Read as _, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{
+    fmt,
+    fs::File,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use zeroize::Zeroizing;
 
@@ -67,6 +73,14 @@ impl Credential {
         match self {
             Self::Inline(text) => Ok(Secret::new(text.expose().clone())),
             Self::File(file) => file.read(),
+        }
+    }
+
+    /// The path of a file.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Inline(_) => None,
+            Self::File(file) => Some(&file.path),
         }
     }
 

@@ -98,6 +98,12 @@ pub(crate) fn credentials_directory() -> Option<PathBuf> {
     path_in("CREDENTIALS_DIRECTORY")
 }
 
+/// The folders that systemd keeps for this service.
+pub(super) fn state_directories() -> Vec<PathBuf> {
+    let folders = path_in("STATE_DIRECTORY").unwrap_or_default().into_os_string();
+    std::env::split_paths(&folders).filter(|folder| folder.is_absolute()).collect()
+}
+
 /// The folder for a user's own runtime files, if this session has one (XDG Base Directory Specification).
 pub(crate) fn user_runtime_dir() -> Option<PathBuf> {
     path_in("XDG_RUNTIME_DIR").filter(|path| path.is_absolute())

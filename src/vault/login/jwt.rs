@@ -88,6 +88,7 @@ async fn request_jwt(server: &Server, client: &ClientCredentials) -> Result<Secr
     let response = transport.send(request).await.map_err(|error| VaultError::NoCredential {
         method: METHOD.name,
         retry_after: error.retry_after(),
+        is_away: error.is_away(),
         cause: format!("{endpoint}: {error}"),
     })?;
     if !response.status.is_success() {

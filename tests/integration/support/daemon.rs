@@ -239,9 +239,9 @@ impl Daemon {
         self.memory("VmHWM:")
     }
 
-    /// Its resident memory, in KiB.
-    pub fn resident_memory(&self) -> u64 {
-        self.memory("VmRSS:")
+    /// Its resident memory without the pages of the program, in KiB.
+    pub fn anonymous_memory(&self) -> u64 {
+        self.memory("RssAnon:")
     }
 
     fn memory(&self, field: &str) -> u64 {
