@@ -28,7 +28,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    keyring::{KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report},
+    keyring::{
+        KeyDerivation, KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
+    },
     metrics::{Metrics, Outcome},
     secret::Secret,
     settings::{self, KvSecret, KvVersion},
