@@ -8,9 +8,13 @@
     clippy::disallowed_methods,
     reason = "cargo passes its values to a build script by the environment"
 )]
-#![expect(clippy::print_stdout, reason = "and reads what the script prints")]
 
-use std::{env, path::Path, process::Command};
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    time::{Duration, UNIX_EPOCH},
+};
 
 fn main() {
     link_allocator_options();
@@ -57,16 +61,8 @@ fn git(arguments: &[&str]) -> Option<String> {
     (output.status.success() && !text.is_empty()).then_some(text)
 }
 
-/// `2026-11-28` in UTC (Howard Hinnant's `civil_from_days`).
-fn date(seconds: i64) -> String {
-    let days = seconds.div_euclid(86400) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+/// `2026-11-28` in UTC.
+fn date(seconds: u64) -> String {
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+    time.split('T').next().unwrap_or_default().to_owned()
 }

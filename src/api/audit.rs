@@ -83,15 +83,15 @@ pub(super) struct AuditRecord {
 impl AuditRecord {
     /// Forgets what `other`, which is folded into the same line, does not have.
     fn keep_common(&mut self, other: &Self) {
-        fn keep<T: PartialEq>(one: &mut Option<T>, other: &Option<T>) {
-            if *one != *other {
+        fn keep<T: PartialEq>(one: &mut Option<T>, other: Option<&T>) {
+            if one.as_ref() != other {
                 *one = None;
             }
         }
-        keep(&mut self.fields.key_id, &other.fields.key_id);
-        keep(&mut self.fields.references, &other.fields.references);
-        keep(&mut self.fields.missing_key, &other.fields.missing_key);
-        keep(&mut self.fields.path, &other.fields.path);
+        keep(&mut self.fields.key_id, other.fields.key_id.as_ref());
+        keep(&mut self.fields.references, other.fields.references.as_ref());
+        keep(&mut self.fields.missing_key, other.fields.missing_key.as_ref());
+        keep(&mut self.fields.path, other.fields.path.as_ref());
         if self.status != other.status {
             self.status = 0;
         }

@@ -1,6 +1,6 @@
 //! `reload`: asks the running daemon to load its settings again, and prints what changed or why nothing did.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use serde_json::Value;
 
@@ -29,13 +29,19 @@ fn describe(changes: &Value) -> String {
     let lines = |name: &str| -> Vec<&str> {
         changes[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
     };
-    let mut text: String = lines("warnings").iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let mut text = String::new();
+    for warning in lines("warnings") {
+        let _ = writeln!(text, "warning: {warning}");
+    }
     let changed = lines("changed");
     text += if changed.is_empty() { "reloaded; no setting has another value\n" } else { "reloaded\n" };
-    text.extend(changed.iter().map(|change| format!("  {change}\n")));
+    for change in changed {
+        let _ = writeln!(text, "  {change}");
+    }
     for session in lines("logins") {
-        text += &format!(
-            "session {session} logs in with the new settings; until then the previous one serves (keyringd status)\n"
+        let _ = writeln!(
+            text,
+            "session {session} logs in with the new settings; until then the previous one serves (keyringd status)"
         );
     }
     text

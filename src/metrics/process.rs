@@ -33,7 +33,7 @@ pub(super) fn text() -> String {
         "Processor time in user and system mode, in seconds.",
         seconds(cpu),
     );
-    let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count());
+    let open = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
     metric("process_open_fds", "gauge", "Open file descriptors.", open.and_then(number));
     metric("process_max_fds", "gauge", "The limit on open file descriptors.", max_descriptors());
     let resident = field(RESIDENT_PAGES).zip(system(SysconfVar::PAGE_SIZE)).map(|(pages, size)| pages * size);

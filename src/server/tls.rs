@@ -31,20 +31,26 @@ impl TlsListener {
 
     /// The next connection whose handshake succeeded.
     pub(super) async fn accept(&self) -> io::Result<TlsStream<TcpStream>> {
-        let mut handshakes = self.handshakes.lock().await; // only the accept loop comes here
-        loop {
+        // Only the accept loop comes here.
+        let mut handshakes = self.handshakes.lock().await;
+        let accepted = loop {
             tokio::select! {
                 accepted = self.listener.accept(), if handshakes.len() < MAX_HANDSHAKES => {
-                    let (stream, _) = accepted?;
+                    let stream = match accepted {
+                        Ok((stream, _)) => stream,
+                        Err(error) => break Err(error),
+                    };
                     let accept = TlsAcceptor::from((self.config)()).accept(stream);
                     handshakes.spawn(async move { timeout(HANDSHAKE_TIMEOUT, accept).await.ok()?.ok() });
                 }
                 Some(done) = handshakes.join_next() => {
                     if let Ok(Some(stream)) = done {
-                        return Ok(stream);
+                        break Ok(stream);
                     }
                 }
             }
-        }
+        };
+        drop(handshakes);
+        accepted
     }
 }

@@ -209,6 +209,7 @@ impl Syncs {
         state.folders.adopt(paths);
         let client = state.client.clone();
         self.reconcile(&mut state, &client);
+        drop(state);
     }
 
     /// What `GET /status` shows of the folders.

@@ -86,7 +86,7 @@ fn each_command_and_the_settings_have_a_page() {
         let page = read(&format!("{name}.1"));
         assert!(page.is_ascii(), "formatters differ in their support of other characters");
         assert!(page.contains("\n.SH EXAMPLES\n.TP\n") && page.contains("\n.SH OPTIONS\n"), "{page}");
-        let words: Vec<_> = ["man"].into_iter().chain(command.split(' ')).collect();
+        let words: Vec<_> = std::iter::once("man").chain(command.split(' ')).collect();
         assert_eq!(success(&run(&words, &[], b"")), page, "{command}");
     }
     assert!(read("keyringd-encrypt.1").contains("\\-\\-aad <TEXT>"));

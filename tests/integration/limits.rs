@@ -261,7 +261,7 @@ fn unprivileged_connections_get_a_share_of_the_limit() {
 }
 
 /// Opens 60 connections, waits until the daemon has closed all but two, and prints how many are open.
-const CROWD: &str = r#"
+const CROWD: &str = r"
 import socket, sys, time
 crowd = [socket.socket(socket.AF_UNIX) for _ in range(60)]
 for one in crowd:
@@ -279,7 +279,7 @@ deadline = time.monotonic() + 60
 while (kept := sum(map(is_open, crowd))) > 2 and time.monotonic() < deadline:
     pass
 print(kept)
-"#;
+";
 
 #[test]
 fn deep_json_is_refused_in_every_field_and_takes_no_memory() {

@@ -18,7 +18,8 @@ fn values_keep_their_order_and_a_rewrap_prints_only_what_changed() {
     server.put_record("first", KEY);
     // Smaller batches than the command sends, so that it has to split them.
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_MAX_BATCH", "300")]);
-    let plain: String = (0..2000).map(|at| format!("value {at}\n")).collect();
+    let plain: Vec<_> = (0..2000).map(|at| format!("value {at}\n")).collect();
+    let plain = plain.concat();
     let sealed = success(&daemon.command(&["encrypt", "--lines", "--aad", "t"], plain.as_bytes()));
     assert_eq!(sealed.lines().count(), 2000);
     assert!(sealed.lines().all(|line| line.starts_with("kr1:first:")));
@@ -37,12 +38,13 @@ fn values_keep_their_order_and_a_rewrap_prints_only_what_changed() {
     daemon.sync();
     let rewrapped = daemon.command(&["rewrap", "--lines", "--aad", "t"], sealed.as_bytes());
     let pairs = success(&rewrapped);
-    let mut new = String::new();
+    let mut new = Vec::new();
     for (pair, old) in pairs.lines().zip(sealed.lines()) {
         let (before, after) = pair.split_once('\t').unwrap();
         assert!(before == old && after.starts_with("kr1:second:"), "{pair}");
-        new += &format!("{after}\n");
+        new.push(format!("{after}\n"));
     }
+    let new = new.concat();
     assert_eq!(success(&daemon.command(&["decrypt", "--lines", "--aad", "t"], new.as_bytes())), plain);
     let resumed = daemon.command(&["rewrap", "--lines", "--aad", "t", "--start", "1999"], sealed.as_bytes());
     assert_eq!(success(&resumed).lines().count(), 2);

@@ -5,6 +5,7 @@
 //! are on standard error.
 
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     process::ExitCode,
 };
@@ -200,10 +201,10 @@ impl Work<'_> {
         let mut text = format!("{verb} {} of {total} values", self.changed);
         if let Some(active) = &self.active {
             let before = self.census.of(active);
-            text += &format!(", {before} were under {active} already");
+            let _ = write!(text, ", {before} were under {active} already");
         }
         if failed > 0 {
-            text += &format!(", {failed} failed");
+            let _ = write!(text, ", {failed} failed");
         }
         let counts = self.census.lines();
         if counts.is_empty() { text } else { format!("{text}\n{counts}").trim_end().to_owned() }

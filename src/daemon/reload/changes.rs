@@ -24,9 +24,10 @@ pub(super) fn between(before: &[Effective], after: &[Effective]) -> Vec<String> 
             return None;
         }
         let shown = |one: &Effective| one.value.clone().unwrap_or_else(|| "unset".to_owned());
-        let change = match is_hidden {
-            true => format!("now from {}", after.origin),
-            false => format!("{} -> {} ({})", shown(before), shown(after), after.origin),
+        let change = if is_hidden {
+            format!("now from {}", after.origin)
+        } else {
+            format!("{} -> {} ({})", shown(before), shown(after), after.origin)
         };
         let when = if AT_START.contains(&after.key.name) { ", at the next start" } else { "" };
         Some(format!("{}: {change}{when}", after.key.name))
