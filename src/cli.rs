@@ -30,7 +30,7 @@ use clap_complete::Shell;
 
 use check::Shown;
 pub use command::Failure;
-use command::{Daemon, SettingsFile};
+use command::{Daemon, OneKeyring, SettingsFile};
 
 use crate::doctor::SecretIds;
 
@@ -85,9 +85,9 @@ enum Command {
     /// Show the status of the running daemon
     Status(status::Status),
     /// Exit 0 if the daemon is ready (needs no permission)
-    Health(Daemon),
+    Health(OneKeyring),
     /// Make the running daemon sync with Vault now
-    Sync(Daemon),
+    Sync(OneKeyring),
     /// Make the running daemon load its settings again
     Reload(Daemon),
     /// Make a new key, write it to Vault, and have the daemon use it
@@ -165,8 +165,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Doctor { file, login: false } => check::doctor(&file, SecretIds::Spare),
         Command::Doctor { file, login: true } => check::doctor(&file, SecretIds::UseOnce),
         Command::Status(status) => status::status(&status),
-        Command::Health(daemon) => status::health(&daemon),
-        Command::Sync(daemon) => status::sync(&daemon),
+        Command::Health(keyring) => status::health(&keyring),
+        Command::Sync(keyring) => status::sync(&keyring),
         Command::Reload(daemon) => reload::reload(&daemon),
         Command::Keygen(keygen) => keygen::keygen(&keygen),
         Command::Rotate(rotate) => rotate::rotate(&rotate),

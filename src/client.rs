@@ -70,33 +70,23 @@ struct BatchResult {
 impl Client {
     /// `GET /status`
     pub(crate) async fn status(&self) -> Result<Value, ClientError> {
-        self.status_of(None).await
+        self.get(&self.of_keyring("/status")).await?.json()
     }
 
-    /// `GET /readyz`: whether the daemon is ready, and its message.
+    /// `GET /readyz`: whether the keyring is ready, and its message.
     pub(crate) async fn health(&self) -> Result<(bool, String), ClientError> {
-        Ok(self.get("/readyz").await?.text())
+        Ok(self.get(&self.of_keyring("/readyz")).await?.text())
     }
 
-    /// The status, of the keyring of this name or of the default one.
-    pub(crate) async fn status_of(&self, keyring: Option<&str>) -> Result<Value, ClientError> {
-        self.get(&with_name("/status", keyring)).await?.json()
-    }
-
-    /// Syncs the keyring of this name or the default one.
-    pub(crate) async fn sync_of(&self, keyring: Option<&str>) -> Result<(), ClientError> {
-        let path = with_name("/keyring/vault/sync", keyring);
+    /// `POST /keyring/vault/sync`
+    pub(crate) async fn sync(&self) -> Result<(), ClientError> {
+        let path = self.of_keyring("/keyring/vault/sync");
         self.post(&path, Zeroizing::default()).await?.success().map(drop)
     }
 
     /// `POST /reload`: what changed, or the mistakes as lines.
     pub(crate) async fn reload(&self) -> Result<Value, ClientError> {
         self.post("/reload", Zeroizing::default()).await?.json()
-    }
-
-    /// `POST /keyring/vault/sync`
-    pub(crate) async fn sync(&self) -> Result<(), ClientError> {
-        self.sync_of(None).await
     }
 
     pub(crate) async fn encrypt(
@@ -186,15 +176,18 @@ impl Client {
         self.post(&path, request.to_json()).await?.json().map(|Response { data }| data)
     }
 
-    /// The daemon's name for its keyring. `/livez` needs no permission, other than `/status`.
+    /// The name of the keyring. `/livez`, which has that of the default one, needs no permission, other than `/status`.
     pub(crate) async fn keyring_name(&self) -> Result<String, ClientError> {
-        self.get("/livez").await?.keyring_name.ok_or(ClientError::NoKeyring)
+        match &self.keyring {
+            Some(name) => Ok(name.clone()),
+            None => self.get("/livez").await?.keyring_name.ok_or(ClientError::NoKeyring),
+        }
     }
-}
 
-/// A path about the keyring of this name, which needs no escaping.
-fn with_name(path: &str, keyring: Option<&str>) -> String {
-    keyring.map_or_else(|| path.to_owned(), |name| format!("{path}?name={name}"))
+    /// A path about the keyring. Its name needs no escaping.
+    fn of_keyring(&self, path: &str) -> String {
+        self.keyring.as_ref().map_or_else(|| path.to_owned(), |name| format!("{path}?name={name}"))
+    }
 }
 
 impl<'a> TransitRequest<'a> {

@@ -26,11 +26,11 @@ use prometheus_client::{
 
 use crate::operation::Operation;
 pub use gauges::State;
-use gauges::{Gauges, Labels, TokenExpiry, registered};
+use gauges::{Gauges, Labels, TokenExpiry};
 use keyrings::KeyringSeries;
 pub use keyrings::KeyringState;
 use requests::Requests;
-use series::Series;
+use series::{Series, registered};
 
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -21,6 +21,7 @@ use tokio::runtime::Builder;
 use crate::{
     client::{Client, ClientError},
     daemon::dev,
+    keyring::is_name,
     settings::{
         self, Loaded, Note, Settings,
         resolve::EnvBackend,
@@ -42,6 +43,27 @@ pub(super) struct Daemon {
     /// The daemon's socket [default: keyring_socket_path]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+}
+
+/// A daemon, and one of its keyrings.
+#[derive(Debug, Args)]
+pub(super) struct OneKeyring {
+    #[command(flatten)]
+    pub(super) daemon: Daemon,
+    /// The keyring [default: that of keyring_vault_path]
+    #[arg(long, value_name = "NAME", value_parser = keyring_name)]
+    pub(super) name: Option<String>,
+}
+
+impl OneKeyring {
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        Ok(self.daemon.client()?.with_keyring(self.name.clone()))
+    }
+}
+
+fn keyring_name(text: &str) -> Result<String, &'static str> {
+    let message = "a keyring is named with 1 to 128 letters, digits and _ . -";
+    is_name(text).then(|| text.to_owned()).ok_or(message)
 }
 
 impl SettingsFile {

@@ -18,7 +18,7 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use super::command::{Daemon, Failure, io_failure, print, print_error, wait};
+use super::command::{Failure, OneKeyring, io_failure, print, print_error, wait};
 use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
     client::{BatchOperation, Client, ClientError, DataKey},
@@ -35,7 +35,7 @@ const MAX_REQUEST: usize = 1 << 20;
 #[derive(Debug, Args)]
 pub(super) struct Payload {
     #[command(flatten)]
-    daemon: Daemon,
+    keyring: OneKeyring,
     /// Read this file [default: -, standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
@@ -133,7 +133,7 @@ pub(super) fn rewrap(Rewrap { payload, census }: &Rewrap) -> Result<ExitCode, Fa
     if *census {
         let census = lines::census(payload)?;
         // Without a daemon, or the permission for its status, only what was found is shown.
-        let status = wait(payload.daemon.client()?.status())?.ok();
+        let status = wait(payload.keyring.client()?.status())?.ok();
         print(census.table(status.as_ref()))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -167,7 +167,7 @@ impl<'a> Work<'a> {
     /// Creates the output first, so that an existing file is reported before the input is read.
     fn begin(payload: &'a Payload) -> Result<Self, Failure> {
         Ok(Self {
-            client: payload.daemon.client()?,
+            client: payload.keyring.client()?,
             aad: &payload.aad,
             output: Output::create(payload.output.as_deref(), payload.force)?,
             input: Input::open(payload.input.as_deref())?,

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    command::{Daemon, Failure, print, print_error, print_notes, wait, with_hint},
+    command::{Failure, OneKeyring, print, print_error, print_notes, wait, with_hint},
     keygen::{key_id, protect},
     status,
 };
@@ -42,10 +42,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
     #[command(flatten)]
-    daemon: Daemon,
-    /// The keyring to rotate [default: that of keyring_vault_path]
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    keyring: OneKeyring,
     /// The ID of the new key [default: today's date]
     #[arg(long, value_name = "ID", value_parser = key_id)]
     id: Option<KeyId>,
@@ -67,8 +64,8 @@ pub(super) struct Rotate {
 pub(super) fn rotate(rotate: &Rotate) -> Result<ExitCode, Failure> {
     protect();
     let OperatorSettings { server, keyring } = rotate.settings()?;
-    let target = Target::find(&keyring, rotate.name.as_deref())?;
-    let daemon = if rotate.no_wait { None } else { Some(rotate.daemon.client()?) };
+    let target = Target::find(&keyring, rotate.keyring.name.as_deref())?;
+    let daemon = if rotate.no_wait { None } else { Some(target.client(&rotate.keyring)?) };
     wait(async {
         if let Some(daemon) = &daemon {
             check_daemon(daemon, &target).await?;
@@ -82,7 +79,7 @@ pub(super) fn rotate(rotate: &Rotate) -> Result<ExitCode, Failure> {
         sessions.end().await; // revokes the token of a login
         let id = written?;
         match &daemon {
-            Some(daemon) => load(daemon, target.name, &id).await,
+            Some(daemon) => load(daemon, &id).await,
             None => Ok(ExitCode::SUCCESS),
         }
     })?
@@ -90,7 +87,8 @@ pub(super) fn rotate(rotate: &Rotate) -> Result<ExitCode, Failure> {
 
 impl Rotate {
     fn settings(&self) -> Result<OperatorSettings, Failure> {
-        let (loaded, warnings) = settings::load_operator(&self.daemon.sources(), self.operator_login()?);
+        let (loaded, warnings) =
+            settings::load_operator(&self.keyring.daemon.sources(), self.operator_login()?);
         print_notes("warning", &warnings);
         loaded.map_err(Failure::Configuration)
     }
@@ -125,6 +123,11 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// A client for this keyring: a daemon may call the default one otherwise.
+    fn client(&self, keyring: &OneKeyring) -> Result<Client, Failure> {
+        Ok(keyring.daemon.client()?.with_keyring(self.name.map(str::to_owned)))
+    }
+
     fn find(keyring: &settings::Keyring, name: Option<&'a str>) -> Result<Self, Failure> {
         let rules = Rules::from_settings(keyring);
         let Some(name) = name.filter(|name| *name != keyring.name) else {
@@ -181,7 +184,7 @@ async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> 
 
 /// Before anything is written: that there is a daemon, and that it reads this secret, as far as this user may know.
 async fn check_daemon(daemon: &Client, Target { name, secret, .. }: &Target<'_>) -> Result<(), Failure> {
-    let status = match daemon.status_of(*name).await {
+    let status = match daemon.status().await {
         Ok(status) => status,
         Err(ClientError::Refused(_)) => return Ok(()), // no permission for the status
         Err(error) => {
@@ -206,17 +209,17 @@ async fn check_daemon(daemon: &Client, Target { name, secret, .. }: &Target<'_>)
 }
 
 /// Makes the daemon sync until the new key is active, and prints what it has.
-async fn load(daemon: &Client, name: Option<&str>, id: &KeyId) -> Result<ExitCode, Failure> {
+async fn load(daemon: &Client, id: &KeyId) -> Result<ExitCode, Failure> {
     let mut problem = String::new();
     for attempt in 0..SYNC_ATTEMPTS {
         if attempt > 0 {
             tokio::time::sleep(SYNC_INTERVAL).await;
         }
-        if let Err(error) = daemon.sync_of(name).await {
+        if let Err(error) = daemon.sync().await {
             problem = error.to_string();
             continue;
         }
-        let Ok(status) = daemon.status_of(name).await else {
+        let Ok(status) = daemon.status().await else {
             return Ok(ExitCode::SUCCESS); // no permission for the status
         };
         let outcome = status::outcome(&status);

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::command::{Daemon, Failure, print, wait, with_hint};
+use super::command::{Failure, OneKeyring, print, wait, with_hint};
 
 /// The time between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
-    daemon: Daemon,
+    keyring: OneKeyring,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,8 +33,8 @@ pub(super) struct Status {
 }
 
 /// `keyringd status`
-pub(super) fn status(Status { daemon, json, watch }: &Status) -> Result<ExitCode, Failure> {
-    let client = daemon.client()?;
+pub(super) fn status(Status { keyring, json, watch }: &Status) -> Result<ExitCode, Failure> {
+    let client = keyring.client()?;
     let format = if *json { self::json } else { text::lines };
     if !*watch {
         let status = wait(client.status())??;
@@ -56,8 +56,8 @@ pub(super) fn status(Status { daemon, json, watch }: &Status) -> Result<ExitCode
 }
 
 /// `keyringd health`, for container engines and load balancers.
-pub(super) fn health(daemon: &Daemon) -> Result<ExitCode, Failure> {
-    let (ready, message) = wait(daemon.client()?.health())??;
+pub(super) fn health(keyring: &OneKeyring) -> Result<ExitCode, Failure> {
+    let (ready, message) = wait(keyring.client()?.health())??;
     print(message)?;
     Ok(exit_code(ready))
 }
@@ -67,8 +67,8 @@ const fn exit_code(ready: bool) -> ExitCode {
 }
 
 /// `keyringd sync`: what the sync came to, if this user may read the status. A failure if the newest version was rejected.
-pub(super) fn sync(daemon: &Daemon) -> Result<ExitCode, Failure> {
-    let client = daemon.client()?;
+pub(super) fn sync(keyring: &OneKeyring) -> Result<ExitCode, Failure> {
+    let client = keyring.client()?;
     wait(client.sync())??;
     let Ok(status) = wait(client.status())? else { return Ok(ExitCode::SUCCESS) };
     print(outcome(&status))?;

@@ -28,10 +28,12 @@ use serde_json::Value;
 use tokio::{net::UnixStream, sync::Notify, task::JoinHandle};
 use zeroize::Zeroizing;
 
-/// A client of one daemon.
+/// A client of one daemon, and of one of its keyrings.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// `None` is the default one.
+    pub(super) keyring: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,12 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ClientError> {
 
 impl Client {
     pub(crate) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), keyring: None }
+    }
+
+    /// The same for the keyring of this name.
+    pub(crate) fn with_keyring(self, keyring: Option<String>) -> Self {
+        Self { keyring, ..self }
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Response, ClientError> {

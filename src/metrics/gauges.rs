@@ -8,10 +8,14 @@ use std::{
 use enum_map::EnumMap;
 use prometheus_client::{
     metrics::gauge::Gauge,
-    registry::{Metric, Registry, Unit},
+    registry::{Registry, Unit},
 };
 
-use super::{SessionKind, keyrings::KeyringState, series::Series};
+use super::{
+    SessionKind,
+    keyrings::KeyringState,
+    series::{Series, registered},
+};
 
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 type Seconds = Gauge<f64, AtomicU64>;
@@ -205,19 +209,4 @@ fn until(at: SystemTime, now: SystemTime) -> f64 {
 
 fn count(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
-}
-
-/// A metric that is registered under this name.
-pub(super) fn registered<M: Metric + Clone + Default>(
-    registry: &mut Registry,
-    name: &str,
-    help: &str,
-    unit: Option<Unit>,
-) -> M {
-    let metric = M::default();
-    match unit {
-        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
-        None => registry.register(name, help, metric.clone()),
-    }
-    metric
 }

@@ -12,7 +12,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Outcome, gauges::registered, series::Series};
+use super::{
+    Outcome,
+    series::{Series, registered},
+};
 
 /// How many names have series of their own.
 const MAX_NAMES: usize = 32;

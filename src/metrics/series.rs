@@ -9,6 +9,7 @@ use std::{
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder},
     metrics::{MetricType, TypedMetric},
+    registry::{Metric, Registry, Unit},
 };
 
 /// The series of one metric by their labels. Clones share them.
@@ -51,6 +52,21 @@ where
     fn metric_type(&self) -> MetricType {
         M::TYPE
     }
+}
+
+/// A metric that is registered under this name.
+pub(super) fn registered<M: Metric + Clone + Default>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+) -> M {
+    let metric = M::default();
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric.clone()),
+        None => registry.register(name, help, metric.clone()),
+    }
+    metric
 }
 
 /// A text of metrics with its metrics in the order of their names. Each begins with its `# HELP`.

@@ -368,3 +368,31 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
         (kib <= bound).then_some(())
     });
 }
+
+#[test]
+fn commands_take_the_name_of_a_keyring() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    put(&server, "cards", "c1");
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_PATHS", "cards")]);
+    wait_for("cards", || daemon.command(&["health", "--name", "cards"], b"").status.success().then_some(()));
+    let of_cards = |command: &str, input: &[u8]| daemon.command(&[command, "--name", "cards"], input);
+    let sealed = success(&of_cards("encrypt", b"4111"));
+    assert!(sealed.starts_with("kr1:c1:"), "{sealed}");
+    assert_eq!(success(&of_cards("decrypt", sealed.as_bytes())), "4111");
+    assert!(
+        !daemon.command(&["decrypt"], sealed.as_bytes()).status.success(),
+        "the default keyring lacks c1"
+    );
+    assert!(success(&of_cards("status", b"")).contains("active key c1"));
+    put(&server, "cards", "c2");
+    assert!(success(&of_cards("sync", b"")).starts_with("active c2 (version 2), 2 keys"));
+    assert!(success(&of_cards("rewrap", sealed.as_bytes())).starts_with("kr1:c2:"));
+    let missing = daemon.command(&["encrypt", "--name", "loans"], b"x");
+    let message = String::from_utf8(missing.stderr).unwrap();
+    assert_eq!(missing.status.code(), Some(1), "{message}");
+    assert!(message.contains("no such key name here: the keyrings are called keyring, cards"), "{message}");
+    let wrong = daemon.command(&["status", "--name", "a/b"], b"");
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("1 to 128 letters, digits and _ . -"));
+}

@@ -62,7 +62,7 @@ enum Form {
 
 /// `--lines` of `encrypt`, `decrypt` and `rewrap`.
 pub(super) fn run(payload: &Payload, operation: BatchOperation) -> Result<ExitCode, Failure> {
-    let client = payload.daemon.client()?;
+    let client = payload.keyring.client()?;
     let output = Output::create(payload.output.as_deref(), payload.force)?;
     let input = Input::open(payload.input.as_deref())?;
     let mut work = Work {
