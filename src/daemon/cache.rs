@@ -6,6 +6,7 @@ use tokio::{sync::Mutex, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    logging::NOTICE,
     metrics::{BackgroundTask, Metrics},
     settings::Cache,
     sync::{
@@ -21,7 +22,9 @@ pub(super) fn check(cache: &Cache) -> Result<Option<(CopyFile, Duration)>, CopyE
         Cache::Off { file, folders } => {
             for deleted in copy::delete(file.as_deref(), folders) {
                 match deleted {
-                    Ok(path) => tracing::info!("the sealed copy {} is off and was deleted", path.display()),
+                    Ok(path) => {
+                        tracing::info!(target: NOTICE, "the sealed copy {} is off and was deleted", path.display());
+                    }
                     Err(error) => tracing::warn!("the sealed copy is off: {error}"),
                 }
             }

@@ -22,6 +22,7 @@ use crate::{
         Format, Keyring, KeyringSource, KongFields, SecretLocation,
         copy::{CopiedKeyring, CopyContents},
     },
+    logging::NOTICE,
     metrics::{Metrics, Outcome},
 };
 
@@ -149,7 +150,7 @@ impl CopyKeeper {
                 }
                 return Some(keyrings);
             }
-            Err(error @ CopyError::None(_)) => tracing::info!("{error}"),
+            Err(error @ CopyError::None(_)) => tracing::info!(target: NOTICE, "{error}"),
             Err(error) => tracing::warn!("{error}; the next good sync replaces it"),
         }
         None

@@ -326,8 +326,10 @@ fn calls_are_counted_audited_and_logged_without_payloads() {
     wait_for("all bytes to be given back", || (daemon.metric("keyringd_inflight_bytes") == 0).then_some(()));
     let log = daemon.log();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let is_kms =
-        |line: &&Value| line["operation"].as_str().is_some_and(|operation| operation.starts_with("kms_"));
+    let is_kms = |line: &&Value| {
+        let is_of_kms = |operation: &str| operation.starts_with("kms_");
+        line["target"] == "audit" && line["operation"].as_str().is_some_and(is_of_kms)
+    };
     let seen: Vec<_> = lines
         .iter()
         .filter(is_kms)

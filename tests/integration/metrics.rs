@@ -33,13 +33,14 @@ fn a_request_adds_series_of_its_operation_only() {
     let send = || {
         daemon.post(DECRYPT, &json!({ "ciphertext": "kr1:first:AAAA" }));
         daemon.encrypt("hello");
+        daemon.request("POST", "/v1/transit/encrypt/keyring", b"{");
         daemon.get("/other");
         daemon.sync();
     };
     send();
     daemon.get("/metrics");
     let before = series(&daemon.get("/metrics").text());
-    assert!(before.len() < 150, "{before:?}");
+    assert!(before.len() < 170, "{} series: {before:?}", before.len());
     // A hundred thousand different errors, in batches.
     let item = |round: usize, at: usize| json!({ "ciphertext": format!("kr1:key-{round}-{at}:AAAA"), "reference": "x" });
     for round in 0..10 {

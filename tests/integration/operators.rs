@@ -242,7 +242,7 @@ fn the_printed_commands_make_a_role_that_doctor_accepts() {
     assert_eq!(fs::metadata(&secret_id).unwrap().permissions().mode() & 0o777, 0o600);
     let doctor = operator(
         &server,
-        &["doctor"],
+        &["doctor", "--login"],
         &[
             ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
             ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id),
