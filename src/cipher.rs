@@ -11,6 +11,8 @@ pub(crate) mod mac;
 mod native;
 pub mod stream;
 mod transit;
+#[cfg(test)]
+mod wycheproof;
 
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};

@@ -80,7 +80,7 @@ impl HashAlgorithm {
         }
     }
 
-    fn mac(self, key: &[u8], input: &[u8]) -> Vec<u8> {
+    pub(super) fn mac(self, key: &[u8], input: &[u8]) -> Vec<u8> {
         match self {
             Self::Sha2_224 => mac::<Sha224>(key, input),
             Self::Sha2_256 => mac::<Sha256>(key, input),

@@ -30,6 +30,7 @@ mod doctor;
 mod fairness;
 mod faq;
 mod formats;
+mod independent;
 mod index;
 mod keyrings;
 mod kms;
