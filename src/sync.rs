@@ -1,6 +1,6 @@
 //! The sync: reads what Vault holds, builds the keyring, publishes it, and decides when to do so again.
 //!
-//! [`Syncer`] owns the history and the clock of one keyring, `read` reads once, and the pure functions at the end are the
+//! `Syncer` owns the history and the clock of one keyring, `read` reads once, and the pure functions at the end are the
 //! schedule. [`Syncs`] has one for each keyring, and [`CopyKeeper`] follows them with a sealed copy. Others send requests
 //! through a [`SyncHandle`]. A failure leaves the keyring as it was. API and sync meet in `keyring::registry`.
 //! The file is longer than most: it is one state and all that changes it.
