@@ -54,10 +54,10 @@ pub(super) struct Payload {
 
 #[derive(Debug, Args)]
 struct LineArgs {
-    /// Take each line as a value, or as JSON: {"id", "ciphertext", "aad"}
+    /// Take each line as a value; decrypt and rewrap take JSON, too
     #[arg(long)]
     lines: bool,
-    /// Take each line as JSON
+    /// Take each line as JSON: {"id", "plaintext" or "ciphertext", "aad"}
     #[arg(long)]
     ndjson: bool,
     /// Begin at this line

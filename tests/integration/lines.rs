@@ -117,3 +117,31 @@ fn text_lines_stop_at_the_first_failure_and_say_where_to_go_on() {
     assert_eq!((rewrapped.status.code(), rewrapped.stdout.as_slice()), (Some(1), b"".as_slice()));
     assert_eq!(daemon.command(&["decrypt", "--start", "3"], b"").status.code(), Some(1));
 }
+
+#[test]
+fn a_file_for_the_output_is_complete_or_stays_as_it_was() {
+    let daemon = Daemon::dev();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let input = format!("{}\nnonsense\n", daemon.encrypt("one"));
+    std::fs::write(path("in"), &input).unwrap();
+    std::fs::write(path("out"), "precious").unwrap();
+    let stopped =
+        daemon.command(&["decrypt", "--lines", "-i", &path("in"), "-o", &path("out"), "--force"], b"");
+    assert_eq!(stopped.status.code(), Some(1));
+    let message = errors(&stopped);
+    assert!(message.contains("line 2: ") && message.contains("out was not written"), "{message}");
+    assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "precious");
+    for command in ["encrypt", "decrypt", "rewrap"] {
+        let same =
+            daemon.command(&[command, "--lines", "-i", &path("in"), "-o", &path("in"), "--force"], b"");
+        assert!(
+            errors(&same).contains("is the input and the output: with lines, choose another"),
+            "{same:?}"
+        );
+        assert_eq!(std::fs::read_to_string(path("in")).unwrap(), input);
+    }
+    let unknown = ["encrypt", "--lines", "--name", "nope", "-i", &path("in"), "-o", &path("out"), "--force"];
+    assert_eq!(daemon.command(&unknown, b"").status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(path("out")).unwrap(), "precious");
+}

@@ -136,6 +136,26 @@ fn a_key_is_lost_only_by_force() {
     assert_eq!(newest(&server)["data"]["id"], "third");
     success(&operator(&server, &["rotate", "--no-wait", "--id", "fourth", "--force"], &token));
     assert_eq!(newest(&server)["data"]["id"], "fourth");
+    server.api("POST", "secret/metadata/keyring", &json!({ "max_versions": 1 }));
+    let refused = operator(&server, &["rotate", "--no-wait", "--id", "fifth"], &token);
+    let message = errors(&refused);
+    let expected = "would destroy versions 2, 3, 4 and the keys fourth, second, third";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
+fn a_rotation_on_an_engine_of_another_version_is_no_success() {
+    let server = OpenBao::dev();
+    server.api("POST", "sys/mounts/old", &json!({ "type": "kv", "options": { "version": "1" } }));
+    let settings = [("VAULT_TOKEN", server.token()), ("KONG_KEYRING_VAULT_MOUNT", "old")];
+    let rotated = operator(&server, &["rotate", "--no-wait"], &settings);
+    let message = errors(&rotated);
+    assert_eq!(rotated.status.code(), Some(1), "{message}");
+    assert!(message.contains("/v1/old/data/keyring was written"), "{message}");
+    assert!(
+        message.contains("the engine is of version 1") && message.contains("keyring_vault_kv = v1"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -6,7 +6,9 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -63,8 +65,9 @@ enum Form {
 /// `--lines` of `encrypt`, `decrypt` and `rewrap`.
 pub(super) fn run(payload: &Payload, operation: BatchOperation) -> Result<ExitCode, Failure> {
     let client = payload.keyring.client()?;
-    let output = Output::create(payload.output.as_deref(), payload.force)?;
     let input = Input::open(payload.input.as_deref())?;
+    refuse_same_file(payload)?;
+    let output = Output::create(payload.output.as_deref(), payload.force)?;
     let mut work = Work {
         progress: Progress::new(input.len(), &output),
         lines: Lines::new(input, payload, operation),
@@ -79,20 +82,33 @@ pub(super) fn run(payload: &Payload, operation: BatchOperation) -> Result<ExitCo
     let at = work.lines.done + 1;
     work.progress.clear();
     let failed = work.failed;
-    let summary = work.summary();
-    // What is done is kept, so that a later run can go on there.
-    let finished = work.output.finish();
     if let Err(failure) = outcome {
+        let rest = if work.output.is_file() {
+            format!("{} was not written", work.output.name().display())
+        } else {
+            format!("the lines before are done: go on with --start {at}")
+        };
         return Err(match failure {
-            Failure::Operation(message) => {
-                Failure::Operation(format!("{message}; the lines before are done: go on with --start {at}"))
-            }
+            Failure::Operation(message) => Failure::Operation(format!("{message}; {rest}")),
             other => other,
         });
     }
-    finished?;
+    let summary = work.summary();
+    work.output.finish()?;
     print_error(&summary);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The output has lines of another form, or fewer: it would be a loss in place of the input.
+fn refuse_same_file(payload: &Payload) -> Result<(), Failure> {
+    let real = |path: &Option<PathBuf>| path.as_deref().and_then(|path| fs::canonicalize(path).ok());
+    match (real(&payload.input), real(&payload.output)) {
+        (Some(input), Some(output)) if input == output => Err(Failure::Operation(format!(
+            "{} is the input and the output: with lines, choose another file for -o",
+            input.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// `rewrap --lines --census`: counts, and asks for nothing but the keys that there are.

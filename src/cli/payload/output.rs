@@ -92,6 +92,11 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Whether it is a file, which appears when it is complete.
+    pub(super) const fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+
     pub(super) fn is_terminal(&self) -> bool {
         match self {
             Self::Standard { file, .. } | Self::Device { file, .. } => file.is_terminal(),

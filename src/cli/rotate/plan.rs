@@ -86,13 +86,19 @@ async fn read(kv: &Kv<'_>, rules: Rules) -> Result<Found, VaultError> {
     Ok(found)
 }
 
+fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
+}
+
 impl Found {
-    /// The keys that only this version has.
-    fn only_in(&self, version: u64) -> Vec<&str> {
-        let ids = self.versions.get(&version).into_iter().flatten();
-        let others =
-            |id: &KeyId| self.versions.iter().any(|(number, ids)| *number != version && ids.contains(id));
-        ids.filter(|id| !others(id)).map(KeyId::as_str).collect()
+    /// The keys that only these versions have.
+    fn only_in(&self, versions: &BTreeSet<u64>) -> BTreeSet<&str> {
+        let is_elsewhere = |id: &KeyId| {
+            self.versions.iter().any(|(number, ids)| !versions.contains(number) && ids.contains(id))
+        };
+        let ids =
+            self.versions.iter().filter(|(number, _)| versions.contains(number)).flat_map(|(_, ids)| ids);
+        ids.filter(|id| !is_elsewhere(id)).map(KeyId::as_str).collect()
     }
 
     fn losses(&self, engine: KvVersion) -> Option<String> {
@@ -100,27 +106,30 @@ impl Found {
             return None; // the new version has all keys
         }
         if engine == KvVersion::V1 {
-            let ids = self.only_in(0);
+            let ids = listed(self.only_in(&BTreeSet::from([0])));
             return (!ids.is_empty()).then(|| {
                 format!(
-                    "KV version 1 keeps one record, so the key {} would be lost: write {{\"active\", \"keys\"}} with all \
-                     keys, or use an engine of version 2",
-                    ids.join(", ")
+                    "KV version 1 keeps one record, so the key {ids} would be lost: write {{\"active\", \"keys\"}} with all \
+                     keys, or use an engine of version 2"
                 )
             });
         }
-        let listing = self.listing.as_ref().filter(|listing| listing.headroom() == 0)?;
-        let (oldest, state) = listing.versions.iter().min_by_key(|(id, _)| id.number)?;
-        let ids = self.only_in(oldest.number);
-        if *state != VersionState::Live || ids.is_empty() {
+        let listing = self.listing.as_ref()?;
+        let live = listing.versions.iter().filter(|(_, state)| **state == VersionState::Live);
+        let numbers = live.map(|(id, _)| id.number);
+        // More than one, if max_versions was lowered.
+        let destroyed: BTreeSet<_> = numbers.filter(|number| listing.headroom_of(*number) == 0).collect();
+        let ids = self.only_in(&destroyed);
+        if ids.is_empty() {
             return None;
         }
+        let (plural, its) = if destroyed.len() == 1 { ("", "its key") } else { ("s", "the keys") };
         Some(format!(
-            "with max_versions = {} Vault would destroy version {} and its key {}: raise max_versions (bao kv metadata \
-             put), or rewrap what that key encrypted (`keyringd rewrap --lines --census` counts it)",
+            "with max_versions = {} Vault would destroy version{plural} {} and {its} {}: raise max_versions (bao kv \
+             metadata put), or rewrap what was encrypted under that (`keyringd rewrap --lines --census` counts it)",
             listing.max_versions,
-            oldest.number,
-            ids.join(", ")
+            listed(destroyed),
+            listed(ids)
         ))
     }
 

@@ -22,6 +22,11 @@ pub enum WriteError {
          `keyringd policy --rotate` prints that policy"
     )]
     Denied { path: String },
+    #[error(
+        "{path} was written, but no version of it was made: the engine is of version 1, where that is another secret; \
+         delete it, and set keyring_vault_kv = v1"
+    )]
+    NotVersioned { path: String },
     #[error("Vault refused the new version of {path}{message}")]
     Refused { path: String, message: String },
 }
@@ -63,7 +68,11 @@ impl Kv<'_> {
         };
         let (path, message) = (response.path.clone(), response.message.clone());
         match response.status {
-            status if status.is_success() => Ok(response.data().map(|Written { version }| version)),
+            status if status.is_success() => match response.data() {
+                Some(Written { version }) => Ok(Some(version)),
+                None if self.secret.kv == KvVersion::V2 => Err(WriteError::NotVersioned { path }),
+                None => Ok(None),
+            },
             StatusCode::BAD_REQUEST if message.contains("check-and-set") => Err(WriteError::Changed { path }),
             StatusCode::FORBIDDEN => Err(WriteError::Denied { path }),
             StatusCode::NOT_FOUND => Err(self.not_found(response).into()),
