@@ -83,12 +83,22 @@ pub(super) struct Target {
     interval: Duration,
 }
 
+/// Where records are, and how they become keys.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    namespace: Option<String>,
+    secret: KvSecret,
+    rules: Rules,
+}
+
 /// Keeps one published keyring in step with Vault.
 #[derive(Debug)]
 pub(super) struct Syncer {
     client: Client,
     target: Target,
     reader: Reader,
+    /// The reader of the place that the published keyring is from, while the present place has given none.
+    left: Option<(Place, Reader)>,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     report: Report,
@@ -140,6 +150,7 @@ impl Syncer {
             client,
             target,
             reader,
+            left: None,
             published,
             metrics,
             report: Report::default(),
@@ -219,19 +230,31 @@ impl Syncer {
     }
 
     /// Applies other settings. The history stays if it was read from the same place by the same rules. If not, the keyring
-    /// serves until the new place has given one. Returns how long to wait until the next sync.
+    /// serves until the new place has given one; until then, a way back finds its history, with the keys that Vault no longer
+    /// has. Returns how long to wait until the next sync.
     async fn change(&mut self, (client, target): (Client, Target)) -> Duration {
-        if client.server().namespace != self.client.server().namespace
-            || target.secret != self.target.secret
-            || target.rules != self.target.rules
-        {
-            self.reader = self.reader.forgetful();
-        }
+        let before = self.place();
         (self.client, self.target) = (client, target);
+        let place = self.place();
+        if place != before {
+            let new = self.reader.forgetful();
+            let reader = std::mem::replace(&mut self.reader, new);
+            let (from, history) = self.left.take().unwrap_or((before, reader));
+            if from == place {
+                self.reader = history;
+            } else {
+                self.left = Some((from, history));
+            }
+        }
         self.report.failures = 0; // of the settings before
         let delay = self.scheduled_sync().await;
         // Settings often change on many hosts at once.
         if self.report.failures > 0 { delay } else { out_of_step(self.target.interval, backoff::random()) }
+    }
+
+    fn place(&self) -> Place {
+        let Target { secret, rules, .. } = &self.target;
+        Place { namespace: self.client.server().namespace.clone(), secret: secret.clone(), rules: *rules }
     }
 
     /// Waits until a further sync for callers may begin.
@@ -392,6 +415,7 @@ impl Syncer {
     /// The report first, so that the status has the sync of every keyring that can be seen. The notification last, so that
     /// its receivers see the keyring.
     fn publish(&mut self, keyring: Option<Keyring>, now: SystemTime) {
+        self.left = None;
         self.report.last_success = Some(now);
         self.published.set_report(self.report.clone());
         if let Some(keyring) = keyring {

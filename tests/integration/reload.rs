@@ -116,6 +116,35 @@ fn a_secret_without_keys_leaves_the_current_keyring() {
 }
 
 #[test]
+fn a_mistaken_path_that_is_corrected_takes_no_key_away() {
+    let server = OpenBao::dev();
+    server.api("POST", "secret/metadata/keyring", &json!({ "max_versions": 2 }));
+    server.put_record("first", KEY);
+    let lines = token(&server);
+    let daemon = Daemon::from_conf(&server.address(), &lines);
+    daemon.wait_until_ready();
+    let sealed = daemon.encrypt("old");
+    for id in ["second", "third"] {
+        server.put_record(id, KEY);
+        daemon.sync();
+    }
+    assert_eq!(daemon.opened(&sealed), "old", "a retired key decrypts until the daemon stops");
+    let mistaken = ["keyring_vault_path = keyrign", "keyring_vault_path = keyrin"];
+    for path in mistaken {
+        let more = format!("{lines}\n{path}\nkeyring_name = keyring");
+        daemon.write_conf(&server.address(), &more);
+        daemon.reload("success");
+        let missing = format!("/metadata/{} ", path.rsplit_once(' ').unwrap().1);
+        wait_for("the sync to fail", || daemon.log().contains(missing.trim_end()).then_some(()));
+    }
+    daemon.write_conf(&server.address(), &format!("{lines}\nkeyring_name = keyring"));
+    daemon.reload("success");
+    daemon.sync();
+    assert_eq!(daemon.opened(&sealed), "old");
+    assert_eq!(daemon.active(), "third");
+}
+
+#[test]
 fn settings_that_need_a_restart_are_reported() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
