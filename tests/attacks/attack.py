@@ -125,13 +125,13 @@ def mixed(path, rounds, size):
 
 def keep_alive(path, count, size):
     """Sends one request of `size` bytes on each of `count` connections, and keeps the connections open. It is refused once
-    it was read, which is fast."""
-    body = b'{"ciphertext":"' + b"A" * (size // 4 * 4) + b'"}'
+    it was read, which is fast: the bytes are no ciphertext."""
+    body, octets = b"A" * size, {"content-type": "application/octet-stream"}
     statuses, held = collections.Counter(), []
     for _ in range(count):
         connection = Connection(path)
         try:
-            statuses[connection.ask("POST", ENCRYPT.replace("encrypt", "decrypt"), body)[0]] += 1
+            statuses[connection.ask("POST", ENCRYPT.replace("encrypt", "decrypt"), body, octets)[0]] += 1
             held.append(connection)
         except (OSError, http.client.HTTPException) as error:
             statuses[type(error).__name__] += 1

@@ -45,7 +45,8 @@ fn no_mix_of_formats_and_operations_takes_more_than_the_limit() {
     ] {
         let open = open(&sizes);
         let (peak, result) = peak_of(&open, name, &numbers);
-        only(&result["statuses"], &["200", "429"]);
+        // A refused body is received and dropped for 5 s. A slow client has not sent it by then.
+        only(&result["statuses"], &["200", "429", "BrokenPipeError", "ConnectionResetError"]);
         assert!(result["statuses"]["200"].as_u64().is_some(), "{name}: {result}");
         assert!(peak <= limit * MIB * 115 / 100, "{name}: {peak} KiB over the start, {result}");
         assert_eq!(open.daemon.opened(&open.daemon.encrypt("alive")), "alive");
@@ -60,7 +61,8 @@ fn the_default_limit_holds_for_the_largest_bodies_and_batches() {
     for (name, numbers) in [("json_bodies", [12, 23 << 20]), ("batches", [10, 10_000])] {
         let open = open(&sizes);
         let (peak, result) = peak_of(&open, name, &numbers);
-        only(&result["statuses"], &["200", "429"]);
+        // A refused body is received and dropped for 5 s. A slow client has not sent it by then.
+        only(&result["statuses"], &["200", "429", "BrokenPipeError", "ConnectionResetError"]);
         assert!(result["statuses"]["200"].as_u64().is_some(), "{name}: {result}");
         assert!(peak <= 256 * MIB * 115 / 100, "{name}: {peak} KiB over the start, {result}");
         let begun = Instant::now();
