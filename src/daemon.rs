@@ -1,27 +1,23 @@
 //! The daemon: starts sync and socket, waits for a signal or the end of a task, and stops the tasks in order.
 //!
-//! Tasks are started and stopped here only. `reload` changes the settings of a running daemon, `upstream` is what the socket
-//! asks of Vault, `notify` tells systemd; [`dev`] is the same daemon with a random keyring and without Vault.
+//! Tasks are started here only, and `tasks` stops them. `reload` changes the settings of a running daemon, `upstream` is what the socket
+//! asks of Vault, `notify` tells systemd, `describe` people; [`dev`] is the same daemon with a random keyring and without Vault.
 
 mod cache;
+mod describe;
 pub mod dev;
 mod metrics_tls;
 mod notify;
 mod reload;
+mod tasks;
 mod upstream;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc::{self, UnboundedReceiver},
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,26 +25,25 @@ use crate::{
     api::{self, Api, RuntimeConfig},
     hardening,
     keyring::{Keyrings, new_record::NewRecordError},
-    logging::{Level, LineFormat, Log, NOTICE},
+    logging::Log,
     metrics::{BackgroundTask, Metrics},
     references::{Engines, KeyringEngine, References},
     server::{
         self, Heartbeat, Listeners, MetricsListener, Server,
         listen::{self, ListenError, SocketFile},
     },
-    settings::{
-        self, Effective, Keyrings as KeyringSettings, KvSecret, Loaded, LogFormat, LogLevel, Settings,
-    },
+    settings::{self, Effective, Keyrings as KeyringSettings, KvSecret, Loaded, Settings},
     signals::Signal,
-    supervise::supervise,
     sync::{Syncs, copy::CopyError},
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
+use describe::{describe, log_start, names};
 use dev::PersistError;
 use notify::Notifier;
-use reload::{Event, Reload};
-use upstream::{ReloadDone, VaultUpstream};
+use reload::Reload;
+use tasks::{Tasks, spawn};
+use upstream::VaultUpstream;
 
 /// The descriptors that are left for Vault, files and connections that wait.
 const OTHER_DESCRIPTORS: usize = 64;
@@ -186,107 +181,6 @@ async fn listen(
     Ok((UnixListener::from_std(passed).map_err(StartError::Passed)?, None))
 }
 
-/// The keyrings of the settings, the default one first. A folder stands for its secrets.
-fn names(keyring: &settings::Keyring) -> String {
-    let further = keyring.further.iter().map(|item| match item {
-        settings::KeyringPath::Secret { name, .. } => name.clone(),
-        settings::KeyringPath::Folder(path) => format!("{path}/"),
-    });
-    std::iter::once(keyring.name.clone()).chain(further).collect::<Vec<_>>().join(", ")
-}
-
-/// The first line of the log: what is served, where, and for whom.
-fn log_start(described: &Value, socket: &settings::Socket, keyring: &str, file: Option<&SocketFile>) {
-    let access = match &socket.access {
-        Some(list) => format!("{} entries of keyring_access", list.len()),
-        None => format!("every user who may connect, by mode {:04o}", socket.mode),
-    };
-    let by = if file.is_some() { "keyringd" } else { "systemd" };
-    tracing::info!(
-        target: NOTICE,
-        version = env!("CARGO_PKG_VERSION"),
-        commit = env!("KEYRINGD_COMMIT"),
-        configuration = described["configuration"].as_str().unwrap_or("none, only variables"),
-        socket = %socket.path.display(),
-        socket_made_by = by,
-        access,
-        keyrings = keyring,
-        vault = described["vault"].as_str(),
-        "keyringd starts"
-    );
-}
-
-/// Starts a supervised task.
-fn spawn<F: Future<Output = ()> + Send + 'static>(
-    task: BackgroundTask,
-    metrics: &Arc<Metrics>,
-    run: impl FnMut() -> F + Send + 'static,
-) -> JoinHandle<()> {
-    let metrics = Arc::clone(metrics);
-    tokio::spawn(async move { supervise(task, &metrics, run).await })
-}
-
-/// The tasks of a daemon.
-struct Tasks {
-    serving: JoinHandle<usize>,
-    syncing: JoinHandle<()>,
-    refreshing: JoinHandle<()>,
-    copying: JoinHandle<()>,
-    notifying: JoinHandle<()>,
-    sessions: Arc<Sessions>,
-    stop: CancellationToken,
-}
-
-impl Tasks {
-    /// Runs until a signal to stop, which is a success, or until a task ends, which is a failure.
-    async fn run(
-        mut self,
-        mut signals: UnboundedReceiver<Signal>,
-        mut reloads: mpsc::Receiver<ReloadDone>,
-        mut act: impl FnMut(Event),
-    ) -> ExitCode {
-        let has_failed = loop {
-            tokio::select! {
-                _ = &mut self.serving => break true,
-                _ = &mut self.syncing => break true,
-                _ = &mut self.refreshing => break true,
-                _ = &mut self.copying => break true,
-                _ = &mut self.notifying => break true,
-                () = self.sessions.crashed() => break true,
-                signal = signals.recv() => match signal {
-                    Some(Signal::Stop) | None => break false,
-                    Some(signal) => act(Event::Signal(signal)),
-                },
-                Some(done) = reloads.recv() => act(Event::Reload(done)),
-            }
-        };
-        if has_failed {
-            tracing::error!(
-                "a task of the daemon ended, so it stops: this is a defect of keyringd, please report it"
-            );
-            return ExitCode::FAILURE;
-        }
-        self.shut_down().await
-    }
-
-    async fn shut_down(self) -> ExitCode {
-        tracing::info!(target: NOTICE, "shutting down, draining requests");
-        self.notifying.abort();
-        systemd::stopping();
-        self.stop.cancel();
-        match self.serving.await {
-            Ok(0) => tracing::info!(target: NOTICE, "stopped"),
-            Ok(cut) => {
-                tracing::warn!(cut, "stopped; connections that did not finish were cut");
-            }
-            Err(_) => return ExitCode::FAILURE,
-        }
-        let _ = (self.syncing.await, self.refreshing.await, self.copying.await);
-        self.sessions.end().await; // they began to end with the drain
-        ExitCode::SUCCESS
-    }
-}
-
 async fn listen_for_metrics(
     settings::MetricsListener { address, tls }: &settings::MetricsListener,
 ) -> Result<MetricsListener, StartError> {
@@ -345,82 +239,4 @@ fn server_limits(socket: &settings::Socket) -> server::Limits {
         );
     }
     server::Limits::new(configured.min(available))
-}
-
-pub const fn line_format(log: settings::Log) -> LineFormat {
-    match log.format {
-        LogFormat::Text => LineFormat::Text,
-        LogFormat::Json => LineFormat::Json,
-    }
-}
-
-pub const fn level(log: settings::Log) -> Level {
-    match log.level {
-        LogLevel::Trace => Level::Trace,
-        LogLevel::Debug => Level::Debug,
-        LogLevel::Info => Level::Info,
-        LogLevel::Notice => Level::Notice,
-        LogLevel::Warn => Level::Warn,
-        LogLevel::Error => Level::Error,
-    }
-}
-
-/// The `source` of the status: nothing of a keyring if there is none.
-fn describe(settings: &Settings, configuration: Option<&Path>) -> Value {
-    let configuration = configuration.map(|path| path.display().to_string());
-    let socket = settings.socket.path.display().to_string();
-    let Some(KeyringSettings { server, default }) = &settings.keyrings else {
-        return json!({ "configuration": configuration, "socket": socket });
-    };
-    json!({
-        "configuration": configuration,
-        "socket": socket,
-        "vault": server.host.as_str().trim_end_matches('/'),
-        "mount": default.secret.mount.to_string(),
-        "path": default.secret.path.to_string(),
-        "kv": default.secret.kv.to_string(),
-        "auth_method": server.auth.name(),
-        "interval": default.sync_interval.as_secs(),
-        "plain_http": server.sends_in_the_clear(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The exit code of a daemon whose task of this number panics.
-    async fn exit_code_when_one_panics(panics: usize) -> ExitCode {
-        let task = |at: usize| {
-            tokio::spawn(async move {
-                assert_ne!(at, panics, "planted");
-                std::future::pending::<()>().await;
-            })
-        };
-        let serving = task(0);
-        let serving = tokio::spawn(async move {
-            serving.await.unwrap();
-            0
-        });
-        let stop = CancellationToken::new();
-        let tasks = Tasks {
-            serving,
-            syncing: task(1),
-            refreshing: task(2),
-            copying: task(3),
-            notifying: task(4),
-            sessions: Arc::new(Sessions::new(Arc::default(), stop.clone())),
-            stop,
-        };
-        let (_signals, received) = mpsc::unbounded_channel();
-        let (_reloads, next_reload) = mpsc::channel(1);
-        tasks.run(received, next_reload, |_| ()).await
-    }
-
-    #[tokio::test]
-    async fn a_task_that_panics_ends_the_daemon_with_a_failure() {
-        for panics in 0..5 {
-            assert_eq!(exit_code_when_one_panics(panics).await, ExitCode::FAILURE, "{panics}");
-        }
-    }
 }

@@ -42,6 +42,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::{
     keyring::{KeyDerivation, KeyId},
+    logging::{Level, LineFormat},
     operation::Permission,
 };
 pub use access::AccessList;
@@ -56,7 +57,7 @@ use setting::Setting;
 pub(crate) use source::credential;
 use source::{Origin, Source, SystemAccounts, cgroup::memory_limit};
 use value::InflightSize;
-pub use value::{Audit, CiphertextFormat, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath};
+pub use value::{Audit, CiphertextFormat, KeyringPath, KvVersion, SecretPath};
 
 impl KvSecret {
     /// Another secret of the engine.
@@ -176,8 +177,8 @@ pub struct Limits {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Log {
-    pub level: LogLevel,
-    pub format: LogFormat,
+    pub level: Level,
+    pub format: LineFormat,
 }
 
 impl Default for Limits {
@@ -734,7 +735,7 @@ mod tests {
             ]
         );
         let settings = loaded.settings.unwrap();
-        assert_eq!(settings.log.level, LogLevel::Debug);
+        assert_eq!(settings.log.level, Level::Debug);
         assert_eq!(settings.keyrings.unwrap().default.name, "two");
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A request reserves memory before it is allocated: its body's buffer, what handling it takes, then its response until the
 //! client has read it. A uid below its fair share always gets its bytes: requests of the uids above theirs are revoked for
-//! it. Small requests never wait. A refused request gives its bytes back at once, so that others can finish.
+//! it. Small requests never wait. A refused request gives its bytes back at once, so that others can finish. `shares` decides
+//! who gets them. The file is longer than most: one guard, from the first byte of a body to the last one of its response.
+
+mod shares;
 
 use std::{
-    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -20,14 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use shares::{Claim, Grant, Shares, most};
+
 /// Requests that hold no more than this never wait, and are not refused. The limit on connections bounds them.
 pub(super) const SMALL: usize = 16 << 10;
-
-/// Fair shares are those of at most this many uids.
-const MOST_SHARES: usize = 8;
-
-/// A uid above its fair share leaves 1/16 of the limit to the others.
-const RESERVE: usize = 16;
 
 /// How long a whole body waits for the memory to handle it.
 const WORK_PATIENCE: Duration = Duration::from_secs(2);
@@ -42,32 +40,8 @@ const REVOKE_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct ByteBudget {
     small: AtomicUsize,
-    state: Mutex<State>,
+    shares: Mutex<Shares>,
     released: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    used: usize,
-    numbers: u64,
-    users: HashMap<u32, User>,
-    /// Requests that are handled: they give back their bytes soon.
-    handled: usize,
-    /// Whole bodies that wait for the memory to handle them.
-    waiting_bodies: usize,
-}
-
-#[derive(Default)]
-struct User {
-    held: usize,
-    /// Requests below its share that wait for bytes.
-    waiting: usize,
-    requests: BTreeMap<u64, Request>,
-}
-
-struct Request {
-    held: usize,
-    revoked: CancellationToken,
 }
 
 /// The bytes that one request holds. They are given back on drop.
@@ -93,13 +67,6 @@ pub(super) enum Refused {
     TooLarge,
 }
 
-enum Grant {
-    Granted,
-    /// Bytes of others are on their way.
-    Wait,
-    Refused,
-}
-
 impl ByteBudget {
     pub(super) fn used(&self) -> usize {
         self.lock().used + self.small.load(Ordering::Relaxed)
@@ -119,82 +86,8 @@ impl ByteBudget {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// The fair share of a uid: the limit without the reserve, divided by the uids that hold bytes or wait for them.
-    fn share(&self, uid: u32, limit: usize) -> usize {
-        let others = self.users.iter().filter(|(other, user)| **other != uid && user.held + user.waiting > 0);
-        (limit - limit / RESERVE) / (others.count() + 1).min(MOST_SHARES)
-    }
-
-    /// Adds bytes to a request if they fit. For a uid below its share, requests of others are revoked.
-    fn grant(&mut self, guard: &ByteBudgetGuard, number: u64, bytes: usize, small: usize) -> Grant {
-        let share = self.share(guard.uid, guard.limit);
-        let mine = self.users.get(&guard.uid).map_or(0, |user| user.held);
-        let below = mine + bytes <= share;
-        let most = if below { guard.limit } else { guard.limit - guard.limit / RESERVE };
-        let others_wait = self.users.iter().any(|(uid, user)| *uid != guard.uid && user.waiting > 0);
-        if self.used + small + bytes <= most && (below || !others_wait) {
-            self.add(guard, number, bytes);
-            return Grant::Granted;
-        }
-        if !below {
-            return Grant::Refused;
-        }
-        self.revoke((self.used + small + bytes).saturating_sub(guard.limit), share);
-        Grant::Wait
-    }
-
-    fn add(&mut self, guard: &ByteBudgetGuard, number: u64, bytes: usize) {
-        self.used += bytes;
-        let user = self.users.entry(guard.uid).or_default();
-        user.held += bytes;
-        let new = || Request { held: 0, revoked: guard.revoked.clone() };
-        user.requests.entry(number).or_insert_with(new).held += bytes;
-    }
-
-    /// Revokes requests of uids above the share, the largest first, until `missing` bytes will be free.
-    fn revoke(&self, missing: usize, share: usize) {
-        let revoked = |user: &User| -> usize {
-            let requests = user.requests.values().filter(|request| request.revoked.is_cancelled());
-            requests.map(|request| request.held).sum()
-        };
-        let mut free: usize = self.users.values().map(revoked).sum();
-        let mut above: Vec<_> = self.users.values().filter(|user| user.held > share).collect();
-        above.sort_by_key(|user| std::cmp::Reverse(user.held));
-        for user in above {
-            let mut excess = user.held.saturating_sub(share).saturating_sub(revoked(user));
-            let mut requests: Vec<_> =
-                user.requests.values().filter(|request| !request.revoked.is_cancelled()).collect();
-            requests.sort_by_key(|request| std::cmp::Reverse(request.held));
-            for request in requests {
-                if free >= missing || excess == 0 {
-                    break;
-                }
-                request.revoked.cancel();
-                free += request.held;
-                excess = excess.saturating_sub(request.held);
-            }
-        }
-    }
-
-    fn remove(&mut self, uid: u32, number: u64, bytes: usize) {
-        self.used -= bytes;
-        let Some(user) = self.users.get_mut(&uid) else { return };
-        user.held -= bytes;
-        if let Some(request) = user.requests.get_mut(&number) {
-            request.held -= bytes;
-        }
-        if user.requests.get(&number).is_some_and(|request| request.held == 0) {
-            user.requests.remove(&number);
-        }
-        if user.requests.is_empty() && user.waiting == 0 {
-            self.users.remove(&uid);
-        }
+    fn lock(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -204,11 +97,7 @@ impl ByteBudgetGuard {
         if self.held + bytes <= SMALL {
             return true;
         }
-        let state = self.budget.lock();
-        let share = state.share(self.uid, self.limit);
-        let mine = state.users.get(&self.uid).map_or(0, |user| user.held);
-        let most = self.limit - self.limit / RESERVE;
-        mine + bytes <= share || state.used + bytes <= most
+        self.budget.lock().has_room(self.uid, self.limit, bytes)
     }
 
     /// Reserves bytes for a body. On an error the guard holds nothing any more.
@@ -233,7 +122,7 @@ impl ByteBudgetGuard {
             self.held += bytes;
             return Ok(());
         }
-        if self.held + bytes > self.limit - self.limit / RESERVE {
+        if self.held + bytes > most(self.limit) {
             self.release_all();
             return Err(Refused::TooLarge);
         }
@@ -283,11 +172,7 @@ impl ByteBudgetGuard {
         if self.held <= SMALL {
             self.budget.small.fetch_add(self.held, Ordering::Relaxed);
         } else {
-            let mut state = self.budget.lock();
-            state.numbers += 1;
-            let number = state.numbers;
-            state.add(&self, number, self.held);
-            drop(state);
+            let number = self.budget.lock().register(self.uid, self.held, &self.revoked);
             self.number = Some(number);
         }
         Bytes::from_owner(HeldBytes { bytes: response, _guard: self })
@@ -299,23 +184,20 @@ impl ByteBudgetGuard {
             return number;
         }
         self.budget.small.fetch_sub(self.held, Ordering::Relaxed);
-        let mut state = self.budget.lock();
-        state.numbers += 1;
-        let number = state.numbers;
-        state.add(self, number, self.held);
-        drop(state);
+        let number = self.budget.lock().register(self.uid, self.held, &self.revoked);
         self.number = Some(number);
         number
     }
 
     async fn is_granted(&self, number: u64, bytes: usize, patience: Duration) -> bool {
+        let claim = Claim { uid: self.uid, number, bytes, limit: self.limit };
         let begun = Instant::now();
         let (mut below_share, mut whole_body) = (None, None);
         loop {
             let mut released = std::pin::pin!(self.budget.released.notified());
             released.as_mut().enable();
             let small = self.budget.small.load(Ordering::Relaxed);
-            let grant = self.budget.lock().grant(self, number, bytes, small);
+            let grant = self.budget.lock().grant(&claim, small);
             let until = match grant {
                 Grant::Granted => return true,
                 Grant::Wait => {
@@ -365,20 +247,14 @@ struct WaitingForBytes<'a>(&'a ByteBudgetGuard);
 
 impl<'a> WaitingForBytes<'a> {
     fn new(guard: &'a ByteBudgetGuard) -> Self {
-        guard.budget.lock().users.entry(guard.uid).or_default().waiting += 1;
+        guard.budget.lock().wait(guard.uid);
         Self(guard)
     }
 }
 
 impl Drop for WaitingForBytes<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.budget.lock();
-        if let Some(user) = state.users.get_mut(&self.0.uid) {
-            user.waiting -= 1;
-            if user.requests.is_empty() && user.waiting == 0 {
-                state.users.remove(&self.0.uid);
-            }
-        }
+        self.0.budget.lock().waited(self.0.uid);
     }
 }
 
@@ -393,8 +269,8 @@ impl<'a> WaitingBody<'a> {
 
     /// Whether bytes can become free: a request is handled, or no other body waits.
     fn may_wait(&self) -> bool {
-        let state = self.0.lock();
-        state.handled > 0 || state.waiting_bodies == 1
+        let shares = self.0.lock();
+        shares.handled > 0 || shares.waiting_bodies == 1
     }
 }
 
@@ -438,7 +314,7 @@ mod tests {
         assert_eq!((budget.used(), response.len()), ((1 << 20) + SMALL, 1 << 20));
         drop((response, two));
         assert_eq!(budget.used(), 0);
-        assert!(budget.lock().users.is_empty());
+        assert!(budget.lock().is_empty());
     }
 
     #[tokio::test]
@@ -495,7 +371,7 @@ mod tests {
             tokio::join!(one.reserve_work(6 << 20), two.reserve_work(6 << 20), three.reserve_work(1 << 20));
         assert_eq!((one, two, three), (Ok(()), Err(Refused::Busy), Ok(())));
         drop(bodies);
-        let counts = |state: &State| (state.used, state.handled, state.waiting_bodies);
+        let counts = |shares: &Shares| (shares.used, shares.handled, shares.waiting_bodies);
         assert_eq!(counts(&budget.lock()), (0, 0, 0));
     }
 }

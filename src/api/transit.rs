@@ -23,7 +23,7 @@ use super::{
     audit::{AuditFields, BatchCount},
     body::Limits,
     context::Call,
-    envelope::{self, Warnings, write_json},
+    envelope::{self, Warnings},
     error::ApiError,
     response::{self, Response},
 };
@@ -32,7 +32,7 @@ use crate::{
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
-use attempt::{Attempt, UnknownKey, count_sealed, key_of_version, needs_rewrap, write_key};
+use attempt::{Attempt, UnknownKey, count_sealed, end_item, key_of_version, needs_rewrap, write_key};
 pub(super) use datakey::{Form, data_key};
 use error::ItemError;
 use fields::{Item, decode};
@@ -227,13 +227,10 @@ impl<'k> Run<'k> {
                 if self.action == Action::Decrypt {
                     out.extend_from_slice(br#""plaintext":"","#); // as Transit has it
                 }
-                out.extend_from_slice(br#""error":"#);
-                write_json(&error.to_string(), out);
+                error.write(out);
             }
-            out.extend_from_slice(br#","reference":"#);
             let reference = reference.as_ref().map_or(&b""[..], |place| place.bytes(body));
-            write_json(str::from_utf8(reference).unwrap_or_default(), out);
-            out.push(b'}');
+            end_item(str::from_utf8(reference).unwrap_or_default(), out);
         }
         out.extend_from_slice(b"]}");
         failed

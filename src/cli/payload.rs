@@ -5,6 +5,7 @@
 
 mod census;
 mod input;
+mod line;
 mod lines;
 mod output;
 

@@ -43,7 +43,7 @@ pub(super) fn run(file: SettingsFile) -> Result<ExitCode, Failure> {
         print_error(&format!("keyringd: warning: {error}"));
     }
     let listener = systemd::listener().map_err(cannot("take the socket that systemd passed"))?;
-    let log = logging::start(daemon::level(settings.log), daemon::line_format(settings.log));
+    let log = logging::start(settings.log.level, settings.log.format);
     let inputs = Inputs {
         configuration: file.path(),
         signals: signals::watch().map_err(cannot("handle signals"))?,

@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::exchange::{Client, ClientError, Connection};
+use super::{
+    TransitRequest,
+    exchange::{Client, ClientError, Connection},
+};
 use crate::secret::Secret;
 
 /// How often a batch is sent again, and the time between two attempts: a restart of the daemon takes less.
@@ -43,17 +45,7 @@ pub(crate) struct Batches<'a> {
 
 #[derive(Serialize)]
 struct Body<'a> {
-    batch_input: Vec<Item<'a>>,
-}
-
-#[derive(Serialize)]
-struct Item<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plaintext: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ciphertext: Option<&'a str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    associated_data: String,
+    batch_input: Vec<TransitRequest<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -155,10 +147,13 @@ impl<'a> Batches<'a> {
         let is_plain = self.operation == BatchOperation::Encrypt;
         let batch_input = items
             .iter()
-            .map(|item| Item {
-                plaintext: Some(item.value).filter(|_| is_plain),
-                ciphertext: Some(item.value).filter(|_| !is_plain),
-                associated_data: BASE64_STANDARD.encode(item.associated_data),
+            .map(|item| {
+                let value = Some(item.value);
+                TransitRequest {
+                    plaintext: value.filter(|_| is_plain),
+                    ciphertext: value.filter(|_| !is_plain),
+                    ..TransitRequest::with_associated_data(item.associated_data)
+                }
             })
             .collect();
         // Serialising strings into memory cannot fail.

@@ -1,4 +1,4 @@
-//! What systemd is told: READY once the daemon can do its work, and STATUS at each change.
+//! The notifications to systemd: READY once the daemon can do its work, and STATUS at each change.
 
 use std::{sync::Arc, time::Duration};
 

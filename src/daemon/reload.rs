@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    describe, keyrings_of, level, line_format, open, runtime_config, server_limits,
+    describe::describe,
+    keyrings_of, open, runtime_config, server_limits,
     upstream::{LoginFailures, ReloadDone, VaultUpstream},
 };
 use crate::{
@@ -146,7 +147,7 @@ impl Reload {
         if cache != self.cache {
             tracing::warn!("keyring_cache_* take effect at the next start: restart keyringd");
         }
-        self.log.change(level(log), line_format(log));
+        self.log.change(log.level, log.format);
         self.api.change(config);
         self.server.change(server_limits(&socket));
         self.upstream.set_described(described);

@@ -3,6 +3,7 @@
 //! Pure functions of Vault's listing and of the contents; `sync` reads them. The rules: a version that was destroyed or
 //! deleted leaves the keyring. A version that Vault pruned stays, retired. The newest live usable version is active. Of two
 //! different keys with one ID the older stays. The last keys are never dropped.
+//! The file is longer than most: the rules are one decision.
 
 #![cfg_attr(
     not(test),

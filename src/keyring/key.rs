@@ -2,6 +2,7 @@
 //!
 //! The key text is derived to the 32-byte key K (Kong's rule, or base64), and K to the key of the native format. The
 //! bytes of the ciphertext formats are in `cipher`.
+//! The file is longer than most: every derivation from K is here.
 
 use std::{
     borrow::Borrow,

@@ -1,6 +1,7 @@
 //! Admitting connections: accepting on both listeners, and the drain at the shutdown.
 //!
 //! The caller brings the listeners. `permits` shares the limit between uids, `connection` serves each connection.
+//! The file is longer than most: one loop for each kind of listener, and what both count.
 
 use std::{
     future::Future,

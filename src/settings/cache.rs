@@ -45,7 +45,7 @@ pub(super) fn read(reader: &mut Reader) -> Option<Cache> {
     let is_credential =
         matches!(reader.origin(&keys::CACHE_KEY.key), Origin::Credential(_)) || source::is_credential(&key);
     if !is_credential && source::shares_filesystem(&key, &path) {
-        let message = "is on the file system of keyring_cache_path, so whoever takes the disk has both: use a systemd \
+        let message = "is on the file system of keyring_cache_path, so a stolen disk has both: use a systemd \
                        credential named keyring_cache_key, or a file on another file system, such as a mounted secret";
         reader.mistake(&keys::CACHE_KEY.key, message);
         return None;

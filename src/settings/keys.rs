@@ -11,11 +11,12 @@ use super::{
     pem::{self, TrustItem},
     reference::MAX_SECONDS,
     setting::{Content, Key, Parser, Row, Setting},
-    value::{
-        self, Audit, CiphertextFormat, InflightSize, KeyringPath, KvVersion, LogFormat, LogLevel, SecretPath,
-    },
+    value::{self, Audit, CiphertextFormat, InflightSize, KeyringPath, KvVersion, SecretPath},
 };
-use crate::keyring::{KeyDerivation, KeyId};
+use crate::{
+    keyring::{KeyDerivation, KeyId},
+    logging::{Level, LineFormat},
+};
 
 /// How to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,11 +191,11 @@ settings! { SOCKET_ROWS:
         "The most connections at the same time; further clients wait.", Parser::count(1, 1_000_000);
     MAX_BATCH: usize [default: Some("10000")] = "keyring_max_batch", "The most items in one batch.",
         Parser::count(1, 1_000_000);
-    LOG_LEVEL: LogLevel [default: Some("notice"), kongs: true, rejects_empty: true] = "log_level",
+    LOG_LEVEL: Level [default: Some("notice"), kongs: true, rejects_empty: true] = "log_level",
         "The least severe messages in the log. Kong does not accept trace.", value::LOG_LEVEL;
-    LOG_FORMAT: LogFormat [default: Some("text"), rejects_empty: true] = "keyring_log_format",
+    LOG_FORMAT: LineFormat [default: Some("text"), rejects_empty: true] = "keyring_log_format",
         "The format of the log on standard error.",
-        Parser::Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        Parser::Words(&[("text", LineFormat::Text), ("json", LineFormat::Json)]);
     AUDIT: Audit [default: Some("failures"), rejects_empty: true] = "keyring_audit",
         "Which requests are logged, with peer, operation and outcome.",
         Parser::Words(&[("off", Audit::Off), ("failures", Audit::Failures), ("all", Audit::All)]);

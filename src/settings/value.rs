@@ -1,6 +1,7 @@
 //! The small value types and the parsers of single values: text in, typed value out.
 //!
 //! Pure: nothing here reads a file or a system database. Which setting holds which kind of value is in `keys`.
+//! The file is longer than most: a type and a parser for each kind of value.
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
@@ -9,6 +10,7 @@ use url::Url;
 use super::{conf::trim, reference::is_name, setting::Parser};
 use crate::{
     keyring::{self, KeyId, key::decode_32_bytes},
+    logging::Level,
     secret::wipe_stack,
 };
 
@@ -66,38 +68,22 @@ pub enum Audit {
     All,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    Trace,
-    Debug,
-    Info,
-    Notice,
-    Warn,
-    Error,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
 pub(super) const BOOLEAN: Parser<bool> =
     Parser::Words(&[("on", true), ("off", false), ("true", true), ("false", false)]);
 
 pub(super) const KV_VERSION: Parser<KvVersion> =
     Parser::Words(&[("v1", KvVersion::V1), ("v2", KvVersion::V2)]);
 
-pub(super) const LOG_LEVEL: Parser<LogLevel> = Parser::Words(&[
-    ("debug", LogLevel::Debug),
-    ("info", LogLevel::Info),
-    ("notice", LogLevel::Notice),
-    ("warn", LogLevel::Warn),
-    ("error", LogLevel::Error),
-    ("crit", LogLevel::Error),
-    ("alert", LogLevel::Error),
-    ("emerg", LogLevel::Error),
-    ("trace", LogLevel::Trace),
+pub(super) const LOG_LEVEL: Parser<Level> = Parser::Words(&[
+    ("debug", Level::Debug),
+    ("info", Level::Info),
+    ("notice", Level::Notice),
+    ("warn", Level::Warn),
+    ("error", Level::Error),
+    ("crit", Level::Error),
+    ("alert", Level::Error),
+    ("emerg", Level::Error),
+    ("trace", Level::Trace),
 ]);
 
 /// An address to listen on.

@@ -2,6 +2,7 @@
 //!
 //! A keyring is known by its secret, so that a reload that names it otherwise keeps its keys. One that fails does not
 //! concern the others: each has its own schedule, and they share only the session and the turns of requests.
+//! The file is longer than most: a reload, a folder and a copy all change the one list of running syncs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +14,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    REQUEST_INTERVAL, SyncHandle, Syncer, Target, after_success,
+    REQUEST_INTERVAL, SyncHandle, Syncer, Target,
     folders::{self, Folders},
     location, queue,
     read::{Reader, Rules, Turns},
-    with_keys, without_keys,
+    schedule::{after_success, with_keys, without_keys},
 };
 use crate::{
     keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, SecretLocation},

@@ -2,6 +2,7 @@
 //!
 //! The sequence after a 403 is here, once: look the token up, have the session's task log in, retry once. A caller that
 //! goes away ends its own request only. Logins, renewals and their rules are in `session`.
+//! The file is longer than most: each kind of request, and the one sequence after a 403.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},

@@ -1,16 +1,11 @@
 //! `keyring_access`, with clients that run as other users: these tests must run as root to start them.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Daemon, OpenBao, success};
+use crate::support::{Daemon, OpenBao, process::asked_by, success};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -44,21 +39,6 @@ fn open(access: &str, more: &[(&str, &str)]) -> Open {
     Open { daemon, socket, _server: server, _folder: folder }
 }
 
-/// The status and body of a user's request.
-fn by(user: &str, groups: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
-    let mut command = Command::new("setpriv");
-    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &groups, "--"]);
-    command.args(["curl", "-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
-    command.arg(format!("http://localhost{path}")).env("HOME", "/").current_dir("/");
-    if let Some(body) = body {
-        command.args(["-d", &body.to_string()]);
-    }
-    let output = success(&command.output().unwrap());
-    let (answer, status) = output.rsplit_once('\n').unwrap();
-    (status.parse().unwrap(), answer.to_owned())
-}
-
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
 const REWRAP: &str = "/v1/transit/rewrap/keyring";
@@ -80,15 +60,16 @@ fn each_user_and_group_has_the_permissions_of_its_entries_only() {
         ("/keyring/vault/sync", Some(&Value::Null)),
         ("/metrics", None),
     ];
-    let statuses =
-        |user: &str, groups: &str| asked.map(|(path, body)| by(user, groups, &open.socket, path, body).0);
+    let statuses = |user: &str, groups: &str| {
+        asked.map(|(path, body)| asked_by(user, groups, &open.socket, path, body).0)
+    };
     assert_eq!(statuses(APP, ""), [200, 403, 403, 403, 403, 403, 403, 403, 403]);
     assert_eq!(statuses(OTHER, GROUP), [403, 200, 403, 403, 200, 200, 200, 403, 403]);
     assert_eq!(statuses(APP, &format!("5,{GROUP}")), [200, 200, 200, 403, 200, 200, 200, 403, 403]);
     assert_eq!(statuses(OTHER, "5,6"), [403; 9]);
     assert_eq!(statuses("0", "0"), [200, 200, 200, 200, 200, 200, 200, 204, 200]);
     for path in ["/livez", "/readyz"] {
-        assert_eq!(by(OTHER, "", &open.socket, path, None).0, 200, "{path} needs no permission");
+        assert_eq!(asked_by(OTHER, "", &open.socket, path, None).0, 200, "{path} needs no permission");
     }
 }
 
@@ -96,7 +77,7 @@ fn each_user_and_group_has_the_permissions_of_its_entries_only() {
 fn a_refusal_names_the_operation_and_the_entry_that_would_allow_it() {
     let open = open("uid:0=all", &[]);
     let refused = |path: &str, body: &Value| {
-        let (status, answer) = by(APP, GROUP, &open.socket, path, Some(body));
+        let (status, answer) = asked_by(APP, GROUP, &open.socket, path, Some(body));
         assert_eq!(status, 403, "{answer}");
         serde_json::from_str::<Value>(&answer).unwrap()["errors"][0].as_str().unwrap().to_owned()
     };
@@ -150,7 +131,8 @@ fn a_command_needs_its_own_permission_only() {
 #[test]
 fn unmapped_users_match_no_entry() {
     let open = open("uid:0=all, uid:40001=all", &[]);
-    let (status, _) = by("65534", "65534", &open.socket, ENCRYPT, Some(&json!({ "plaintext": "YQ==" })));
+    let (status, _) =
+        asked_by("65534", "65534", &open.socket, ENCRYPT, Some(&json!({ "plaintext": "YQ==" })));
     assert_eq!(status, 403);
     // An entry for an ID that is not mapped in the daemon's user namespace is a mistake.
     let command = Command::new("unshare")

@@ -3,15 +3,13 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, Proxy, http, kms::Kms, success, wait_for};
+use crate::support::{Daemon, OpenBao, Proxy, http, kms::Kms, process::asked_by, success, wait_for};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -181,20 +179,6 @@ fn settings_with_two_keyrings_of_one_name_are_refused() {
     );
 }
 
-/// The status and body of a user's request.
-fn by(user: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
-    let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--"]);
-    command.args(["curl", "-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
-    command.arg(format!("http://localhost{path}")).env("HOME", "/").current_dir("/");
-    if let Some(body) = body {
-        command.args(["-d", &body.to_string()]);
-    }
-    let output = success(&command.output().unwrap());
-    let (answer, status) = output.rsplit_once('\n').unwrap();
-    (status.parse().unwrap(), answer.to_owned())
-}
-
 #[test]
 fn a_user_cannot_tell_a_keyring_of_others_from_one_that_does_not_exist() {
     let server = OpenBao::dev();
@@ -217,16 +201,17 @@ fn a_user_cannot_tell_a_keyring_of_others_from_one_that_does_not_exist() {
     wait_for_active(&daemon, "orders", "o1");
 
     let plain = json!({ "plaintext": "YQ==" });
-    let as_user = |user: &str, path: &str| by(user, &socket, path, Some(&plain));
+    let as_user = |user: &str, path: &str| asked_by(user, "", &socket, path, Some(&plain));
     assert_eq!(as_user("40001", "/v1/transit/encrypt/orders").0, 200);
     for (kind, method) in [("encrypt", Some(&plain)), ("keys", None), ("hmac", Some(&plain))] {
-        let answer = |name: &str| by("40001", &socket, &format!("/v1/transit/{kind}/{name}"), method);
+        let answer =
+            |name: &str| asked_by("40001", "", &socket, &format!("/v1/transit/{kind}/{name}"), method);
         let (exists, not) = (answer("cards"), answer("nothing"));
         assert_eq!((exists.0, not.0), (403, 403), "{kind}");
         assert_eq!(exists.1.replace("cards", ""), not.1.replace("nothing", ""));
     }
     for path in ["/readyz?name=", "/status?name=", "/keyring?name="] {
-        let answer = |name: &str| by("40001", &socket, &format!("{path}{name}"), None);
+        let answer = |name: &str| asked_by("40001", "", &socket, &format!("{path}{name}"), None);
         assert_eq!(
             answer("cards").1.replace("cards", ""),
             answer("nothing").1.replace("nothing", ""),
@@ -234,7 +219,7 @@ fn a_user_cannot_tell_a_keyring_of_others_from_one_that_does_not_exist() {
         );
         assert_eq!(answer("cards").0, 403, "{path}");
     }
-    let listed = |user: &str| by(user, &socket, "/v1/transit/keys?list=true", None);
+    let listed = |user: &str| asked_by(user, "", &socket, "/v1/transit/keys?list=true", None);
     let keys = |user: &str| serde_json::from_str::<Value>(&listed(user).1).unwrap()["data"]["keys"].clone();
     assert_eq!(keys("40001"), json!(["orders"]));
     assert_eq!(keys("40002"), json!(["cards", "orders"]));
@@ -242,8 +227,8 @@ fn a_user_cannot_tell_a_keyring_of_others_from_one_that_does_not_exist() {
     assert_eq!(listed("40004").0, 403);
     // Whoever may use all keyrings learns that there is no such one, and of no name that it may not use.
     assert_eq!(as_user("0", "/v1/transit/encrypt/nothing").0, 404);
-    assert_eq!(by("40003", &socket, "/status?name=nothing", None).0, 404);
-    assert_eq!(by("40002", &socket, "/metrics", None).0, 403, "of no keyring");
+    assert_eq!(asked_by("40003", "", &socket, "/status?name=nothing", None).0, 404);
+    assert_eq!(asked_by("40002", "", &socket, "/metrics", None).0, 403, "of no keyring");
     let refused = as_user("40001", "/v1/transit/encrypt/cards").1;
     assert!(refused.contains("the entry uid:40001=encrypt@cards"), "{refused}");
     let log = daemon.log();

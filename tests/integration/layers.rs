@@ -326,6 +326,21 @@ fn sibling_files_import_each_other_in_no_cycle() {
 }
 
 #[test]
+fn a_long_file_says_why_it_is_not_split() {
+    const LIMIT: usize = 300;
+    let mut unexplained = Vec::new();
+    for file in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
+        let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        if code > LIMIT && !head.contains("longer than") {
+            unexplained.push(format!("{}: {code} lines", file.display()));
+        }
+    }
+    assert!(unexplained.is_empty(), "{}", unexplained.join("\n"));
+}
+
+#[test]
 fn every_file_opens_with_a_description() {
     let files: Vec<_> =
         ["src", "tests", "benches"].iter().flat_map(|folder| rust_files(&root().join(folder))).collect();

@@ -34,6 +34,11 @@ keyringd vault get --daemon "$REFERENCE"
 kill $daemon; wait $daemon
 "#;
 
+/// The same with the root token of the server, as the how-tos' preparations.
+fn as_root_of(server: &OpenBao, folder: &Path, script: &str) -> std::process::Output {
+    in_a_shell(folder, &[("BAO_ADDR", &server.address()), ("BAO_TOKEN", server.token())], script)
+}
+
 /// Runs a script as the how-tos print them, with the server's name in the hosts file of its own mount namespace.
 fn in_a_shell(folder: &Path, variables: &[(&str, &str)], script: &str) -> std::process::Output {
     let hosts = folder.join("hosts");
@@ -74,11 +79,8 @@ fn a_token_and_kv_v2() {
     let folder = tempfile::tempdir().unwrap();
     let server = OpenBao::dev();
     let address = server.address();
-    let written = in_a_shell(
-        folder.path(),
-        &[("BAO_ADDR", &address), ("BAO_TOKEN", server.token())],
-        "bao kv put -mount=secret customer/acme name='ACME Inc.'",
-    );
+    let written =
+        as_root_of(&server, folder.path(), "bao kv put -mount=secret customer/acme name='ACME Inc.'");
     success(&written);
     let variables = [
         ("KONG_VAULT_HCV_PROTOCOL", "http"),
@@ -108,10 +110,9 @@ fn a_certificate_and_kv_v1() {
     );
     success(&made);
     let (server, port) = OpenBao::durable_with_tls(&here.join("vault.crt"), &here.join("vault.key"));
-    let address = server.address();
-    let written = in_a_shell(
+    let written = as_root_of(
+        &server,
         here,
-        &[("BAO_ADDR", &address), ("BAO_TOKEN", server.token())],
         "bao secrets enable -path=kong -version=1 kv\n\
          bao kv put -mount=kong headers/request header=x-kong:test\n\
          printf 'path \"kong/*\" { capabilities = [\"read\"] }' | bao policy write rw-secrets -\n\
@@ -244,9 +245,9 @@ fn a_pair_of_apisix() {
     let folder = tempfile::tempdir().unwrap();
     let server = OpenBao::dev();
     let address = server.address();
-    let written = in_a_shell(
+    let written = as_root_of(
+        &server,
         folder.path(),
-        &[("BAO_ADDR", &address), ("BAO_TOKEN", server.token())],
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout test.com.key -out test.com.crt -subj /CN=test.com \
          2>/dev/null\n\
          bao secrets enable -version=1 kv >/dev/null\n\

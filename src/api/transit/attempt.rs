@@ -100,3 +100,10 @@ pub(super) fn write_key(held: &HeldKey, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"","key_version":"#);
     write_json(&held.version, out);
 }
+
+/// The end of an item's result in a batch.
+pub(super) fn end_item(reference: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#","reference":"#);
+    write_json(reference, out);
+    out.push(b'}');
+}

@@ -3,6 +3,7 @@
 use crate::{
     api::{
         audit::AuditFields,
+        envelope::write_json,
         error::{ApiError, ErrorKind},
     },
     cipher::{OpenError, SealError, mac::MacError},
@@ -54,6 +55,12 @@ pub(super) enum ItemError {
 }
 
 impl ItemError {
+    /// Appends it as the field of an item's result.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#""error":"#);
+        write_json(&self.to_string(), out);
+    }
+
     pub(super) fn audit(&self) -> AuditFields {
         match self {
             Self::Open(OpenError::UnknownKey(id)) => AuditFields::from_key(id),

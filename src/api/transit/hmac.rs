@@ -7,7 +7,7 @@
 use hyper::StatusCode;
 
 use super::{
-    attempt::{key_of_version, write_key},
+    attempt::{end_item, key_of_version, write_key},
     error::ItemError,
     fields::{Endpoint, Item, decode},
     request::{Input, Request, as_json},
@@ -18,7 +18,7 @@ use crate::{
     api::{
         audit::{AuditFields, BatchCount},
         context::Call,
-        envelope::{self, write_json},
+        envelope,
         error::ApiError,
         response::{self, Response},
     },
@@ -130,12 +130,9 @@ impl Macs<'_> {
             };
             if let Err(error) = outcome {
                 failed += 1;
-                out.extend_from_slice(br#""error":"#);
-                write_json(&error.to_string(), out);
+                error.write(out);
             }
-            out.extend_from_slice(br#","reference":"#);
-            write_json(item.reference.as_deref().unwrap_or(""), out);
-            out.push(b'}');
+            end_item(item.reference.as_deref().unwrap_or(""), out);
         }
         out.push(b']');
         failed

@@ -150,7 +150,7 @@ impl Unfinished<'_> {
                 Err(error) => Err(io_failure("write", self.path)(error.error)),
             };
         };
-        // A file with several names must stay one file. Another user's cannot be made anew.
+        // A file with several names must stay one file. Another user's cannot be made again.
         if replaced.nlink() > 1 || self.keep_owner_and_mode(replaced).is_err() {
             return self.overwrite();
         }

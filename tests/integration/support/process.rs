@@ -1,7 +1,8 @@
-//! Programs that end with the test, and waiting for conditions.
+//! Programs that end with the test, requests of other users, and waiting for conditions.
 
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
+use serde_json::Value;
 
 /// Far longer than any condition takes on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ pub fn free_port() -> u16 {
 }
 
 /// A command that is killed when the test ends, even by a crash.
-pub fn ending_with_us(program: &std::path::Path) -> Command {
+pub fn ending_with_us(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
@@ -76,4 +78,19 @@ pub fn success(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout)
     );
     String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The status and body of the request of a user with these further groups.
+pub fn asked_by(user: &str, groups: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
+    let mut command = Command::new("setpriv");
+    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &groups, "--"]);
+    command.args(["curl", "-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);
+    command.arg(format!("http://localhost{path}")).env("HOME", "/").current_dir("/");
+    if let Some(body) = body {
+        command.args(["-d", &body.to_string()]);
+    }
+    let output = success(&command.output().unwrap());
+    let (answer, status) = output.rsplit_once('\n').unwrap();
+    (status.parse().unwrap(), answer.to_owned())
 }
