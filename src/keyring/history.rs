@@ -209,6 +209,11 @@ impl History {
         }
     }
 
+    /// How many keys the versions hold. A key of several versions counts for each.
+    pub fn key_count(&self) -> usize {
+        self.versions.values().map(|held| held.contents.keys.len()).sum()
+    }
+
     fn known_keys(&self) -> HashMap<KeyId, Arc<Key>> {
         let keys = self.versions.values().flat_map(|held| &held.contents.keys);
         keys.map(|key| (key.id().clone(), Arc::clone(key))).collect()

@@ -44,6 +44,12 @@ const ENGINE_LIMIT_INTERVAL: Duration = Duration::from_secs(3600);
 /// Refusals of one version in a row, after which the read fails.
 const MAX_REFUSALS: u32 = 5;
 
+/// Work on so many keys takes 2 ms at most.
+const FEW_KEYS: usize = 200;
+
+/// The bytes of the shortest record of a map: an ID, a key of 32 bytes in base64, and the punctuation.
+const SHORTEST_RECORD: usize = 50;
+
 /// What a read gave.
 #[derive(Debug)]
 pub struct Read {
@@ -135,7 +141,7 @@ impl Reader {
         if kv.engine() == KvVersion::V1 {
             let fields = self.turns.take(kv.read(None)).await?;
             let history = &mut self.history;
-            let built = off_io_threads(|| {
+            let built = off_io_threads(most_keys(&fields).saturating_add(history.key_count()), || {
                 (!history.is_built_from_fields(fields.expose())).then(|| {
                     let contents = Contents::parse(fields.expose().as_bytes(), rules.derivation);
                     observe(None, &contents);
@@ -158,7 +164,8 @@ impl Reader {
         let fetched = &mut self.fetched;
         fetch(kv, &self.turns, pending, |id, fields| {
             let parse = |fields: Secret<String>| Contents::parse(fields.expose().as_bytes(), derivation);
-            fetched.insert(id, fields.map(|fields| off_io_threads(|| parse(fields))));
+            let parse = |fields| off_io_threads(most_keys(&fields), || parse(fields));
+            fetched.insert(id, fields.map(parse));
         })
         .await?;
         let mut contents = Vec::new();
@@ -174,7 +181,8 @@ impl Reader {
         }
         self.highest = self.highest.max(listing.current);
         let history = &mut self.history;
-        let built = off_io_threads(|| {
+        let fetched: usize = contents.iter().map(|(_, contents)| contents.keys.len()).sum();
+        let built = off_io_threads(fetched.saturating_add(history.key_count()), || {
             (!history.is_built_from_listing(&listing)).then(|| history.advance(&listing, contents))
         });
         Ok(Read { built, listing: Some(listing), options, ignored_options, highest: self.highest })
@@ -250,10 +258,16 @@ impl EngineLimit {
     }
 }
 
-/// Many keys take some 100 ms: other tasks leave this thread meanwhile. A runtime of one thread has none that wait.
-fn off_io_threads<T>(work: impl FnOnce() -> T) -> T {
+/// The most keys that the fields of a secret can hold.
+fn most_keys(fields: &Secret<String>) -> usize {
+    fields.expose().len() / SHORTEST_RECORD
+}
+
+/// Work on this many keys. 10,000 take some 100 ms: other tasks leave this thread meanwhile. For a few, another thread would
+/// cost more than it gives. A runtime of one thread has none that wait.
+fn off_io_threads<T>(keys: usize, work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => block_in_place(work),
+        RuntimeFlavor::MultiThread if keys > FEW_KEYS => block_in_place(work),
         _ => work(),
     }
 }
