@@ -6,7 +6,7 @@ use std::{hint::black_box, sync::Arc, time::SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use keyringd::{
-    cipher::{self, Format, KongFields, Nonces},
+    cipher::{self, Batch, Format, KongFields},
     keyring::{HeldKey, Key, KeyId, Keyring},
     secret::Secret,
 };
@@ -22,9 +22,9 @@ fn keyring(keys: u16) -> Keyring {
 }
 
 fn seal(keyring: &Keyring, format: Format, plaintext: &[u8], out: &mut Vec<u8>) {
-    let mut nonces = Nonces::draw(1, format).unwrap();
+    let mut batch = Batch::to_seal(1).unwrap();
     let mut plaintext = plaintext.to_vec();
-    cipher::seal_text(keyring.active(), format, &mut plaintext, &mut nonces, b"", out).unwrap();
+    cipher::seal_text(keyring.active(), format, &mut plaintext, &mut batch, b"", out).unwrap();
 }
 
 /// Opens a copy: texts are opened in place.

@@ -1,9 +1,10 @@
 //! Seal and open: bytes in, bytes out, under the keys of one keyring.
 //!
-//! Here: the choice of the format, and nonces. One file per format; `aead` is their base. `stream` seals
+//! Here: the choice of the format. One file per format; `aead` is their base, and `batch` has their nonces. `stream` seals
 //! payloads that do not fit into a request. The API decodes JSON and base64.
 
 mod aead;
+mod batch;
 pub mod copy;
 pub(crate) mod encoding;
 mod kong;
@@ -17,6 +18,7 @@ mod wycheproof;
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
 pub use aead::{NoRandomness, OpenError, Opened, OpenedText, Payload, SealError};
+pub use batch::Batch;
 pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_kms, overhead};
 
 /// What a message is bound to: it opens only with the same again.
@@ -65,7 +67,7 @@ pub fn open_text<'k>(
     associated_data: &[u8],
     kong_fields: KongFields,
 ) -> Result<OpenedText<'k>, OpenError> {
-    open_bound(keyring, text, Binding { associated_data, context: b"" }, kong_fields)
+    open_bound(keyring, text, Binding { associated_data, context: b"" }, kong_fields, &mut Batch::to_open())
 }
 
 /// Opens the text form of any format in place. A text whose key is unknown stays as it was.
@@ -74,9 +76,10 @@ pub fn open_bound<'k>(
     text: &mut [u8],
     binding: Binding<'_>,
     kong_fields: KongFields,
+    batch: &mut Batch,
 ) -> Result<OpenedText<'k>, OpenError> {
     match text_format(text, kong_fields)? {
-        Format::Native => native::open_text(keyring, text, binding),
+        Format::Native => native::open_text(keyring, text, binding, batch),
         Format::Transit => transit::open_text(keyring, text, binding),
         Format::Kong if !binding.associated_data.is_empty() => Err(OpenError::KongAssociatedData),
         Format::Kong if !binding.context.is_empty() => Err(OpenError::KongContext),
@@ -95,13 +98,13 @@ pub fn in_context(held: &HeldKey, format: Format, context: &[u8]) -> Result<Held
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form of the native format. The first [`ROOM`] bytes are free.
-pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
-    native::seal_binary(&held.key, buffer, nonces.take(), associated_data)
+pub fn seal_binary(held: &HeldKey, buffer: Vec<u8>, batch: &mut Batch, associated_data: &[u8]) -> Payload {
+    native::seal_binary(&held.key, buffer, batch.nonce(), associated_data)
 }
 
 /// The same for Kubernetes: applications cannot open the result.
-pub fn seal_kms(held: &HeldKey, buffer: Vec<u8>, nonces: &mut Nonces, associated_data: &[u8]) -> Payload {
-    native::seal_kms(&held.key, buffer, nonces.take(), associated_data)
+pub fn seal_kms(held: &HeldKey, buffer: Vec<u8>, batch: &mut Batch, associated_data: &[u8]) -> Payload {
+    native::seal_kms(&held.key, buffer, batch.nonce(), associated_data)
 }
 
 /// Opens `sealed[start..]`: the binary form, or the text form of any format. It takes the bytes only when it has found a key,
@@ -132,59 +135,18 @@ pub fn seal_text(
     held: &HeldKey,
     format: Format,
     plaintext: &mut [u8],
-    nonces: &mut Nonces,
+    batch: &mut Batch,
     associated_data: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), SealError> {
     match format {
-        Format::Native => native::seal_text(&held.key, plaintext, nonces.take(), associated_data, out),
+        Format::Native => native::seal_text(&held.key, plaintext, batch, associated_data, out),
         Format::Transit if held.mapped => return Err(SealError::TransitMap(held.key.id().clone())),
-        Format::Transit => transit::seal_text(held, plaintext, nonces.take(), associated_data, out),
+        Format::Transit => transit::seal_text(held, plaintext, batch, associated_data, out),
         Format::Kong if !associated_data.is_empty() => return Err(SealError::KongAssociatedData),
-        Format::Kong => kong::seal_text(&held.key, plaintext, nonces.take(), out)?,
+        Format::Kong => kong::seal_text(&held.key, plaintext, batch.short_nonce(), out)?,
     }
     Ok(())
-}
-
-const fn nonce_len(format: Format) -> usize {
-    match format {
-        Format::Native => native::NONCE_LEN,
-        Format::Transit | Format::Kong => transit::NONCE_LEN,
-    }
-}
-
-/// Nonces for one request, drawn from the operating system in one call. They are never kept for later requests: a clone of
-/// the virtual machine would reuse them.
-pub struct Nonces {
-    drawn: Vec<u8>,
-    taken: usize,
-}
-
-impl Nonces {
-    /// One nonce per message.
-    pub fn draw(count: usize, format: Format) -> Result<Self, NoRandomness> {
-        let mut drawn = vec![0; count * nonce_len(format)];
-        getrandom::fill(&mut drawn)?;
-        Ok(Self { drawn, taken: 0 })
-    }
-
-    /// # Panics
-    /// If all nonces are used: a nonce must never be invented.
-    #[expect(clippy::expect_used, reason = "a missing nonce must stop the request")]
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let rest = &self.drawn[self.taken..];
-        let nonce = *rest.first_chunk().expect("one nonce is drawn per message");
-        self.taken += N;
-        nonce
-    }
-}
-
-#[cfg(test)]
-impl Nonces {
-    /// Nonces of known answers.
-    fn fixed(drawn: &[u8]) -> Self {
-        Self { drawn: drawn.to_vec(), taken: 0 }
-    }
 }
 
 /// Helpers of the formats' tests.
@@ -234,17 +196,15 @@ mod testing {
         associated_data: &[u8],
         plaintext: &[u8],
     ) -> Result<String, SealError> {
-        let mut nonces = Nonces::fixed(nonce);
+        let mut batch = Batch::fixed(nonce);
         let (mut plaintext, mut out) = (plaintext.to_vec(), Vec::new());
-        seal_text(keyring.active(), format, &mut plaintext, &mut nonces, associated_data, &mut out)?;
+        seal_text(keyring.active(), format, &mut plaintext, &mut batch, associated_data, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::{testing::*, *};
@@ -264,34 +224,18 @@ mod tests {
     }
 
     #[test]
-    fn nonces_do_not_repeat() {
-        let mut seen = HashSet::new();
-        for _ in 0..1000 {
-            let mut nonces = Nonces::draw(100, Format::Native).unwrap();
-            assert!((0..100).all(|_| seen.insert(nonces.take::<24>())));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "one nonce is drawn per message")]
-    fn a_missing_nonce_panics() {
-        let mut nonces = Nonces::draw(1, Format::Transit).unwrap();
-        let _: ([u8; 12], [u8; 12]) = (nonces.take(), nonces.take());
-    }
-
-    #[test]
     fn a_message_opens_in_its_own_context_only() {
         let keyring = keyring(key("some.id", 7));
         let open = |text: &[u8], context: &[u8]| {
             let (mut text, binding) = (text.to_vec(), Binding { associated_data: b"aad", context });
-            let opened = open_bound(&keyring, &mut text, binding, KongFields::Refuse)?;
+            let opened = open_bound(&keyring, &mut text, binding, KongFields::Refuse, &mut Batch::to_open())?;
             Ok(text[opened.plaintext].to_vec())
         };
         for format in [Format::Native, Format::Transit] {
             let held = in_context(keyring.active(), format, b"tenant 1").unwrap();
             let (mut out, mut plaintext) = (Vec::new(), b"hello".to_vec());
-            let mut nonces = Nonces::fixed(&[3; 24]);
-            seal_text(&held, format, &mut plaintext, &mut nonces, b"aad", &mut out).unwrap();
+            let mut batch = Batch::fixed(&[3; 24]);
+            seal_text(&held, format, &mut plaintext, &mut batch, b"aad", &mut out).unwrap();
             assert_eq!(open(&out, b"tenant 1"), Ok(b"hello".to_vec()));
             for other in [b"tenant 2".as_slice(), b"", b"tenant 1\0"] {
                 assert_eq!(open(&out, other), Err(OpenError::NotAuthentic), "{format:?}");
@@ -300,7 +244,7 @@ mod tests {
         assert_eq!(in_context(keyring.active(), Format::Kong, b"x").err(), Some(SealError::KongContext));
         let mut field = sealed(&keyring, Format::Kong, &[1; 12], b"", b"hello").unwrap().into_bytes();
         let binding = Binding { associated_data: b"", context: b"x" };
-        let refused = open_bound(&keyring, &mut field, binding, KongFields::Accept);
+        let refused = open_bound(&keyring, &mut field, binding, KongFields::Accept, &mut Batch::to_open());
         assert_eq!(refused.err(), Some(OpenError::KongContext));
     }
 

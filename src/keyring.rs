@@ -20,4 +20,4 @@ pub use key::{HeldKey, Key, KeyDerivation, KeyId};
 pub use options::Options;
 pub use registry::{KeyringEntry, Keyrings, Published, is_name};
 pub use snapshot::{Keyring, KeyringSource, NamedVersion, Names, SecretLocation, name_hash};
-pub(crate) use xaes::Xaes256Gcm;
+pub(crate) use xaes::{LastDerived, Xaes256Gcm};

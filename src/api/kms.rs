@@ -18,7 +18,7 @@ use super::{
     response::Response,
 };
 use crate::{
-    cipher::{self, Format, Nonces},
+    cipher::{self, Batch},
     keyring::{Keyring, KeyringEntry, name_hash},
     logging::NOTICE,
 };
@@ -93,11 +93,11 @@ fn encrypt_message(call: &mut Call<'_>, request: &EncryptRequest) -> Result<Encr
             "plaintext: {len} bytes, and at most {max} fit into a ciphertext of {MAX_CIPHERTEXT}"
         )));
     }
-    let mut nonces = Nonces::draw(1, Format::Native).map_err(|error| ApiError::failed(error.to_string()))?;
+    let mut batch = Batch::to_seal(1).map_err(|error| ApiError::failed(error.to_string()))?;
     let mut buffer = Vec::with_capacity(cipher::ROOM + MAX_CIPHERTEXT);
     buffer.resize(cipher::ROOM, 0);
     buffer.extend_from_slice(&request.plaintext);
-    let sealed = cipher::seal_kms(held, buffer, &mut nonces, name.as_bytes());
+    let sealed = cipher::seal_kms(held, buffer, &mut batch, name.as_bytes());
     call.audit = AuditFields::from_key(held.key.id());
     let ciphertext = Bytes::from_owner(sealed);
     Ok(EncryptResponse { ciphertext, key_id: name.to_owned(), annotations: HashMap::new() })

@@ -28,7 +28,7 @@ use super::{
     response::{self, Response},
 };
 use crate::{
-    cipher::{self, Binding, Format, Nonces, OpenedText, encoding},
+    cipher::{self, Batch, Binding, Format, OpenedText, encoding},
     keyring::{Formats, HeldKey, Keyring, KongFields},
 };
 pub(super) use attempt::Action;
@@ -116,10 +116,10 @@ impl Json<'_> {
             }
         }
         let sealed = if action == Action::Decrypt { 0 } else { items.len() };
-        match Nonces::draw(sealed, format) {
-            Ok(nonces) => {
-                let max_request = limits.request_size;
-                let mut run = Run { action, keyring, formats, format, nonces, max_request };
+        match Batch::to_seal(sealed) {
+            Ok(mut batch) => {
+                let (batch, max_request) = (&mut batch, limits.request_size);
+                let mut run = Run { action, keyring, formats, format, batch, max_request };
                 run.all(input, body, warnings, partial_failure_status)
             }
             Err(error) => Attempt::failed(ApiError::failed(error.to_string())),
@@ -141,18 +141,18 @@ fn format(action: Action, request: &Request<'_>, formats: Formats) -> Result<For
     }))
 }
 
-/// A JSON request on one snapshot, with the nonces that were drawn for it. Texts are handled where they are in the body.
-struct Run<'k> {
+/// A JSON request on one snapshot. Texts are handled where they are in the body.
+struct Run<'k, 'b> {
     action: Action,
     keyring: &'k Keyring,
     formats: Formats,
     format: Format,
-    nonces: Nonces,
+    batch: &'b mut Batch,
     /// The limit on a request's body: a ciphertext must fit into one to be decrypted.
     max_request: usize,
 }
 
-impl<'k> Run<'k> {
+impl<'k> Run<'k, '_> {
     fn all(
         &mut self,
         input: Input<Place>,
@@ -270,7 +270,7 @@ impl<'k> Run<'k> {
 
     /// `plaintext`, `key_id`, `key_version`, `needs_rewrap`.
     fn decrypt(
-        &self,
+        &mut self,
         ciphertext: &mut [u8],
         binding: Binding<'_>,
         out: &mut Vec<u8>,
@@ -299,7 +299,7 @@ impl<'k> Run<'k> {
         let before = out.len();
         out.extend_from_slice(br#""ciphertext":""#);
         let under = derived.as_ref().unwrap_or(held);
-        let sealed = cipher::seal_text(under, self.format, plaintext, &mut self.nonces, associated_data, out);
+        let sealed = cipher::seal_text(under, self.format, plaintext, self.batch, associated_data, out);
         if let Err(error) = sealed {
             out.truncate(before);
             return Err(error.into());
@@ -315,8 +315,8 @@ impl<'k> Run<'k> {
         Ok(held)
     }
 
-    fn open(&self, ciphertext: &mut [u8], binding: Binding<'_>) -> Result<OpenedText<'k>, ItemError> {
-        Ok(cipher::open_bound(self.keyring, ciphertext, binding, self.formats.kong_fields)?)
+    fn open(&mut self, ciphertext: &mut [u8], binding: Binding<'_>) -> Result<OpenedText<'k>, ItemError> {
+        Ok(cipher::open_bound(self.keyring, ciphertext, binding, self.formats.kong_fields, self.batch)?)
     }
 }
 

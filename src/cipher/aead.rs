@@ -117,19 +117,19 @@ pub(super) fn seal_in_place<A: AeadInOut>(
     head[start..].copy_from_slice(nonce);
     let tag = seal(aead, plaintext, nonce, associated_data);
     buffer.extend_from_slice(&tag);
+    wipe_stack::<STACK>();
 }
 
-/// Seals the plaintext in place and returns the tag.
+/// Seals the plaintext in place and returns the tag. The caller wipes the stack.
 fn seal<A: AeadInOut>(aead: &A, plaintext: &mut [u8], nonce: &Nonce<A>, associated_data: &[u8]) -> Tag<A> {
     let tag = aead
         .encrypt_inout_detached(nonce, associated_data, plaintext.into())
         .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
-    wipe_stack::<STACK>();
     tag
 }
 
 /// Seals the plaintext in place, and appends the base64 of `nonce ‖ ct ‖ tag` to `out`. The nonce's length is a multiple of
-/// three, so that the base64 of the parts is that of the whole.
+/// three, so that the base64 of the parts is that of the whole. The caller's [`Batch`](super::Batch) wipes the stack.
 pub(super) fn seal_base64<A: AeadInOut>(
     aead: &A,
     plaintext: &mut [u8],
@@ -154,7 +154,9 @@ pub(super) fn open_in_place<A: AeadInOut>(
     start: usize,
     associated_data: &[u8],
 ) -> Result<Payload, OpenError> {
-    match open(aead, &mut buffer[start..], associated_data) {
+    let opened = open(aead, &mut buffer[start..], associated_data);
+    wipe_stack::<STACK>();
+    match opened {
         Ok(plaintext) => Ok(Payload { buffer, start: start + plaintext.start, end: start + plaintext.end }),
         Err(error) => {
             buffer.zeroize();
@@ -163,7 +165,8 @@ pub(super) fn open_in_place<A: AeadInOut>(
     }
 }
 
-/// Opens `nonce ‖ ct ‖ tag` in place, and returns where the plaintext is. On an error the bytes are as they were.
+/// Opens `nonce ‖ ct ‖ tag` in place, and returns where the plaintext is. On an error the bytes are as they were. The
+/// caller wipes the stack.
 pub(super) fn open<A: AeadInOut>(
     aead: &A,
     sealed: &mut [u8],
@@ -178,6 +181,5 @@ pub(super) fn open<A: AeadInOut>(
         return Err(OpenError::NotAuthentic);
     };
     let opened = aead.decrypt_inout_detached(&nonce, associated_data, ciphertext.into(), &tag);
-    wipe_stack::<STACK>();
     opened.map(|()| start..end).map_err(|_| OpenError::NotAuthentic)
 }

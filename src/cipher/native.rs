@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use aes_gcm::aead::{AeadInOut, Nonce};
 
 use super::{
-    Binding,
+    Batch, Binding,
     aead::{self, OpenError, Opened, OpenedText, Payload, find, open_in_place, seal_base64, seal_in_place},
     encoding,
 };
@@ -33,7 +33,7 @@ pub fn overhead(key: &Key) -> usize {
 pub(super) fn seal_text(
     key: &Key,
     plaintext: &mut [u8],
-    nonce: [u8; NONCE_LEN],
+    batch: &mut Batch,
     associated_data: &[u8],
     out: &mut Vec<u8>,
 ) {
@@ -42,7 +42,11 @@ pub(super) fn seal_text(
     out.extend_from_slice(id.as_bytes());
     out.push(b':');
     let head = Head::from_id(id);
-    seal_base64(key.xaes(), plaintext, &nonce.into(), &head.associated_data(associated_data), out);
+    let nonce = batch.nonce();
+    let ([kdf_input, gcm_nonce], []) = nonce.as_chunks() else { unreachable!("the halves of a nonce") };
+    let aes = key.xaes().derived(kdf_input, &mut batch.sealing);
+    encoding::encode(kdf_input, out); // without padding: the base64 of the parts is that of the whole
+    seal_base64(aes, plaintext, gcm_nonce.into(), &head.associated_data(associated_data), out);
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form.
@@ -96,16 +100,20 @@ pub(super) fn open_text<'k>(
     keyring: &'k Keyring,
     text: &mut [u8],
     Binding { associated_data, context }: Binding<'_>,
+    batch: &mut Batch,
 ) -> Result<OpenedText<'k>, OpenError> {
     let (held, at) = find_text(keyring, text)?;
     let sealed = encoding::decode_canonical_in_place(&mut text[at..]).map_err(|_| OpenError::NotAuthentic)?;
     let head = Head::from_id(held.key.id().as_str());
     let associated_data = head.associated_data(associated_data);
-    let plaintext = if context.is_empty() {
-        aead::open(held.key.xaes(), sealed, &associated_data)?
+    let (kdf_input, rest) = sealed.split_first_chunk_mut().ok_or(OpenError::NotAuthentic)?;
+    let aes = if context.is_empty() {
+        held.key.xaes().derived(kdf_input, &mut batch.opening)
     } else {
-        aead::open(held.key.in_context(context).xaes(), sealed, &associated_data)?
+        held.key.in_context(context).xaes().derived(kdf_input, &mut batch.opening)
     };
+    let plaintext = aead::open(aes, rest, &associated_data)?;
+    let at = at + kdf_input.len();
     let plaintext = at + plaintext.start..at + plaintext.end;
     Ok(Opened { held, format: Format::Native, plaintext })
 }

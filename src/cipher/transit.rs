@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    Binding,
+    Batch, Binding,
     aead::{self, OpenError, Opened, OpenedText, seal_base64},
     encoding,
 };
@@ -20,14 +20,14 @@ pub(super) const NONCE_LEN: usize = 12;
 pub(super) fn seal_text(
     held: &HeldKey,
     plaintext: &mut [u8],
-    nonce: [u8; NONCE_LEN],
+    batch: &mut Batch,
     associated_data: &[u8],
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(TEXT_PREFIX.as_bytes());
     out.extend_from_slice(held.version.to_string().as_bytes());
     out.push(b':');
-    seal_base64(held.key.aes(), plaintext, &nonce.into(), associated_data, out);
+    seal_base64(held.key.aes(), plaintext, &batch.short_nonce().into(), associated_data, out);
 }
 
 /// The maximum number of keys of one version to try. A map may hold any number of keys.

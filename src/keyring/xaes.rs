@@ -13,10 +13,11 @@ use aes_gcm::{
     },
     aes::{Aes256Enc, Block, cipher::BlockCipherEncrypt as _},
 };
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize as _;
 
 /// AES-256-GCM uses the block cipher in encrypt direction only.
-pub(super) type Aes256Gcm = AesGcm<Aes256Enc, U12>;
+pub(crate) type Aes256Gcm = AesGcm<Aes256Enc, U12>;
 
 /// Its 192-bit nonces may be random for any number of messages.
 pub struct Xaes256Gcm {
@@ -45,6 +46,38 @@ impl Xaes256Gcm {
         let aes = Aes256Gcm::new(&key);
         key.zeroize();
         aes
+    }
+
+    /// The same, from `last` if it is that one. Its nonces are the second halves.
+    pub(crate) fn derived<'l>(&self, kdf_input: &[u8; 12], last: &'l mut LastDerived) -> &'l Aes256Gcm {
+        if last.0.as_ref().is_some_and(|last| !last.is_of(self, kdf_input)) {
+            last.0 = None;
+        }
+        let derive = || Derived { k1: self.k1, kdf_input: *kdf_input, aes: self.derived_cipher(kdf_input) };
+        &last.0.get_or_insert_with(derive).aes
+    }
+}
+
+/// AES-256-GCM under the key that was derived last, for messages that share the first half of their nonces. Wiped on drop.
+#[derive(Default)]
+pub(crate) struct LastDerived(Option<Derived>);
+
+struct Derived {
+    /// Tells the keys apart: two have the same with a probability of 2⁻¹²⁸.
+    k1: Block,
+    kdf_input: [u8; 12],
+    aes: Aes256Gcm,
+}
+
+impl Derived {
+    fn is_of(&self, xaes: &Xaes256Gcm, kdf_input: &[u8; 12]) -> bool {
+        self.kdf_input == *kdf_input && bool::from(self.k1.as_slice().ct_eq(xaes.k1.as_slice()))
+    }
+}
+
+impl Drop for Derived {
+    fn drop(&mut self) {
+        self.k1.zeroize();
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         error::ApiError,
         response::{self, Response},
     },
-    cipher::{self, Nonces, encoding},
+    cipher::{self, Batch, encoding},
     keyring::{Format, HeldKey, Keyring},
 };
 
@@ -57,7 +57,7 @@ fn generate<'k>(
     let (associated_data, context) = (item.decoded_associated_data()?, item.decoded_context()?);
     let mut key = Zeroizing::new([0; 64]);
     getrandom::fill(&mut key[..len]).map_err(|error| ApiError::failed(error.to_string()))?;
-    let mut nonces = Nonces::draw(1, format).map_err(|error| ApiError::failed(error.to_string()))?;
+    let mut batch = Batch::to_seal(1).map_err(|error| ApiError::failed(error.to_string()))?;
 
     let mut sealed = key.clone();
     let mut out = Vec::with_capacity(envelope::LEN + 512);
@@ -66,7 +66,7 @@ fn generate<'k>(
     let derived = (!context.is_empty()).then(|| cipher::in_context(held, format, &context)).transpose();
     let derived = derived.map_err(ItemError::from)?;
     let under = derived.as_ref().unwrap_or(held);
-    cipher::seal_text(under, format, &mut sealed[..len], &mut nonces, &associated_data, &mut out)
+    cipher::seal_text(under, format, &mut sealed[..len], &mut batch, &associated_data, &mut out)
         .map_err(ItemError::from)?;
     out.push(b'"');
     write_key(held, &mut out);

@@ -21,7 +21,7 @@ use crate::{
         error::{ApiError, ErrorKind},
         response::{self, Response},
     },
-    cipher::{self, Format, Nonces, Payload},
+    cipher::{self, Batch, Format, Payload},
     keyring::{Formats, HeldKey, Keyring},
 };
 
@@ -65,12 +65,12 @@ pub(super) fn run(
 }
 
 fn encrypt(keyring: &Keyring, associated_data: &[u8], body: &mut Vec<u8>) -> Attempt {
-    let mut nonces = match Nonces::draw(1, Format::Native) {
-        Ok(nonces) => nonces,
+    let mut batch = match Batch::to_seal(1) {
+        Ok(batch) => batch,
         Err(error) => return Attempt::failed(ApiError::failed(error.to_string())),
     };
     let (held, body) = (keyring.active(), std::mem::take(body));
-    succeeded(held, raw_response(cipher::seal_binary(held, body, &mut nonces, associated_data), held))
+    succeeded(held, raw_response(cipher::seal_binary(held, body, &mut batch, associated_data), held))
 }
 
 fn decrypt(keyring: &Keyring, formats: Formats, associated_data: &[u8], body: &mut Vec<u8>) -> Attempt {
