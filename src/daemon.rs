@@ -9,6 +9,8 @@ pub mod dev;
 mod metrics_tls;
 mod notify;
 mod reload;
+#[cfg(test)]
+mod simulation;
 mod tasks;
 mod upstream;
 

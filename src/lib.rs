@@ -22,6 +22,7 @@
 //!
 //! `docs/architecture.md` has the map and the flows. Each module imports only from lower layers; a test enforces that.
 
+mod ambient;
 pub mod api;
 pub mod cipher;
 pub mod cli;

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    ambient,
     keyring::{
         KeyDerivation, KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
     },
@@ -164,6 +165,7 @@ impl Syncer {
     async fn run(&mut self, stop: CancellationToken) {
         self.reader.history.forget_source(); // before a restart a keyring may have been built that was not published
         tokio::select! {
+            biased;
             () = self.keep_in_step() => {}
             () = stop.cancelled() => {}
         }
@@ -176,6 +178,7 @@ impl Syncer {
         loop {
             let answered = self.client.answered();
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(next) => {
                     let delay = self.scheduled_sync().await;
                     next = self.due_in(delay);
@@ -326,7 +329,7 @@ impl Syncer {
 
     /// One sync in the session.
     async fn sync(&mut self) -> Result<(), SyncError> {
-        let now = SystemTime::now();
+        let now = ambient::wall_clock();
         self.report.last_attempt = Some(now);
         let outcome = self.read(None, now).await;
         self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
@@ -353,7 +356,7 @@ impl Syncer {
 
     /// One sync with a caller's token. Its outcome changes nothing about the session.
     async fn sync_with(&mut self, token: &Secret<String>) -> Result<(), String> {
-        let now = SystemTime::now();
+        let now = ambient::wall_clock();
         let outcome = self.read(Some(token), now).await;
         self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
@@ -396,7 +399,7 @@ impl Syncer {
 
     /// The time of the next scheduled sync, which the status shows.
     fn due_in(&mut self, delay: Duration) -> Instant {
-        self.report.next_attempt = SystemTime::now().checked_add(delay);
+        self.report.next_attempt = ambient::wall_clock().checked_add(delay);
         self.published.set_report(self.report.clone());
         from_now(delay)
     }

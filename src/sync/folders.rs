@@ -3,17 +3,14 @@
 //! A secret leaves only if its folder still lists others and Vault has no metadata of it: an error or an empty folder takes
 //! no keyring away.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::read::Turns;
 use crate::{
+    ambient,
     keyring::is_name,
     settings::{self, KeyringPath, KvSecret, KvVersion, SecretPath},
     vault::{Client, Kv, VaultError, kv::Purpose},
@@ -242,7 +239,7 @@ async fn names(
         let kv = Kv::new(client, &secret, Purpose::Keyring);
         let found = match folder.kv {
             KvVersion::V1 => turns.take(kv.read(None)).await.map(drop),
-            KvVersion::V2 => turns.take(kv.list(SystemTime::now())).await.map(drop),
+            KvVersion::V2 => turns.take(kv.list(ambient::wall_clock())).await.map(drop),
         };
         if !found.is_err_and(|error| error.is_missing()) {
             names.push(name);

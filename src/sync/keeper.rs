@@ -18,6 +18,7 @@ use super::{
     syncs::Place,
 };
 use crate::{
+    ambient,
     keyring::{
         Format, Keyring, KeyringSource, KongFields, SecretLocation,
         copy::{CopiedKeyring, CopyContents},
@@ -80,6 +81,7 @@ impl CopyKeeper {
     pub async fn run(&mut self, stop: CancellationToken) {
         if !std::mem::replace(&mut self.is_started, true) {
             tokio::select! {
+                biased;
                 () = self.bridge_start() => {}
                 () = stop.cancelled() => return,
             }
@@ -87,6 +89,7 @@ impl CopyKeeper {
         loop {
             self.write_if_due().await;
             tokio::select! {
+                biased;
                 ended = self.ended.changed() => if ended.is_err() { return },
                 () = stop.cancelled() => return,
             }
@@ -134,6 +137,7 @@ impl CopyKeeper {
                 return false;
             }
             tokio::select! {
+                biased;
                 () = &mut wait => return answers.is_empty() || answers.iter().any(undecided),
                 _ = self.ended.changed() => {}
             }
@@ -142,7 +146,8 @@ impl CopyKeeper {
 
     async fn read(&self) -> Option<Vec<CopiedKeyring>> {
         let (file, location) = (Arc::clone(&self.file), self.syncs.places().first()?.location.clone());
-        let read = spawn_blocking(move || file.read(&location, SystemTime::now())).await;
+        let now = ambient::wall_clock();
+        let read = spawn_blocking(move || file.read(&location, now)).await;
         match read.ok()? {
             Ok(ReadCopy { keyrings, from_the_future }) => {
                 if from_the_future {
@@ -205,7 +210,8 @@ impl CopyKeeper {
     async fn write(&mut self, keyrings: Vec<CopiedKeyring>, location: SecretLocation) {
         let written = keyrings.iter().map(|one| Arc::downgrade(&one.keyring)).collect();
         let file = Arc::clone(&self.file);
-        let write = move || file.write(&CopyContents { written: SystemTime::now(), keyrings }, &location);
+        let contents = CopyContents { written: ambient::wall_clock(), keyrings };
+        let write = move || file.write(&contents, &location);
         let Ok(outcome) = spawn_blocking(write).await else { return }; // the panic was reported
         self.metrics.copy_written(Outcome::from_result(&outcome));
         let failure = outcome.err().map(|error| error.to_string());
@@ -237,7 +243,7 @@ fn publish_one(place: &Place, keyring: Arc<Keyring>, synced: SystemTime) -> bool
         return false;
     }
     let (keyring, age_in_seconds) =
-        (&*place.name, SystemTime::now().duration_since(synced).unwrap_or_default().as_secs());
+        (&*place.name, ambient::wall_clock().duration_since(synced).unwrap_or_default().as_secs());
     tracing::warn!(keyring, key_id = %id, keys, age_in_seconds, "Vault is away: serving the keys of the sealed copy");
     place.handle.notify();
     true

@@ -2,9 +2,12 @@
 //!
 //! It is our own because it combines jitter, `Retry-After` and the reason that callers report while they wait.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::error::VaultError;
+pub use crate::ambient::random;
 
 /// The wait after the first failure. It doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
@@ -23,11 +26,6 @@ pub fn after_failure(failures: u32, retry_after: Option<Duration>, random: f64) 
         FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST).mul_f64(random.mul_add(-0.5, 1.0));
     let least = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
     backoff.max(least.mul_f64(random.mul_add(0.25, 1.0)))
-}
-
-/// A number in 0..1. Without a source of randomness there is no jitter.
-pub fn random() -> f64 {
-    getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
 }
 
 /// The failures of one operation since its last success, and when the next attempt is allowed.

@@ -7,7 +7,10 @@
 mod policy;
 mod write;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::StatusCode;
 use serde::{Deserialize, de::IgnoredAny};
@@ -107,7 +110,9 @@ impl<'a> Kv<'a> {
         self.secret.kv
     }
 
-    /// Version 2: the versions, and which of them can be read at `now`. `max_versions` is the secret's own. One request.
+    /// Version 2: the versions, and which of them can be read. `max_versions` is the secret's own. One request.
+    ///
+    /// Vault's clock decides what is deleted, as it wrote the times of deletion: ours, `now`, may be wrong by days.
     pub async fn list(&self, now: SystemTime) -> Result<Listing, VaultError> {
         let response = self.get("metadata", None).await?;
         if response.status == StatusCode::NOT_FOUND {
@@ -116,6 +121,8 @@ impl<'a> Kv<'a> {
         let Some(metadata) = response.data::<Metadata>() else {
             return Err(malformed(response, "it holds no version metadata; is the engine of version 2?"));
         };
+        // A date has whole seconds: what is deleted within this one counts as deleted.
+        let now = response.date.and_then(|date| date.checked_add(Duration::from_secs(1))).unwrap_or(now);
         listing(metadata, now).map_err(|what| malformed(response, what))
     }
 
@@ -280,8 +287,6 @@ pub fn engine_config_path(secret: &KvSecret) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use VersionState::{Live, Removed};
 
     use super::*;

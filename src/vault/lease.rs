@@ -3,7 +3,9 @@
 //! Pure: the present is a parameter. The clock is the monotonic one, so a wall clock that jumps changes nothing. After a
 //! suspend of the machine, a 403 shows that the lease is over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The least time between two steps, however short a lease is: at most 120 requests a minute for a lease of no length.
 const LEAST_INTERVAL: Duration = Duration::from_millis(500);

@@ -6,10 +6,11 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::error::VaultError;
 use crate::secret::wipe_stack;

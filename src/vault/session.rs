@@ -4,12 +4,12 @@
 //! decides what is due, `login` how to log in. Requests are sent by `client`.
 //! The file is longer than most: one task, every state of it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     transport::Request,
 };
 use crate::{
+    ambient,
     logging::NOTICE,
     metrics::{BackgroundTask, Metrics, Outcome},
     settings::Auth,
@@ -94,6 +95,7 @@ impl Session {
             tokio::time::sleep(LAST_LOGIN_TIMEOUT).await;
         };
         tokio::select! {
+            biased;
             () = serving => {}
             () = cut_off => {}
         }
@@ -109,7 +111,7 @@ impl Session {
             let maintenance = self.next_maintenance();
             let due = async {
                 match maintenance {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
@@ -311,7 +313,7 @@ impl Session {
         *self.state.times() = TokenTimes { expiry, next_step: self.next_step() };
         self.metrics.token_expires(
             self.state.name.kind(),
-            self.remaining().and_then(|left| SystemTime::now().checked_add(left)),
+            self.remaining().and_then(|left| ambient::wall_clock().checked_add(left)),
         );
     }
 

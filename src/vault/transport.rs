@@ -5,6 +5,8 @@
 //! The file is longer than most: the request and each way in which it fails.
 
 mod message;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::{
     sync::Arc,
@@ -190,7 +192,7 @@ impl Transport {
             let body = reqwest::Body::from(hyper::body::Bytes::from_owner(body.clone()));
             builder = builder.header(header::CONTENT_TYPE, kind).body(body);
         }
-        let response = builder.send().await.map_err(|error| self.failure(&error))?;
+        let response = self.respond(builder).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read_body(response, &path).await?;
         let message = if status.is_success() {
@@ -212,6 +214,25 @@ impl Transport {
                 Err(VaultError::NoLeader { host: self.host(), to })
             }
             _ => Err(self.refusal(status, path, message, &headers, &request.secrets)),
+        }
+    }
+
+    #[cfg(not(test))]
+    async fn respond(&self, builder: reqwest::RequestBuilder) -> Result<reqwest::Response, VaultError> {
+        builder.send().await.map_err(|error| self.failure(&error))
+    }
+
+    #[cfg(test)]
+    async fn respond(&self, builder: reqwest::RequestBuilder) -> Result<reqwest::Response, VaultError> {
+        let Some(network) = simulated::network() else {
+            return builder.send().await.map_err(|error| self.failure(&error));
+        };
+        let request = builder.build().map_err(|error| self.failure(&error))?;
+        let host = self.host();
+        match tokio::time::timeout(REQUEST_TIMEOUT, network(&request)).await {
+            Ok(Ok(response)) => Ok(response.into()),
+            Ok(Err(simulated::Loss::Refused)) => Err(VaultError::Unreachable { host, cause: String::new() }),
+            Ok(Err(simulated::Loss::Silence)) | Err(_) => Err(VaultError::Timeout { host }),
         }
     }
 

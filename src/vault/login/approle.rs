@@ -4,12 +4,12 @@
 //! creation path checked; then it is unwrapped once and never again. If another party unwrapped it first, that party knows
 //! the secret ID, so a failure is a security event. The secret ID stays in memory, so that later logins work.
 
-use std::{collections::VecDeque, fmt::Write as _, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt::Write as _, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::method::{Issued, Method};
 use crate::{

@@ -1,8 +1,9 @@
 //! What the auth methods share: the request to `auth/<mount>/login`, its response, and what an error message means.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::{
     secret::Secret,

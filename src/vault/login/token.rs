@@ -1,9 +1,10 @@
 //! `token`: a configured token. A lookup gives its lease; it is never revoked.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::method::{Issued, LIMITED_USES};
 use crate::{

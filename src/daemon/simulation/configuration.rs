@@ -1,0 +1,47 @@
+//! The settings of the simulated daemon.
+
+use std::time::Duration;
+
+use crate::{
+    keyring::KeyDerivation,
+    secret::Secret,
+    settings::{
+        self, Auth, CiphertextFormat, KvSecret, KvVersion, SecretPath, Server, SettingNames, Tls,
+        credential::Credential, server::AppRole,
+    },
+};
+
+pub(super) const ROLE_ID: &str = "role";
+
+pub(super) fn server(secret_id: &str) -> Server {
+    let auth = Auth::AppRole(AppRole {
+        mount: SecretPath(vec!["approle".to_owned()]),
+        role_id: ROLE_ID.to_owned(),
+        secret_id: Credential::Inline(Secret::new(secret_id.to_owned())),
+        wrapped: false,
+    });
+    let names = SettingNames {
+        host: "keyring_vault_host",
+        protocol: "keyring_vault_host",
+        token: "keyring_vault_token",
+        prefix: "keyring_vault_",
+    };
+    let host = "http://vault.invalid:8200".parse().unwrap();
+    Server { host, namespace: None, auth, identity: None, tls: Tls::default(), names }
+}
+
+pub(super) fn keyring(interval: Duration) -> settings::Keyring {
+    let path = |name: &str| SecretPath(vec![name.to_owned()]);
+    settings::Keyring {
+        secret: KvSecret { mount: path("secret"), path: path("app"), kv: KvVersion::V2 },
+        name: "keyring".to_owned(),
+        further: Vec::new(),
+        kms_name: None,
+        index_key: None,
+        derivation: KeyDerivation::Raw,
+        ciphertext_format: CiphertextFormat::Native,
+        kong_fields: false,
+        sync_interval: interval,
+        max_stale: None,
+    }
+}
