@@ -10,6 +10,8 @@ pub(crate) mod encoding;
 mod kong;
 pub(crate) mod mac;
 mod native;
+#[cfg(test)]
+mod properties;
 pub mod stream;
 mod transit;
 #[cfg(test)]
