@@ -43,6 +43,8 @@ use context::Context;
 pub use context::{ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture};
 pub use error::{ApiError, ErrorKind};
 pub use response::Body;
+#[cfg(any(test, fuzzing))]
+pub(crate) use transit::fuzzing;
 
 pub struct Api(Arc<Context>);
 

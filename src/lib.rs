@@ -29,6 +29,8 @@ pub mod cli;
 mod client;
 pub mod daemon;
 pub mod doctor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hardening;
 pub mod keyring;
 mod logging;

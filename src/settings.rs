@@ -21,6 +21,8 @@ pub mod access;
 mod cache;
 mod conf;
 mod engines;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keyrings;
 pub mod keys;
 mod merge;

@@ -9,6 +9,8 @@ mod attempt;
 mod datakey;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hmac;
 mod place;
 mod raw;

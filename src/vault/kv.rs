@@ -263,6 +263,15 @@ fn listing(metadata: Metadata, now: SystemTime) -> Result<Listing, &'static str>
     Ok(Listing { versions, deletions, current, max_versions, options })
 }
 
+/// What a fuzz target calls with metadata of any content.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_metadata(json: &[u8]) {
+    let Ok(metadata) = serde_json::from_slice::<Metadata>(json) else { return };
+    if let Ok(listing) = listing(metadata, SystemTime::UNIX_EPOCH) {
+        assert!(listing.versions.len() <= MAX_VERSIONS);
+    }
+}
+
 fn malformed(response: Response, what: &'static str) -> VaultError {
     VaultError::Malformed { path: response.path, what }
 }

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["server", "client"],
     &["daemon", "doctor"],
     &["cli"],
-    &["main"],
+    &["main", "fuzzing"],
 ];
 
 /// What a module may not import although it is in a lower layer, with the reason.

@@ -68,7 +68,7 @@ pub struct EncryptResponse {
 }
 
 /// Decodes the one message of a call.
-pub(super) fn decode<M: Message + Default>(mut frame: Bytes) -> Result<M, ApiError> {
+pub fn decode<M: Message + Default>(mut frame: Bytes) -> Result<M, ApiError> {
     let Some((&[compressed, ref len @ ..], message)) = frame.split_first_chunk::<FRAME>() else {
         return Err(ApiError::invalid("the call has no message"));
     };

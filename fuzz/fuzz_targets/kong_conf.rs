@@ -1,0 +1,5 @@
+//! A kong.conf.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keyringd::fuzzing::kong_conf(bytes));

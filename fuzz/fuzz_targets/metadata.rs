@@ -1,0 +1,5 @@
+//! Version metadata, as Vault answers it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| keyringd::fuzzing::metadata(bytes));

@@ -1,0 +1,141 @@
+//! What the fuzz targets in `fuzz/` call: each takes bytes from outside, as the daemon's own callers do, and checks what must
+//! hold for all of them.
+//!
+//! Compiled for them and for tests only: a test runs each target on its corpus. `fuzz/README.md` says how to run them.
+
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a fuzz target fails by panicking")]
+
+use std::{sync::LazyLock, time::SystemTime};
+
+use crate::{
+    api::{self, kms::messages},
+    cipher::{self, Format, KongFields, Nonces, stream},
+    keyring::{HeldKey, Key, KeyDerivation, KeyId, Keyring, record::Contents},
+    secret::Secret,
+    settings::fuzzing as settings,
+    vault::kv,
+};
+
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
+    let id = KeyId::parse("key").unwrap();
+    let key = Key::new(id.clone(), Secret::new([7; 32]));
+    Keyring::new([HeldKey::new(key.into(), 1, SystemTime::UNIX_EPOCH)], &id).unwrap()
+});
+
+/// The fields of a secret, as Vault answers them.
+pub fn record(json: &[u8]) {
+    for derivation in [KeyDerivation::Sha256, KeyDerivation::Raw] {
+        let contents = Contents::parse(json, derivation);
+        assert!(contents.same_as(&Contents::parse(json, derivation)), "the same text is the same content");
+    }
+}
+
+/// A ciphertext of any form that this key did not make. Only Kong's fields, which nothing authenticates, may open.
+pub fn ciphertext(sealed: &[u8]) {
+    let open = |fields, data: &[u8]| {
+        let mut sealed = sealed.to_vec();
+        cipher::open_bytes(&KEYRING, &mut sealed, 0, data, fields).map(|opened| opened.format)
+    };
+    assert!(open(KongFields::Refuse, b"").is_err());
+    assert!(open(KongFields::Accept, b"data").is_err());
+    assert!(!open(KongFields::Accept, b"").is_ok_and(|format| format != Format::Kong));
+}
+
+/// What is sealed opens as it was, and not with other associated data. The first byte is the length of the associated data.
+pub fn round_trip(bytes: &[u8]) {
+    let Some((len, rest)) = bytes.split_first() else { return };
+    let (associated_data, plaintext) = rest.split_at(rest.len().min((*len).into()));
+    for format in [Format::Native, Format::Transit] {
+        let (mut nonces, mut out) = (Nonces::draw(1, format).unwrap(), Vec::new());
+        let mut buffer = plaintext.to_vec();
+        cipher::seal_text(KEYRING.active(), format, &mut buffer, &mut nonces, associated_data, &mut out)
+            .unwrap();
+        let open = |data: &[u8]| {
+            let mut text = out.clone();
+            let opened = cipher::open_text(&KEYRING, &mut text, data, KongFields::Refuse);
+            opened.map(|opened| text[opened.plaintext].to_vec())
+        };
+        assert_eq!(open(associated_data).unwrap(), plaintext);
+        assert!(open(&[associated_data, b"x"].concat()).is_err());
+    }
+}
+
+/// A stream that this key did not seal.
+pub fn stream(mut sealed: &[u8]) {
+    let Ok(header) = stream::Header::read(&mut sealed) else { return };
+    let key = Secret::new([7; 32]);
+    let mut written = Vec::new();
+    assert!(stream::open(&key, &header, sealed, &mut written, &mut |_| {}).is_err());
+    assert!(written.is_empty(), "nothing is written before it is authentic");
+    let mut again = Vec::new();
+    header.write(&mut again).unwrap();
+    assert_eq!(stream::Header::read(&*again).unwrap().wrapped(), header.wrapped());
+}
+
+/// A kong.conf.
+pub fn kong_conf(bytes: &[u8]) {
+    settings::kong_conf(bytes);
+}
+
+/// The texts that settings may have: references, permissions, certificates and keys.
+pub fn setting(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    settings::reference(text);
+    settings::access_list(text);
+    settings::pem(text);
+}
+
+/// Version metadata, as Vault answers it.
+pub fn metadata(json: &[u8]) {
+    kv::fuzz_metadata(json);
+}
+
+/// The body of a Transit request.
+pub fn transit_request(body: &[u8]) {
+    api::fuzzing::request(body);
+}
+
+/// The frame of a KMS call.
+pub fn kms_frame(frame: &[u8]) {
+    let frame = hyper::body::Bytes::copy_from_slice(frame);
+    let _ = messages::decode::<messages::EncryptRequest>(frame.clone());
+    if let Ok(request) = messages::decode::<messages::DecryptRequest>(frame) {
+        let (sealed, id) = (request.ciphertext.to_vec(), request.key_id.as_bytes());
+        assert!(cipher::open_kms(KEYRING.active(), sealed, id).is_err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    type Target = (&'static str, fn(&[u8]));
+
+    const TARGETS: [Target; 9] = [
+        ("ciphertext", ciphertext),
+        ("kms_frame", kms_frame),
+        ("kong_conf", kong_conf),
+        ("metadata", metadata),
+        ("record", record),
+        ("round_trip", round_trip),
+        ("setting", setting),
+        ("stream", stream),
+        ("transit_request", transit_request),
+    ];
+
+    #[test]
+    fn each_target_passes_on_its_corpus_and_on_every_prefix_of_it() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        for (name, target) in TARGETS {
+            let samples: Vec<_> = fs::read_dir(corpus.join(name)).unwrap().map(Result::unwrap).collect();
+            assert!(samples.len() >= 3, "{name}: a fuzzer starts best from valid samples");
+            for sample in samples {
+                let bytes = fs::read(sample.path()).unwrap();
+                (0..bytes.len()).for_each(|len| target(&bytes[..len]));
+                target(&bytes);
+            }
+        }
+    }
+}
