@@ -52,7 +52,7 @@ use access::Accounts as _;
 pub use cache::{Cache, SealedCopy};
 pub use engines::{EngineSettings, ReferenceSettings};
 pub use operator::{OperatorLogin, OperatorSettings, RoleSettings, load_operator, load_role};
-use reader::Reader;
+use reader::{LoadedPart, Reader};
 pub use report::{Effective, Note};
 pub use server::{Auth, Server, SettingNames, Tls, TrustedCertificates};
 use setting::Setting;
@@ -227,13 +227,10 @@ pub struct KeyringServer {
 }
 
 /// The settings of references alone. No `keyring_*` setting is required.
-pub fn load_reference_sources(
-    sources: &[Box<dyn Source>],
-) -> (Result<ReferenceSources, Vec<Note>>, Vec<Note>) {
+pub fn load_reference_sources(sources: &[Box<dyn Source>]) -> LoadedPart<ReferenceSources> {
     let mut reader = Reader::new(sources);
     let found = reference_sources(&mut reader);
-    let Reader { mistakes, warnings, .. } = reader;
-    (found.filter(|_| mistakes.is_empty()).ok_or(mistakes), warnings)
+    reader.finish(found)
 }
 
 fn reference_sources(reader: &mut Reader) -> Option<ReferenceSources> {
@@ -253,21 +250,24 @@ fn reference_sources(reader: &mut Reader) -> Option<ReferenceSources> {
 /// The settings of `keyringd dev`, which needs none.
 #[derive(Debug)]
 pub struct DevSettings {
+    pub socket: Option<PathBuf>,
     pub name: Option<String>,
     pub access: Option<AccessList>,
     pub references: ReferenceSources,
 }
 
 /// The settings of `keyringd dev`. Mistakes in others are ignored.
-pub fn load_dev(sources: &[Box<dyn Source>]) -> (Result<DevSettings, Vec<Note>>, Vec<Note>) {
+pub fn load_dev(sources: &[Box<dyn Source>]) -> LoadedPart<DevSettings> {
     let mut reader = Reader::new(sources);
     let settings = dev_settings(&mut reader);
-    let Reader { mistakes, warnings, .. } = reader;
-    (settings.filter(|_| mistakes.is_empty()).ok_or(mistakes), warnings)
+    reader.finish(settings)
 }
 
 fn dev_settings(reader: &mut Reader) -> Option<DevSettings> {
+    let names_socket = reader.is_given(&keys::SOCKET_PATH.key);
     gather!(DevSettings {
+        // Its default needs root.
+        socket: Some(reader.optional(&keys::SOCKET_PATH).filter(|_| names_socket)),
         name: Some(reader.optional(&keys::NAME)),
         access: Some(access_list(reader)),
         references: reference_sources(reader),
@@ -284,7 +284,7 @@ pub fn key_name(text: &str) -> Result<String, String> {
 pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
     let mut reader = Reader::new(sources);
     let path = reader.required(&keys::SOCKET_PATH);
-    only(reader, &[&keys::SOCKET_PATH.key], path)
+    only(reader, path)
 }
 
 /// How the env backend of references is set, for commands that need no other setting.
@@ -294,14 +294,13 @@ pub fn socket_path(sources: &[Box<dyn Source>]) -> Result<PathBuf, Vec<Note>> {
 pub fn env_backend(sources: &[Box<dyn Source>]) -> Result<resolve::EnvBackend, Vec<Note>> {
     let mut reader = Reader::new(sources);
     let backend = engines::read_env(&mut reader);
-    only(reader, &[&keys::ENV_PREFIX.key, &keys::ENV_DECODE_BASE64.key], backend)
+    only(reader, backend)
 }
 
 /// What was read of a few settings, if they and the files have no mistake.
-fn only<T>(reader: Reader, keys: &[&setting::Key], value: Option<T>) -> Result<T, Vec<Note>> {
-    let counts =
-        |note: &Note| is_unreadable(note) || keys.iter().any(|key| note.key.as_deref() == Some(key.name));
-    let mistakes: Vec<_> = reader.mistakes.into_iter().filter(counts).collect();
+fn only<T>(mut reader: Reader, value: Option<T>) -> Result<T, Vec<Note>> {
+    let mut mistakes = std::mem::take(&mut reader.mistakes);
+    mistakes.retain(|note| is_unreadable(note) || reader.has_read(note));
     value.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
 

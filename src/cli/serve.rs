@@ -95,7 +95,7 @@ fn reload(file: &SettingsFile) -> Loaded {
 
 #[derive(Debug, Args)]
 pub(super) struct Dev {
-    /// The socket to serve on [default: in a private folder of this user]
+    /// The socket to serve on [default: KONG_KEYRING_SOCKET_PATH, or one in a private folder of this user]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// The key name in Transit's paths [default: KONG_KEYRING_NAME, or keyring]
@@ -108,15 +108,15 @@ pub(super) struct Dev {
 
 /// `keyringd dev`
 pub(super) fn dev(Dev { socket, name, persist }: Dev) -> Result<ExitCode, Failure> {
-    let socket = match socket {
-        Some(path) => path,
-        None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,
-    };
     let sources = source::variables_of_this_process();
     let (settings, warnings) = settings::load_dev(&sources);
     print_notes("warning", &warnings);
     let mut settings = settings.map_err(Failure::Configuration)?;
     settings.name = name.or(settings.name);
+    let socket = match socket.or_else(|| settings.socket.take()) {
+        Some(path) => path,
+        None => dev::default_socket(user_runtime_dir()).map_err(Failure::from_error)?,
+    };
     disable_dumps();
     let _log = logging::start(Level::Warn, LineFormat::Text);
     let signals = signals::watch().map_err(cannot("handle signals"))?;

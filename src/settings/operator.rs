@@ -1,9 +1,9 @@
 //! The settings that operators' commands need, without the credentials of the daemon: an operator may not read those.
 
 use super::{
-    Keyring, Note, SecretPath, Server, keyring,
+    Keyring, SecretPath, Server, keyring,
     keys::{self, KEYRING_LOGIN, Method},
-    reader::Reader,
+    reader::{LoadedPart, Reader},
     server,
     source::{Source, credential::Credential},
 };
@@ -46,9 +46,6 @@ pub struct RoleMounts {
     pub jwt: SecretPath,
 }
 
-/// What was loaded or every mistake, and the warnings.
-pub(super) type LoadedPart<T> = (Result<T, Vec<Note>>, Vec<Note>);
-
 /// The settings of `rotate`.
 pub fn load_operator(sources: &[Box<dyn Source>], login: OperatorLogin) -> LoadedPart<OperatorSettings> {
     let mut reader = Reader::new(sources);
@@ -57,14 +54,14 @@ pub fn load_operator(sources: &[Box<dyn Source>], login: OperatorLogin) -> Loade
         OperatorLogin::Token(token, name) => server::read_operators(&mut reader, token, name),
     };
     let keyring = keyring(&mut reader);
-    finish(reader, server.zip(keyring).map(|(server, keyring)| OperatorSettings { server, keyring }))
+    reader.finish(server.zip(keyring).map(|(server, keyring)| OperatorSettings { server, keyring }))
 }
 
 /// The settings of `policy`.
 pub fn load_role(sources: &[Box<dyn Source>]) -> LoadedPart<RoleSettings> {
     let mut reader = Reader::new(sources);
     let settings = role(&mut reader);
-    finish(reader, settings)
+    reader.finish(settings)
 }
 
 fn role(reader: &mut Reader) -> Option<RoleSettings> {
@@ -88,11 +85,6 @@ fn mounts(reader: &mut Reader) -> Option<RoleMounts> {
         cert: reader.required(&login.cert_auth_path),
         jwt: reader.required(&login.jwt_auth_path),
     })
-}
-
-fn finish<T>(reader: Reader<'_>, settings: Option<T>) -> LoadedPart<T> {
-    let Reader { mistakes, warnings, .. } = reader;
-    (settings.filter(|_| mistakes.is_empty()).ok_or(mistakes), warnings)
 }
 
 #[cfg(test)]
@@ -124,6 +116,22 @@ mod tests {
         assert_eq!(role.unwrap().method, Method::AppRole);
         let (own, _) = load_operator(&sources, OperatorLogin::AsSet);
         assert!(own.unwrap_err()[0].to_string().contains("keyring_vault_approle_secret_id_file"));
+    }
+
+    #[test]
+    fn a_mistake_counts_only_in_a_setting_that_the_command_reads() {
+        let bad = |key| sources(&[(key, "{vault://env/not-there}")]);
+        let token = || Credential::Inline(Secret::new("hvs.operator".to_owned()));
+        for unread in ["keyring_vault_token", "keyring_cache_key", "keyring_socket_mode"] {
+            assert!(load_role(&bad(unread)).0.is_ok(), "{unread}");
+            let (loaded, _) = load_operator(&bad(unread), OperatorLogin::Token(token(), "VAULT_TOKEN"));
+            assert!(loaded.is_ok(), "{unread}");
+        }
+        let (own, _) = load_operator(&bad("keyring_vault_token"), OperatorLogin::AsSet);
+        assert!(own.unwrap_err()[0].to_string().contains("NOT_THERE"));
+        for read in ["keyring_vault_path", "keyring_vault_namespace", "keyring_vault_pth"] {
+            assert!(!load_role(&bad(read)).0.unwrap_err().is_empty(), "{read}");
+        }
     }
 
     #[test]

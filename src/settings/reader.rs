@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     conf::Spelling,
+    keys,
     merge::{self, Merged},
     pem,
     report::{Effective, Note, quoted, redacted},
@@ -17,9 +18,13 @@ use super::{
     source::{
         Entry, Origin, Source, Value,
         credential::{Credential, PathOrigin},
+        environment,
     },
 };
 use crate::secret::Secret;
+
+/// What was loaded or every mistake, and the warnings.
+pub(super) type LoadedPart<T> = (Result<T, Vec<Note>>, Vec<Note>);
 
 /// The winning values by setting, and the notes so far.
 pub(super) struct Reader<'a> {
@@ -30,13 +35,28 @@ pub(super) struct Reader<'a> {
     /// The environment variables that references name, including those in overridden values.
     pub referred: BTreeSet<String>,
     pub env: EnvBackend,
+    /// The settings that were asked for.
+    read: BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     /// Merges the sources, the weakest first.
     pub(super) fn new(sources: &'a [Box<dyn Source>]) -> Self {
         let Merged { values, mistakes, warnings, referred, env, .. } = Merged::from_sources(sources);
-        Self { sources, values, mistakes, warnings, referred, env }
+        Self { sources, values, mistakes, warnings, referred, env, read: BTreeSet::new() }
+    }
+
+    /// What a command read that needs a part of the settings. A setting that it did not read may have any mistake: its value
+    /// may be for another user or machine.
+    pub(super) fn finish<T>(self, value: Option<T>) -> LoadedPart<T> {
+        let counts = |note: &Note| setting(note).is_none_or(|key| self.read.contains(key.name));
+        let mistakes: Vec<_> = self.mistakes.into_iter().filter(counts).collect();
+        (value.filter(|_| mistakes.is_empty()).ok_or(mistakes), self.warnings)
+    }
+
+    /// Whether a note is about a setting that was read.
+    pub(super) fn has_read(&self, note: &Note) -> bool {
+        setting(note).is_some_and(|key| self.read.contains(key.name))
     }
 
     /// The content of the variable in the first source that has it.
@@ -110,6 +130,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn required<T: Clone>(&mut self, setting: &'static Setting<T>) -> Option<T> {
         let Setting { key, parser } = setting;
+        self.read.insert(key.name);
         if !self.is_set(key) {
             let (variable, accepts) = (key.variable(), parser.accepts());
             self.mistake(
@@ -128,6 +149,7 @@ impl<'a> Reader<'a> {
         check: impl FnOnce(T) -> Result<U, String>,
     ) -> Option<U> {
         let Setting { key, parser } = setting;
+        self.read.insert(key.name);
         match self.values.get(key.name).map(|entry| &entry.value) {
             Some(Value::Text(text)) if key.rejects_empty && text.expose().is_empty() => {
                 self.mistake(key, format!("is empty; accepts {}", parser.accepts()));
@@ -150,6 +172,7 @@ impl<'a> Reader<'a> {
     /// A secret: text, or a file that is read at each use. A PEM setting may hold the path of the file.
     pub(super) fn credential(&mut self, setting: &'static Setting<()>) -> Option<Credential> {
         let Setting { key, parser } = setting;
+        self.read.insert(key.name);
         match self.given(key).map(|entry| &entry.value) {
             Some(Value::File(path)) => {
                 let credential = Credential::file(path, PathOrigin::Setting);
@@ -252,5 +275,14 @@ impl<'a> Reader<'a> {
         let value = self.text(key).filter(|_| !secret).map(redacted);
         let origin = self.given(key).map_or(Origin::Default, |entry| entry.origin.clone());
         Effective { key, value, secret, origin }
+    }
+}
+
+/// The setting that a note is about, if it is a known one.
+fn setting(note: &Note) -> Option<&'static Key> {
+    match (&note.key, &note.origin) {
+        (Some(key), _) => keys::find(key),
+        (None, Origin::Variable(name)) => environment::setting(name),
+        _ => None,
     }
 }

@@ -232,6 +232,25 @@ fn policies_and_roles_need_no_credential_and_no_vault() {
         policy.starts_with("path \"kv/apps/metadata/keyring\" { capabilities = [\"read\"] }\n"),
         "{policy}"
     );
+    // An operator has none of what the daemon's environment and files hold.
+    for credential in [
+        ("KONG_KEYRING_VAULT_TOKEN", "{vault://env/not-there}"),
+        ("KONG_KEYRING_VAULT_TOKEN_FILE", "{vault://env/not-there}"),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", "{vault://env/not-there/field}"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", "{vault://hcv/not/allowed}"),
+        ("KONG_KEYRING_VAULT_JWT_FILE", "{vault://env/not-there}"),
+        ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", "{vault://env/not-there}"),
+        ("KONG_KEYRING_CACHE_KEY_FILE", "/no/such/file"),
+        ("KONG_KEYRING_SECRET_OBJECTS", "{vault://env/not-there}"),
+        ("KONG_VAULT_HCV_TOKEN", "{vault://env/not-there}"),
+    ] {
+        let with: Vec<_> = settings.iter().chain([&credential]).copied().collect();
+        assert_eq!(success(&run(&["policy"], &with, b"")), policy, "{credential:?}");
+        success(&run(&["policy", "--role"], &with, b""));
+    }
+    let without_place =
+        run(&["policy"], &[settings[0], ("KONG_KEYRING_VAULT_PATH", "{vault://env/none}")], b"");
+    assert!(errors(&without_place).contains("the variable NONE, which is not set"), "{without_place:?}");
     for method in ["token", "kubernetes", "approle", "cert", "jwt"] {
         let commands = success(&run(&["policy", "--role", method, "--program", "vault"], &settings, b""));
         assert!(commands.starts_with("vault policy write keyringd - <<'END'\npath "), "{commands}");

@@ -228,6 +228,22 @@ fn a_missing_socket_leads_to_the_one_of_dev() {
 }
 
 #[test]
+fn dev_serves_on_the_socket_of_the_variable_unless_the_option_names_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (options, served) in [(vec![], "of-the-variable"), (vec!["--socket".to_owned(), path("s")], "s")] {
+        let mut command = ending_with_us(Path::new(PROGRAM));
+        command.arg("dev").args(options).env_clear().env("KONG_KEYRING_SOCKET_PATH", path("of-the-variable"));
+        command.env("XDG_RUNTIME_DIR", folder.path()).stdout(Stdio::null());
+        // What dev does not need may be of another machine.
+        command.env("KONG_KEYRING_VAULT_TOKEN", "{vault://env/not-there}");
+        let _dev = crate::support::process::Running::start(command);
+        wait_for("dev", || UnixStream::connect(path(served)).ok());
+        assert!(!folder.path().join("keyringd").exists());
+    }
+}
+
+#[test]
 fn dev_has_a_name_permissions_and_a_key_that_stays() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();

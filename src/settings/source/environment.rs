@@ -205,6 +205,12 @@ fn secrets_among(
     all.filter_map(secret).collect()
 }
 
+/// The setting that a variable sets, by value or by file.
+pub(in crate::settings) fn setting(variable: &str) -> Option<&'static Key> {
+    let key = variable.strip_prefix(VARIABLE_PREFIX)?.to_ascii_lowercase();
+    keys::find(&key).or_else(|| keys::find(key.strip_suffix("_file")?))
+}
+
 /// The secret setting that a variable sets.
 fn secret_key(variable: &str) -> Option<&'static Key> {
     let key = variable.strip_prefix(VARIABLE_PREFIX)?;
