@@ -146,10 +146,15 @@ fn tip(error: &clap::Error) -> Option<String> {
             "`keyringd run` runs the daemon in the foreground, for systemd or a container".to_owned(),
         );
     }
-    let command =
-        std::env::args().nth(1).filter(|name| ["encrypt", "decrypt", "rewrap"].contains(&name.as_str()))?;
-    let file = text(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
-    (!file.starts_with('-')).then(|| format!("to read a file: `keyringd {command} -i {file}`"))
+    let word = text(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
+    let word = Some(word).filter(|word| !word.starts_with('-'))?;
+    match std::env::args().nth(1)?.as_str() {
+        command @ ("encrypt" | "decrypt" | "rewrap") => {
+            Some(format!("to read a file: `keyringd {command} -i {word}`"))
+        }
+        "exec" => Some(format!("to run a program: `keyringd exec -- {word}`")),
+        _ => None,
+    }
 }
 
 /// Runs a command and returns its exit code.

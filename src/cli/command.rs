@@ -1,6 +1,7 @@
 //! The base of all commands: shared arguments, the failure and its exit code, standard streams and the runtime.
 //!
-//! Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h).
+//! Exit codes: 0 success, 1 the operation failed, 2 wrong command line, 78 bad configuration (`EX_CONFIG` of sysexits.h), and
+//! those of shells for a closed pipe and for a command that does not start.
 
 use std::{
     collections::BTreeSet,
@@ -134,6 +135,10 @@ pub enum Failure {
     Configuration(Vec<Note>),
     /// Exit code 78: the settings are valid, but something that they name cannot be used.
     Unusable(String),
+    /// Exit code 127: the command to run was not found.
+    NotFound(String),
+    /// Exit code 126: the command to run was found, and cannot be executed.
+    NotExecutable(String),
 }
 
 impl Failure {
@@ -144,24 +149,30 @@ impl Failure {
     /// Prints the message on standard error and returns the exit code.
     pub fn report(&self) -> ExitCode {
         match self {
-            Self::Operation(message) => {
+            Self::Operation(message) | Self::NotFound(message) | Self::NotExecutable(message) => {
                 print_error(&format!("keyringd: {message}"));
-                ExitCode::FAILURE
             }
-            Self::ClosedPipe => ExitCode::from(141),
-            Self::Unusable(message) => {
-                print_error(&format!("keyringd: error: {message}"));
-                ExitCode::from(78)
-            }
+            Self::ClosedPipe => {}
+            Self::Unusable(message) => print_error(&format!("keyringd: error: {message}")),
             Self::Configuration(errors) => {
                 print_notes("error", errors);
                 print_error(
                     "keyringd: invalid settings; `keyringd check` shows the origin of each value, and `keyringd dev` needs \
                      no settings",
                 );
-                ExitCode::from(78)
             }
         }
+        self.exit_code()
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Operation(_) => 1,
+            Self::Configuration(_) | Self::Unusable(_) => 78,
+            Self::NotExecutable(_) => 126,
+            Self::NotFound(_) => 127,
+            Self::ClosedPipe => 141,
+        })
     }
 }
 

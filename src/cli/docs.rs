@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::command::{Failure, print};
 use crate::settings::{keys, setting::Row, source::DEFAULT_FILES};
 
-/// The exit codes of [`Failure`] and clap.
+/// The exit codes of [`Failure`] and clap that every command has.
 pub(super) const EXIT_CODES: [(&str, &str); 4] = [
     ("0", "success"),
     ("1", "the operation failed"),

@@ -64,6 +64,15 @@ const ENVIRONMENT: [(&str, &str); 5] = [
     ),
 ];
 
+const CLOSED_PIPE: (&str, &str) = ("141", "the reader of the output closed it");
+
+/// As those of env(1) and shells.
+const EXIT_CODES_OF_EXEC: [(&str, &str); 3] = [
+    ("126", "the command was found, and cannot be executed"),
+    ("127", "the command was not found"),
+    ("any other", "that of the command, or 128 plus the number of the signal that ended it"),
+];
+
 const SIGNALS: [(&str, &str); 3] = [
     (
         "SIGTERM, SIGINT",
@@ -146,7 +155,7 @@ fn main_page(command: &Command) -> String {
     ];
     table(&mut page, "FILES", &files);
     table(&mut page, "SIGNALS", &SIGNALS);
-    table(&mut page, "EXIT STATUS", &EXIT_CODES);
+    exit_status(&mut page, &[]);
     section(&mut page, "SEE ALSO", &["keyringd-settings(5)"]);
     ascii(&page.render())
 }
@@ -165,7 +174,8 @@ fn command_page(command: &Command) -> String {
         page.text([roman(format!("{what}:"))]);
         page.text([bold(*line)]);
     }
-    table(&mut page, "EXIT STATUS", &EXIT_CODES);
+    let own: &[_] = if name(command) == "keyringd exec" { &EXIT_CODES_OF_EXEC } else { &[] };
+    exit_status(&mut page, own);
     section(&mut page, "SEE ALSO", &["keyringd(1), keyringd-settings(5)"]);
     ascii(&page.render())
 }
@@ -245,6 +255,11 @@ fn table(page: &mut Roff, title: &str, rows: &[(&str, &str)]) {
     for (name, meaning) in rows {
         item(page, name, meaning);
     }
+}
+
+/// The exit codes of every command, and further ones of one.
+fn exit_status(page: &mut Roff, own: &[(&str, &str)]) {
+    table(page, "EXIT STATUS", &[&EXIT_CODES, own, &[CLOSED_PIPE]].concat());
 }
 
 /// A tagged paragraph.

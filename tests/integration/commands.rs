@@ -85,6 +85,31 @@ fn exit_codes_distinguish_a_failure_from_a_wrong_command_line() {
     for right in [["--help"].as_slice(), &["--version"], &["run", "--help"]] {
         assert_eq!(run(right, &[], b"").status.code(), Some(0), "{right:?}");
     }
+    // As env(1) and shells, also with this process as the parent.
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text").display().to_string();
+    fs::write(&text, "no program").unwrap();
+    for options in [[].as_slice(), &["--on-change", "restart"]] {
+        let exec = |words: &[&str]| {
+            run(&[&["exec"], options, &["--"], words].concat(), &[("PATH", "/usr/bin:/bin")], b"")
+        };
+        for (words, code) in [
+            (["no-such-program"].as_slice(), 127),
+            (&["/no/such/program"], 127),
+            (&[&text], 126),
+            (&["/"], 126),
+            (&["sh", "-c", "exit 7"], 7),
+        ] {
+            let output = exec(words);
+            assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(
+                message.starts_with(&format!("keyringd: cannot start {}: ", words[0])),
+                code > 7,
+                "{message}"
+            );
+        }
+    }
     let variable = [("KONG_KEYRING_SOCKET_PATH", "/no/such/other.sock")];
     let found = run(&["status"], &variable, b"");
     assert!(String::from_utf8_lossy(&found.stderr).contains("/no/such/other.sock"));

@@ -172,6 +172,7 @@ fn messages_name_the_input_and_no_temporary_file() {
             .contains("cannot write /no/such/file: No such file")
     );
     assert!(message(&["encrypt", "foo.txt"], b"").contains("to read a file: `keyringd encrypt -i foo.txt`"));
+    assert!(errors(&run(&["exec", "ls"], &[], b"")).contains("to run a program: `keyringd exec -- ls`"));
 }
 
 #[test]

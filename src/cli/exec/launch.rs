@@ -90,7 +90,11 @@ impl Launch {
 
     pub(super) fn start_failure(&self, error: &io::Error) -> Failure {
         let name = self.words.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Failure::Operation(format!("cannot start {name}: {error}"))
+        let message = format!("cannot start {name}: {error}");
+        match error.kind() {
+            io::ErrorKind::NotFound => Failure::NotFound(message),
+            _ => Failure::NotExecutable(message),
+        }
     }
 }
 
