@@ -19,7 +19,7 @@ mod wycheproof;
 
 pub use crate::keyring::{Format, KongFields};
 use crate::keyring::{HeldKey, Keyring};
-pub use aead::{NoRandomness, OpenError, Opened, OpenedText, Payload, SealError};
+pub use aead::{NoRandomness, OpenError, Opened, OpenedText, Payload, SealError, TEXT_FORMS};
 pub use batch::Batch;
 pub use native::{ROOM, TAG_LEN, binary_key_id, is_binary, open_kms, overhead};
 
@@ -48,7 +48,7 @@ fn text_format(text: &[u8], kong_fields: KongFields) -> Result<Format, OpenError
             KongFields::Accept => Ok(Format::Kong),
         }
     } else {
-        Err(OpenError::NotAuthentic)
+        Err(OpenError::NotACiphertext)
     }
 }
 
@@ -226,6 +226,38 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_has_the_form_of_no_format_is_no_ciphertext() {
+        let keyring = keyring(key("a", 7));
+        for text in [
+            "",
+            "hello",
+            "kr1",
+            "kr1:a",
+            "KR1:a:AAAA",
+            "vault:1:AAAA",
+            "vault:vx:AAAA",
+            "vault:v1",
+            "$ke$1$-a",
+        ] {
+            let refused = opened(&keyring, text, b"", KongFields::Refuse);
+            let expected =
+                if text.starts_with('$') { OpenError::KongFieldsOff } else { OpenError::NotACiphertext };
+            assert_eq!(refused.err(), Some(expected), "{text}");
+        }
+        assert_eq!(
+            opened(&keyring, "$ke$1$-a", b"", KongFields::Accept).err(),
+            Some(OpenError::NotACiphertext)
+        );
+        // What has the form fails in one way.
+        for text in ["kr1:a:", "kr1:a:AAAA", "kr1:a:?", "vault:v1:AAAA", "vault:v1:?"] {
+            assert_eq!(
+                opened(&keyring, text, b"", KongFields::Refuse).err(),
+                Some(OpenError::NotAuthentic),
+                "{text}"
+            );
+        }
+    }
+
     fn a_message_opens_in_its_own_context_only() {
         let keyring = keyring(key("some.id", 7));
         let open = |text: &[u8], context: &[u8]| {

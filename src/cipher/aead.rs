@@ -33,14 +33,20 @@ pub struct Opened<'k, P = Payload> {
 /// One whose plaintext is in this range of its text.
 pub type OpenedText<'k> = Opened<'k, Range<usize>>;
 
+/// What the text forms look like.
+pub const TEXT_FORMS: &str =
+    "kr1:<id>:<base64>, vault:v<version>:<base64>, or $ke$1$-<id>-<nonce>-<hexadecimal digits> of Kong";
+
 /// Decryption fails in one way, whatever is wrong with the ciphertext. A missing key is a separate error, because an
-/// operator can act on it.
+/// operator can act on it, and so is a text that has the form of no ciphertext, which everybody can see.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error(
         "decryption failed: the ciphertext was changed, is not from this keyring, or has other associated data"
     )]
     NotAuthentic,
+    #[error("not a ciphertext: expected {}", TEXT_FORMS)]
+    NotACiphertext,
     #[error(
         "key {0:?} is not in the keyring: it is missing in Vault, was removed there, or is not synced yet"
     )]

@@ -90,7 +90,7 @@ where
 /// The key of the text form, and where its base64 begins.
 pub(super) fn find_text<'k>(keyring: &'k Keyring, text: &[u8]) -> Result<(&'k HeldKey, usize), OpenError> {
     let rest = &text[TEXT_PREFIX.len()..];
-    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotAuthentic)?;
+    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotACiphertext)?;
     let id = str::from_utf8(&rest[..end]).map_err(|_| OpenError::NotAuthentic)?;
     Ok((find(keyring, id)?, TEXT_PREFIX.len() + end + 1))
 }

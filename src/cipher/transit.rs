@@ -39,10 +39,10 @@ pub(super) fn find_text<'k>(
     text: &[u8],
 ) -> Result<(&'k [Arc<HeldKey>], usize), OpenError> {
     let rest = &text[TEXT_PREFIX.len()..];
-    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotAuthentic)?;
-    let version = str::from_utf8(&rest[..end]).map_err(|_| OpenError::NotAuthentic)?;
+    let end = rest.iter().position(|byte| *byte == b':').ok_or(OpenError::NotACiphertext)?;
+    let version = str::from_utf8(&rest[..end]).map_err(|_| OpenError::NotACiphertext)?;
     let canonical = !version.starts_with(['0', '+']);
-    let version = version.parse().ok().filter(|_| canonical).ok_or(OpenError::NotAuthentic)?;
+    let version = version.parse().ok().filter(|_| canonical).ok_or(OpenError::NotACiphertext)?;
     let keys = keyring.keys_of_version(version);
     if keys.is_empty() {
         return Err(OpenError::UnknownVersion(version));
@@ -111,7 +111,7 @@ mod tests {
             let changed = sealed.replace("vault:v1:", foreign);
             assert_eq!(
                 opened(&keyring, &changed, b"aad", KongFields::Refuse).err(),
-                Some(OpenError::NotAuthentic),
+                Some(OpenError::NotACiphertext),
                 "{changed}"
             );
         }

@@ -23,6 +23,35 @@ fn any_bytes_go_through_encrypt_and_decrypt() {
 }
 
 #[test]
+fn what_has_no_known_form_is_no_ciphertext_and_nothing_was_changed() {
+    let daemon = Daemon::dev();
+    let message = |arguments: &[&str], input: &[u8]| {
+        let output = daemon.command(arguments, input);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let sealed = success(&daemon.command(&["encrypt"], b"hello"));
+    let (id, _) = sealed["kr1:".len()..].split_once(':').unwrap();
+    for command in [["decrypt"].as_slice(), &["rewrap"], &["decrypt", "--lines"], &["rewrap", "--lines"]] {
+        for text in ["hello", "kr1:cut", "vault:1:AAAA", "$ke$2$-a-b-c"] {
+            let message = message(command, text.as_bytes());
+            assert!(
+                message.contains("not a ciphertext: expected kr1:<id>:<base64>, vault:v"),
+                "{text}: {message}"
+            );
+            assert!(!message.contains("changed"), "{message}");
+        }
+        let binary = message(command, b"\xff\xfe\x00");
+        assert!(binary.contains("not a ciphertext: it is binary; expected "), "{binary}");
+        // What is under the active key is not rewrapped, so it is not opened.
+        if command != ["rewrap", "--lines"] {
+            let changed = message(command, format!("kr1:{id}:AAAA").as_bytes());
+            assert!(changed.contains("the ciphertext was changed"), "{changed}");
+        }
+    }
+}
+
+#[test]
 fn a_file_is_written_completely_or_not_at_all_and_replaces_no_other() {
     let daemon = Daemon::dev();
     let file = |name: &str| daemon.folder().join(name).display().to_string();

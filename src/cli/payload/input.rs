@@ -13,6 +13,7 @@ use super::{
     super::command::{Failure, io_failure, print_error, refuse_closed},
     STANDARD,
 };
+use crate::cipher::TEXT_FORMS;
 
 /// More than the maximum of `keyring_max_request_size`.
 const MAX_TEXT: u64 = 1 << 30;
@@ -76,8 +77,11 @@ impl Input {
             )));
         }
         let name = self.name.display();
-        let text = str::from_utf8(&bytes)
-            .map_err(|_| Failure::Operation(format!("{name} is not a ciphertext: it is binary")))?;
+        let text = str::from_utf8(&bytes).map_err(|_| {
+            Failure::Operation(format!(
+                "{name} is not a ciphertext: it is binary; expected a stream of `keyringd encrypt`, or text as {TEXT_FORMS}"
+            ))
+        })?;
         match text.trim() {
             "" => Err(Failure::Operation(format!("{name} is empty: expected a ciphertext"))),
             text => Ok(text.to_owned()),

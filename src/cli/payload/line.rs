@@ -13,7 +13,7 @@ use super::{
     Payload,
     input::Input,
 };
-use crate::client::BatchOperation;
+use crate::{cipher::TEXT_FORMS, client::BatchOperation};
 
 /// The lines and the bytes of one batch.
 const BATCH_LINES: usize = 1000;
@@ -193,7 +193,8 @@ impl<'a> Lines<'a> {
         let value = if is_plain {
             BASE64_STANDARD.encode(bytes)
         } else {
-            let text = str::from_utf8(text).map_err(|_| "not a ciphertext: it is binary".to_owned())?;
+            let text = str::from_utf8(text)
+                .map_err(|_| format!("not a ciphertext: it is binary; expected {TEXT_FORMS}"))?;
             if text.is_empty() && self.operation == BatchOperation::Rewrap {
                 return Ok(None);
             }
