@@ -67,6 +67,20 @@ pub struct Log {
     _queue: Option<WorkerGuard>,
 }
 
+/// A message without the numbers that the standard library adds to a system's error.
+pub(crate) fn without_error_numbers(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        let Some((number, behind)) = after.split_once(')') else { break };
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            break;
+        }
+        plain.push_str(before);
+        rest = behind;
+    }
+    plain + rest
+}
+
 /// Starts logging for the process, until the [`Log`] is dropped. A panic is logged with its location only: its message
 /// could quote a secret.
 pub(crate) fn start(level: Level, format: LineFormat) -> Log {
@@ -249,6 +263,13 @@ mod tests {
             as_notice(r#"{"level":"INFO","message":"m","target":"keyringd::notice"}"#),
             r#"{"level":"NOTICE","message":"m","target":"keyringd"}"#
         );
+    }
+
+    #[test]
+    fn messages_have_no_error_numbers() {
+        let text = "cannot open a: No such file (os error 2); b: Denied (os error 13)";
+        assert_eq!(without_error_numbers(text), "cannot open a: No such file; b: Denied");
+        assert_eq!(without_error_numbers("an (os error x) of no number"), "an (os error x) of no number");
     }
 
     #[test]

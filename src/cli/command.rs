@@ -23,6 +23,7 @@ use crate::{
     client::{Client, ClientError},
     daemon::dev,
     keyring::is_name,
+    logging::without_error_numbers,
     settings::{
         self, Loaded, Note, Settings,
         resolve::EnvBackend,
@@ -208,20 +209,6 @@ fn without_names(error: &io::Error) -> String {
     text.split(" at path \"").next().unwrap_or(&text).to_owned()
 }
 
-/// A message without the numbers that the standard library adds to a system's error.
-fn without_numbers(text: &str) -> String {
-    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some((before, after)) = rest.split_once(" (os error ") {
-        let Some((number, behind)) = after.split_once(')') else { break };
-        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            break;
-        }
-        plain.push_str(before);
-        rest = behind;
-    }
-    plain + rest
-}
-
 /// Runs a future on a new single-threaded runtime.
 pub(super) fn wait<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     block_on(&mut Builder::new_current_thread(), future)
@@ -237,7 +224,7 @@ pub(super) fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>
 
 /// Prints a line on standard error. Write errors are ignored.
 pub(super) fn print_error(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", without_numbers(line));
+    let _ = writeln!(io::stderr(), "{}", without_error_numbers(line));
 }
 
 pub(super) fn print_notes(kind: &str, notes: &[Note]) {
@@ -272,10 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_have_no_error_numbers_and_no_temporary_names() {
-        let text = "cannot open a: No such file (os error 2); b: Denied (os error 13)";
-        assert_eq!(without_numbers(text), "cannot open a: No such file; b: Denied");
-        assert_eq!(without_numbers("an (os error x) of no number"), "an (os error x) of no number");
+    fn messages_have_no_temporary_names() {
         let error = tempfile::NamedTempFile::new_in("/no/such/folder").unwrap_err();
         let message = without_names(&error);
         assert!(message.starts_with("No such file") && !message.contains("/no/such"), "{message}");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded::byte_serialize};
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::{logging::without_error_numbers, secret::Secret};
 
 /// The most characters of a server's message that are quoted.
 const MAX_MESSAGE: usize = 200;
@@ -126,7 +126,7 @@ pub(super) fn causes(error: &reqwest::Error) -> String {
         let _ = write!(text, "{}{error}", if text.is_empty() { "" } else { ": " });
         cause = error.source();
     }
-    if text.is_empty() { "the connection failed".to_owned() } else { text }
+    if text.is_empty() { "the connection failed".to_owned() } else { without_error_numbers(&text) }
 }
 
 /// The first cause of this type.
