@@ -116,6 +116,41 @@ fn text_lines_stop_at_the_first_failure_and_say_where_to_go_on() {
     let rewrapped = daemon.command(&["rewrap", "--lines"], b"nonsense\n");
     assert_eq!((rewrapped.status.code(), rewrapped.stdout.as_slice()), (Some(1), b"".as_slice()));
     assert_eq!(daemon.command(&["decrypt", "--start", "3"], b"").status.code(), Some(1));
+    // What is not even a line of the form: the values before it are done.
+    let input = b"{\"plaintext\": \"one\"}\n{\"plaintext\": \"two\"}\nnonsense\n{\"plaintext\": \"four\"}\n";
+    let stopped = daemon.command(&["encrypt", "--ndjson"], input);
+    assert_eq!(stopped.status.code(), Some(1));
+    let lines = String::from_utf8(stopped.stdout.clone()).unwrap();
+    assert_eq!(lines.matches("kr1:").count(), 2, "{lines}");
+    assert!(errors(&stopped).contains("line 3: expected JSON of the form"), "{stopped:?}");
+    assert!(errors(&stopped).contains("the lines before are done: go on with --start 3"), "{stopped:?}");
+}
+
+#[test]
+fn a_start_beyond_the_end_of_the_lines_is_an_error() {
+    let daemon = Daemon::dev();
+    let input = format!("{}\n{}\n", daemon.encrypt("one"), daemon.encrypt("two"));
+    let out = daemon.folder().join("out").display().to_string();
+    for command in
+        [["encrypt"].as_slice(), &["decrypt"], &["decrypt", "-o", &out], &["rewrap"], &["rewrap", "--census"]]
+    {
+        let from = |start: &str| {
+            daemon.command(&[command, &["--lines", "--start", start]].concat(), input.as_bytes())
+        };
+        success(&from("2"));
+        let _ = std::fs::remove_file(&out);
+        let beyond = from("3");
+        assert_eq!(
+            (beyond.status.code(), beyond.stdout.as_slice()),
+            (Some(1), b"".as_slice()),
+            "{command:?}"
+        );
+        let message = errors(&beyond);
+        let expected = "--start 3 is beyond the end of standard input, which has 2 lines: nothing was done";
+        assert!(message.contains(expected) && !std::path::Path::new(&out).exists(), "{message}");
+    }
+    assert!(errors(&daemon.command(&["encrypt", "--lines", "--start", "2"], b"")).contains("has 0 lines"));
+    success(&daemon.command(&["encrypt", "--lines"], b""));
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub(super) struct Lines<'a> {
     operation: BatchOperation,
     /// Lines that were read.
     read: u64,
+    /// Why there are no further lines. Those before are done first.
+    failure: Option<Failure>,
     /// Lines whose result is in the output.
     pub(super) done: u64,
     /// Values among them.
@@ -128,12 +130,34 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(input: Input, payload: &'a Payload, operation: BatchOperation) -> Self {
-        Self { input: BufReader::new(input), payload, operation, read: 0, done: 0, count: 0, bytes: 0 }
+        Self {
+            input: BufReader::new(input),
+            payload,
+            operation,
+            read: 0,
+            failure: None,
+            done: 0,
+            count: 0,
+            bytes: 0,
+        }
     }
 
     /// The next lines; none at the end.
     pub(super) fn batch(&mut self) -> Result<Vec<Line>, Failure> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut batch = Vec::new();
+        let filled = match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.fill(&mut batch),
+        };
+        match filled {
+            Err(failure) if batch.is_empty() => return Err(failure),
+            filled => self.failure = filled.err(),
+        }
+        Ok(batch)
+    }
+
+    fn fill(&mut self, batch: &mut Vec<Line>) -> Result<(), Failure> {
+        let mut bytes = 0;
         while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
             let Some(text) = self.line()? else { break };
             bytes += text.len();
@@ -147,7 +171,20 @@ impl<'a> Lines<'a> {
                 batch.push(line);
             }
         }
-        Ok(batch)
+        Ok(())
+    }
+
+    /// At the end of the input: fails if it ended before the line to begin at.
+    pub(super) fn refuse_missing_start(&self) -> Result<(), Failure> {
+        let (start, read) = (self.payload.lines.start, self.read);
+        if start == 1 || start <= read {
+            return Ok(());
+        }
+        let name = self.input.get_ref().name().display();
+        let plural = if read == 1 { "" } else { "s" };
+        Err(Failure::Operation(format!(
+            "--start {start} is beyond the end of {name}, which has {read} line{plural}: nothing was done"
+        )))
     }
 
     fn line(&mut self) -> Result<Option<Vec<u8>>, Failure> {

@@ -50,6 +50,7 @@ pub(super) fn run(payload: &Payload, operation: BatchOperation) -> Result<ExitCo
             other => other,
         });
     }
+    work.lines.refuse_missing_start()?;
     let summary = work.summary();
     work.output.finish()?;
     print_error(&summary);
@@ -75,7 +76,7 @@ pub(super) fn census(payload: &Payload) -> Result<Census, Failure> {
     loop {
         let batch = lines.batch()?;
         if batch.is_empty() {
-            return Ok(census);
+            return lines.refuse_missing_start().map(|()| census);
         }
         for line in &batch {
             census.count(Label::of(&line.value));
