@@ -30,7 +30,7 @@ use clap_complete::Shell;
 
 use check::Shown;
 pub use command::Failure;
-use command::{Daemon, OneKeyring, SettingsFile};
+use command::{OneKeyring, SettingsFile};
 
 use crate::doctor::SecretIds;
 
@@ -87,9 +87,9 @@ enum Command {
     /// Exit 0 if the daemon is ready (needs no permission)
     Health(OneKeyring),
     /// Make the running daemon sync with Vault now
-    Sync(OneKeyring),
+    Sync(status::Sync),
     /// Make the running daemon load its settings again
-    Reload(Daemon),
+    Reload(reload::Reload),
     /// Make a new key, write it to Vault, and have the daemon use it
     Rotate(rotate::Rotate),
     /// Print a record with a new random key
@@ -171,8 +171,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Doctor { file, login: true } => check::doctor(&file, SecretIds::UseOnce),
         Command::Status(status) => status::status(&status),
         Command::Health(keyring) => status::health(&keyring),
-        Command::Sync(keyring) => status::sync(&keyring),
-        Command::Reload(daemon) => reload::reload(&daemon),
+        Command::Sync(sync) => status::sync(&sync),
+        Command::Reload(reload) => reload::reload(&reload),
         Command::Keygen(keygen) => keygen::keygen(&keygen),
         Command::Rotate(rotate) => rotate::rotate(&rotate),
         Command::Policy(policy) => policy::policy(&policy),

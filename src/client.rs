@@ -73,6 +73,21 @@ impl Client {
         self.get(&self.of_keyring("/status")).await?.json()
     }
 
+    /// All keys as `/status` describes them, the newest first.
+    pub(crate) async fn keys(&self) -> Result<Vec<Value>, ClientError> {
+        let mut keys = Vec::new();
+        for page in 1_u32.. {
+            let path = self.of_keyring("/status");
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let mut status: Value = self.get(&format!("{path}{separator}page={page}")).await?.json()?;
+            match status.pointer_mut("/keyring/keys").map(Value::take) {
+                Some(Value::Array(listed)) if !listed.is_empty() => keys.extend(listed),
+                _ => break,
+            }
+        }
+        Ok(keys)
+    }
+
     /// `GET /readyz`: whether the keyring is ready, and its message.
     pub(crate) async fn health(&self) -> Result<(bool, String), ClientError> {
         Ok(self.get(&self.of_keyring("/readyz")).await?.text())

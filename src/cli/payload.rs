@@ -19,7 +19,10 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use super::command::{Failure, OneKeyring, io_failure, print, print_error, wait};
+use super::{
+    command::{Failure, OneKeyring, io_failure, print, print_error, wait},
+    status,
+};
 use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
     client::{BatchOperation, Client, ClientError, DataKey},
@@ -73,6 +76,9 @@ pub(super) struct Rewrap {
     /// With --lines: only count the values by key
     #[arg(long, conflicts_with = "output")]
     census: bool,
+    /// With --census: print JSON
+    #[arg(long, requires = "census")]
+    json: bool,
 }
 
 impl LineArgs {
@@ -130,12 +136,12 @@ pub(super) fn decrypt(payload: &Payload) -> Result<ExitCode, Failure> {
 }
 
 /// `keyringd rewrap`. It rewraps the data key of a stream and copies the segments after verifying them.
-pub(super) fn rewrap(Rewrap { payload, census }: &Rewrap) -> Result<ExitCode, Failure> {
+pub(super) fn rewrap(Rewrap { payload, census, json }: &Rewrap) -> Result<ExitCode, Failure> {
     if *census {
         let census = lines::census(payload)?;
         // Without a daemon, or the permission for its status, only what was found is shown.
-        let status = wait(payload.keyring.client()?.status())?.ok();
-        print(census.table(status.as_ref()))?;
+        let keys = wait(payload.keyring.client()?.keys())?.unwrap_or_default();
+        print(if *json { status::json(&census.json(&keys)) } else { census.table(&keys) })?;
         return Ok(ExitCode::SUCCESS);
     }
     if payload.lines.are_meant()? {

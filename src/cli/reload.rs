@@ -2,18 +2,34 @@
 
 use std::{fmt::Write as _, process::ExitCode};
 
+use clap::Args;
 use serde_json::Value;
 
-use super::command::{Daemon, Failure, print, print_error, wait};
+use super::{
+    command::{Daemon, Failure, print, print_error, wait},
+    status,
+};
 use crate::client::ClientError;
 
 /// The exit code of bad settings, as that of `run`.
 const BAD_SETTINGS: u8 = 78;
 
+#[derive(Debug, Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// `keyringd reload`
-pub(super) fn reload(daemon: &Daemon) -> Result<ExitCode, Failure> {
+pub(super) fn reload(Reload { daemon, json }: &Reload) -> Result<ExitCode, Failure> {
     match wait(daemon.client()?.reload())? {
-        Ok(changes) => print(describe(&changes)).map(|()| ExitCode::SUCCESS),
+        Ok(changes) => {
+            print(if *json { status::json(&changes) } else { describe(&changes) })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Err(ClientError::Invalid(mistakes)) => {
             for mistake in mistakes.lines() {
                 print_error(&format!("keyringd: error: {mistake}"));

@@ -13,7 +13,7 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -58,6 +58,23 @@ pub(super) struct Rotate {
     /// Rotate even if a key is lost by it
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Format {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was written to Vault.
+struct Written {
+    id: KeyId,
+    place: String,
+    /// `None` on KV version 1.
+    version: Option<u64>,
 }
 
 /// `keyringd rotate`
@@ -77,12 +94,39 @@ pub(super) fn rotate(rotate: &Rotate) -> Result<ExitCode, Failure> {
         };
         let written = written.await;
         sessions.end().await; // revokes the token of a login
-        let id = written?;
-        match &daemon {
-            Some(daemon) => load(daemon, &id).await,
-            None => Ok(ExitCode::SUCCESS),
+        let written = written?;
+        // A closed output must not keep the daemon from the new key.
+        let printed = if rotate.format.json { Ok(()) } else { print(written.text()) };
+        let loaded = match &daemon {
+            Some(daemon) => load(daemon, &written.id).await,
+            None => Ok(None),
+        };
+        let status = loaded.as_ref().ok().and_then(Option::as_ref);
+        match status {
+            _ if rotate.format.json => print(status::json(&written.json(status)))?,
+            Some(status) => print(status::outcome(status))?,
+            None => {}
         }
+        printed?;
+        loaded.map(|_| ExitCode::SUCCESS)
     })?
+}
+
+impl Written {
+    fn text(&self) -> String {
+        let version = self.version.map_or_else(String::new, |version| format!(" as version {version}"));
+        format!("wrote key {} to {}{version}\n", self.id.as_str(), self.place)
+    }
+
+    /// With what the daemon has then, as far as this user may know.
+    fn json(&self, status: Option<&Value>) -> Value {
+        json!({
+            "id": self.id.as_str(),
+            "secret": self.place,
+            "version": self.version,
+            "daemon": status.map(status::outcome_json),
+        })
+    }
 }
 
 impl Rotate {
@@ -160,8 +204,8 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Writes the new record. Returns the ID of its key.
-async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> Result<KeyId, Failure> {
+/// Writes the new record.
+async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> Result<Written, Failure> {
     let secret = &target.secret;
     let kv = Kv::new(client, secret, Purpose::Keyring);
     let Plan { id, fields, expected, losses, warnings } =
@@ -176,10 +220,7 @@ async fn write(client: &vault::Client, target: &Target<'_>, rotate: &Rotate) -> 
         print_error(&format!("keyringd: warning: {losses}"));
     }
     let version = kv.write(&fields, expected).await.map_err(Failure::from_error)?;
-    let place = format!("{}/{}", secret.mount, secret.path);
-    let version = version.map_or_else(String::new, |version| format!(" as version {version}"));
-    print(format!("wrote key {} to {place}{version}\n", id.as_str()))?;
-    Ok(id)
+    Ok(Written { id, place: format!("{}/{}", secret.mount, secret.path), version })
 }
 
 /// Before anything is written: that there is a daemon, and that it reads this secret, as far as this user may know.
@@ -208,8 +249,8 @@ async fn check_daemon(daemon: &Client, Target { name, secret, .. }: &Target<'_>)
     )))
 }
 
-/// Makes the daemon sync until the new key is active, and prints what it has.
-async fn load(daemon: &Client, id: &KeyId) -> Result<ExitCode, Failure> {
+/// Makes the daemon sync until the new key is active. Returns its status then, if this user may read it.
+async fn load(daemon: &Client, id: &KeyId) -> Result<Option<Value>, Failure> {
     let mut problem = String::new();
     for attempt in 0..SYNC_ATTEMPTS {
         if attempt > 0 {
@@ -220,12 +261,11 @@ async fn load(daemon: &Client, id: &KeyId) -> Result<ExitCode, Failure> {
             continue;
         }
         let Ok(status) = daemon.status().await else {
-            return Ok(ExitCode::SUCCESS); // no permission for the status
+            return Ok(None);
         };
         let outcome = status::outcome(&status);
         if status.pointer("/keyring/active").and_then(Value::as_str) == Some(id.as_str()) {
-            print(outcome)?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(Some(status));
         }
         problem = format!("its active key is another one; {}", outcome.trim().replace('\n', "; "));
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::command::{Failure, OneKeyring, print, wait, with_hint};
 
@@ -30,6 +30,15 @@ pub(super) struct Status {
     /// Print it every two seconds, until it is interrupted
     #[arg(long)]
     watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    #[command(flatten)]
+    keyring: OneKeyring,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// `keyringd status`
@@ -67,23 +76,47 @@ const fn exit_code(ready: bool) -> ExitCode {
 }
 
 /// `keyringd sync`: what the sync came to, if this user may read the status. A failure if the newest version was rejected.
-pub(super) fn sync(keyring: &OneKeyring) -> Result<ExitCode, Failure> {
+pub(super) fn sync(Sync { keyring, json }: &Sync) -> Result<ExitCode, Failure> {
     let client = keyring.client()?;
     wait(client.sync())??;
     let Ok(status) = wait(client.status())? else { return Ok(ExitCode::SUCCESS) };
-    print(outcome(&status))?;
+    print(if *json { self::json(&outcome_json(&status)) } else { outcome(&status) })?;
     let current = status.pointer("/sync/current_version");
     let is_rejected = array(&status, "/sync/rejected").any(|rejected| rejected.get("version") == current);
     Ok(exit_code(!is_rejected))
 }
 
+/// The active key's ID and version, if there is one.
+fn active(status: &Value) -> Option<(String, u64)> {
+    let active = field(status, "/keyring/active")?;
+    let key = array(status, "/keyring/keys").find(|key| field(key, "/id").as_ref() == Some(&active))?;
+    let version = key.pointer("/version")?.as_u64()?;
+    Some((active, version))
+}
+
+/// The number of all keys, of which the status lists the newest.
+fn key_count(status: &Value) -> u64 {
+    status.pointer("/keyring/keys_total").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// The outcome of a sync as JSON.
+pub(super) fn outcome_json(status: &Value) -> Value {
+    let list = |pointer| status.pointer(pointer).cloned().unwrap_or_else(|| json!([]));
+    let (id, version) = active(status).unzip();
+    json!({
+        "active": id,
+        "version": version,
+        "keys": key_count(status),
+        "rejected": list("/sync/rejected"),
+        "warnings": list("/sync/warnings"),
+    })
+}
+
 /// The outcome of a sync: the active key, what was rejected, and other warnings.
 pub(super) fn outcome(status: &Value) -> String {
     let mut out = String::new();
-    let (active, keys) = (field(status, "/keyring/active"), array(status, "/keyring/keys").count());
-    let version = array(status, "/keyring/keys").find(|key| field(key, "/id") == active);
-    let version = version.and_then(|key| field(key, "/version"));
-    if let (Some(active), Some(version)) = (active, version) {
+    if let Some((active, version)) = active(status) {
+        let keys = key_count(status);
         let plural = if keys == 1 { "" } else { "s" };
         let _ = writeln!(out, "active {active} (version {version}), {keys} key{plural}");
     }

@@ -7,7 +7,8 @@ mod permission;
 
 use std::{
     convert::Infallible,
-    io,
+    fs, io,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -42,6 +43,8 @@ pub enum ClientError {
     NoSocket { socket: PathBuf },
     #[error("nothing listens on {socket}: the keyringd that made it has ended; start it again")]
     Stale { socket: PathBuf },
+    #[error("{socket} is not a socket: name that of keyringd with --socket")]
+    NotASocket { socket: PathBuf },
     #[error("permission denied for {socket}: {cure}")]
     Forbidden { socket: PathBuf, cure: String },
     #[error("cannot reach keyringd at {socket}: {error}")]
@@ -175,13 +178,18 @@ impl Client {
 fn connect_error(socket: PathBuf, error: io::Error) -> ClientError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ClientError::NoSocket { socket },
-        io::ErrorKind::ConnectionRefused => ClientError::Stale { socket },
+        io::ErrorKind::ConnectionRefused if is_socket(&socket) => ClientError::Stale { socket },
+        io::ErrorKind::ConnectionRefused => ClientError::NotASocket { socket },
         io::ErrorKind::PermissionDenied => {
             let cure = permission::cure(&socket);
             ClientError::Forbidden { socket, cure }
         }
         _ => ClientError::Unreachable { socket, error },
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// An open connection. It carries one request after another.

@@ -74,6 +74,35 @@ fn a_census_counts_every_key_and_asks_for_nothing_secret() {
 }
 
 #[test]
+fn a_census_is_json_for_programs_and_knows_every_key_of_a_large_keyring() {
+    let server = OpenBao::dev();
+    // More than one page of the status, and no more per version than OpenBao takes.
+    for from in (0..1500).step_by(300) {
+        let keys = (from..from + 300).map(|at| (format!("k{at}"), json!(KEY)));
+        let keys: serde_json::Map<_, _> = keys.collect();
+        server.put(&json!({ "active": format!("k{}", from + 299), "keys": keys }));
+    }
+    let daemon = Daemon::start(&server, &[]);
+    let input: String = (0..1500).map(|at| format!("kr1:k{at}:AAAA\n")).collect();
+    let input = input + "kr1:gone:AAAA\nnonsense\n$ke$1$-k7-00-00\n";
+    let census = success(&daemon.command(&["rewrap", "--census", "--json"], input.as_bytes()));
+    let census: Value = serde_json::from_str(&census).unwrap();
+    let counted = census["keys"].as_array().unwrap();
+    assert_eq!(counted.len(), 1500);
+    for key in counted {
+        let count = if key["id"] == "k7" { 2 } else { 1 };
+        assert_eq!(key["count"], count, "{key}");
+    }
+    assert_eq!(counted.iter().filter(|key| key["state"] == "active").count(), 1);
+    assert_eq!(census["others"], json!([{ "key": "gone", "count": 1 }]));
+    assert_eq!(census["no_ciphertext"], 1);
+    let text = success(&daemon.command(&["rewrap", "--census"], input.as_bytes()));
+    assert_eq!(text.lines().count(), 1502);
+    assert_eq!(daemon.command(&["rewrap", "--json"], b"").status.code(), Some(2));
+    assert_eq!(success(&daemon.command(&["sync"], b"")), "active k1499 (version 5), 1500 keys\n");
+}
+
+#[test]
 fn json_lines_have_their_ids_and_associated_data_and_their_own_errors() {
     let daemon = Daemon::dev();
     let input = format!(

@@ -312,6 +312,8 @@ fn a_reload_prints_what_changed_or_why_nothing_did() {
         assert!(text.contains(line), "{line} in {text}");
     }
     assert!(!text.contains(server.token()));
+    let json: Value = serde_json::from_str(&success(&daemon.command(&["reload", "--json"], b""))).unwrap();
+    assert_eq!((&json["changed"], &json["warnings"]), (&json!([]), &json!([])), "{json}");
 
     daemon.write_conf(&server.address(), &format!("{token}log_level = loud\nkeyring_audit = some"));
     let refused = daemon.command(&["reload"], b"");

@@ -187,6 +187,10 @@ fn a_socket_that_cannot_be_used_has_one_of_three_reasons() {
     assert!(errors(&absent).contains(&format!("there is no socket {socket}")), "{absent:?}");
     drop(UnixListener::bind(&path).unwrap());
     assert!(errors(&status()).contains("the keyringd that made it has ended"), "{:?}", status());
+    for other in [folder.path().display().to_string(), PROGRAM.to_owned()] {
+        let no_socket = run(&["status", "--socket", &other], &[], b"");
+        assert!(errors(&no_socket).contains(&format!("{other} is not a socket")), "{no_socket:?}");
+    }
 
     fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
     std::os::unix::fs::chown(&path, Some(0), Some(1)).unwrap(); // daemon, in every distribution

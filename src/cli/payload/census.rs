@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, fmt, fmt::Write as _};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The key that a ciphertext names, by what its format has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Label {
-    /// `kr1:<id>:…`, and `$ke$1$-<id>-…` of Kong.
+    /// `kr1:<id>:…`
     Id(String),
-    /// A field of Kong's, which a rewrap always changes.
+    /// `$ke$1$-<id>-<nonce>-…`, a field of Kong's, which a rewrap always changes.
     Kong(String),
     /// `vault:v<version>:…`
     Version(u64),
@@ -26,20 +26,19 @@ impl Label {
             return rest.split_once(':').map(|(id, _)| Self::Id(id.to_owned()));
         }
         if let Some(rest) = text.strip_prefix("$ke$1$-") {
-            let (id, _) = rest.split_once("-$").or_else(|| rest.rsplit_once('-'))?;
+            // From the right, because an ID may contain `-`.
+            let [_, _, id] = rest.rsplitn(3, '-').collect::<Vec<_>>()[..] else { return None };
             return Some(Self::Kong(id.to_owned()));
         }
         let (version, _) = text.strip_prefix("vault:v")?.split_once(':')?;
         version.parse().ok().map(Self::Version)
     }
+}
 
-    /// Whether it means this key.
-    fn is_of(&self, id: &str, version: u64) -> bool {
-        match self {
-            Self::Id(named) | Self::Kong(named) => named == id,
-            Self::Version(named) => *named == version,
-        }
-    }
+struct KeyOfDaemon<'k> {
+    id: &'k str,
+    version: u64,
+    state: &'k str,
 }
 
 impl fmt::Display for Label {
@@ -71,17 +70,14 @@ impl Census {
     }
 
     /// A line per key of the daemon, including those that nothing names, and what is of no key of it.
-    pub(super) fn table(&self, status: Option<&Value>) -> String {
-        let keys = status.and_then(|status| status.pointer("/keyring/keys")?.as_array());
-        let Some(keys) = keys else { return self.lines() };
-        let (mut text, mut rest) = (String::new(), self.0.clone());
-        for key in keys {
-            let field = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
-            let (id, version) = (field("id"), key["version"].as_u64().unwrap_or(0));
-            let is_of = |label: &Option<Label>| label.as_ref().is_some_and(|label| label.is_of(id, version));
-            let count: u64 = rest.iter().filter(|(label, _)| is_of(label)).map(|(_, count)| count).sum();
-            rest.retain(|label, _| !is_of(label));
-            let _ = writeln!(text, "{count:>9}  {id}  version {version}  {}", field("state"));
+    pub(super) fn table(&self, keys: &[Value]) -> String {
+        if keys.is_empty() {
+            return self.lines();
+        }
+        let (counts, rest) = self.by_key(keys);
+        let mut text = String::new();
+        for (KeyOfDaemon { id, version, state }, count) in counts {
+            let _ = writeln!(text, "{count:>9}  {id}  version {version}  {state}");
         }
         for (label, count) in &rest {
             let name = label.as_ref().map_or_else(
@@ -92,12 +88,39 @@ impl Census {
         }
         text
     }
+
+    /// The same as JSON.
+    pub(super) fn json(&self, keys: &[Value]) -> Value {
+        let (counts, rest) = self.by_key(keys);
+        let of_key = |(KeyOfDaemon { id, version, state }, count): (KeyOfDaemon<'_>, u64)| json!({ "id": id, "version": version, "state": state, "count": count });
+        let others = rest.iter().filter_map(|(label, count)| {
+            label.as_ref().map(|label| json!({ "key": label.to_string(), "count": count }))
+        });
+        json!({
+            "keys": counts.into_iter().map(of_key).collect::<Vec<_>>(),
+            "others": others.collect::<Vec<_>>(),
+            "no_ciphertext": rest.get(&None).copied().unwrap_or(0),
+        })
+    }
+
+    /// The count of each key of the daemon, and what is of no key of it.
+    fn by_key<'k>(&self, keys: &'k [Value]) -> (Vec<(KeyOfDaemon<'k>, u64)>, BTreeMap<Option<Label>, u64>) {
+        let mut rest = self.0.clone();
+        let count = |key: &'k Value| {
+            let field = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
+            let (id, version) = (field("id"), key["version"].as_u64().unwrap_or(0));
+            let labels =
+                [Label::Id(id.to_owned()), Label::Kong(id.to_owned()), Label::Version(version)].map(Some);
+            let count = labels.iter().filter_map(|label| rest.remove(label)).sum();
+            (KeyOfDaemon { id, version, state: field("state") }, count)
+        };
+        let counts = keys.iter().map(count).collect();
+        (counts, rest)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -105,7 +128,9 @@ mod tests {
         for (text, label) in [
             ("kr1:2026-11:AAAA", Some(Label::Id("2026-11".to_owned()))),
             ("vault:v12:AAAA", Some(Label::Version(12))),
-            ("$ke$1$-8zgITLQh-$0b-$abcd", Some(Label::Kong("8zgITLQh".to_owned()))),
+            ("$ke$1$-8zgITLQh-000102030405060708090a0b-438188bd8d", Some(Label::Kong("8zgITLQh".to_owned()))),
+            ("$ke$1$-a-b-000102030405060708090a0b-438188bd8d", Some(Label::Kong("a-b".to_owned()))),
+            ("$ke$1$-a-00", None),
             ("vault:vx:AAAA", None),
             ("hello", None),
             ("kr1:", None),
@@ -120,10 +145,11 @@ mod tests {
         for text in ["kr1:a:x", "vault:v1:x", "kr1:gone:x", "?"] {
             census.count(Label::of(text));
         }
-        let status = json!({ "keyring": { "keys": [
-            { "id": "b", "version": 2, "state": "active" }, { "id": "a", "version": 1, "state": "live" },
-        ] } });
-        let lines: Vec<_> = census.table(Some(&status)).lines().map(|line| line.trim().to_owned()).collect();
+        let keys = [
+            json!({ "id": "b", "version": 2, "state": "active" }),
+            json!({ "id": "a", "version": 1, "state": "live" }),
+        ];
+        let lines: Vec<_> = census.table(&keys).lines().map(|line| line.trim().to_owned()).collect();
         assert_eq!(
             lines,
             [
