@@ -21,7 +21,7 @@ use crate::support::{
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// `keyringd` with the settings of `server`, without a token of its own, and `more` variables.
-fn operator(server: &OpenBao, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+pub fn operator(server: &OpenBao, arguments: &[&str], more: &[(&str, &str)]) -> Output {
     let settings = kongs_settings(server);
     let mut variables: Vec<_> =
         settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -30,7 +30,7 @@ fn operator(server: &OpenBao, arguments: &[&str], more: &[(&str, &str)]) -> Outp
     run(arguments, &variables, b"")
 }
 
-fn errors(output: &Output) -> String {
+pub fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

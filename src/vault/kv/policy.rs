@@ -29,11 +29,14 @@ pub fn least_privilege(secret: &KvSecret, further: &[KeyringPath], what_for: Use
         policy.allow(&path, &["read"]);
     }
     policy.allow("auth/token/lookup-self", &["read"]);
-    if let Use::Daemon(method) = what_for {
+    if let Use::Daemon(_) = what_for {
         policy.allow("auth/token/renew-self", &["update"]);
-        if method != Method::Token {
-            policy.allow("auth/token/revoke-self", &["update"]);
-        }
+    }
+    // A rotation may log in, and ends its session then.
+    if what_for != Use::Daemon(Method::Token) {
+        policy.allow("auth/token/revoke-self", &["update"]);
+    }
+    if let Use::Daemon(_) = what_for {
         policy.allow("sys/capabilities-self", &["update"]);
     }
     policy.0
