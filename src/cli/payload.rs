@@ -3,6 +3,7 @@
 //! The daemon encrypts a payload that fits into one request; the output is a line of text. A larger payload becomes a
 //! stream (`cipher::stream`): this process encrypts it with a data key from the daemon. `lines` has many short values.
 
+mod attributes;
 mod census;
 mod input;
 mod line;
@@ -46,7 +47,7 @@ pub(super) struct Payload {
     /// Write this file [default: standard output; - allows binary output to a terminal]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the output file if it exists, and keep its owner, mode and links
+    /// Replace the output file if it exists, and keep its owner, mode, ACL, attributes and links
     #[arg(long, requires = "output")]
     force: bool,
     /// Associated data: not secret, not stored, required again to decrypt

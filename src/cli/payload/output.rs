@@ -1,7 +1,7 @@
 //! The output of a payload command: a file, standard output, or what is at a path and is no file.
 //!
 //! A file appears when it is complete: without `--force` it never replaces one, and after a failure or a signal no partial
-//! file remains. With `--force` the file keeps its owner, its mode and its links. A terminal gets text only.
+//! file remains. With `--force` the file keeps its links and what `attributes` copies. A terminal gets text only.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use super::{
     super::command::{Failure, io_failure, refuse_closed},
-    STANDARD,
+    STANDARD, attributes,
 };
 use crate::{server::listen::parent_folder, signals};
 
@@ -150,22 +150,15 @@ impl Unfinished<'_> {
                 Err(error) => Err(io_failure("write", self.path)(error.error)),
             };
         };
-        // A file with several names must stay one file. Another user's cannot be made again.
-        if replaced.nlink() > 1 || self.keep_owner_and_mode(replaced).is_err() {
+        // A file with several names must stay one file, and not every user can make the same one again. All others are
+        // renamed: a crash never leaves a part of a file.
+        let is_single = replaced.nlink() == 1;
+        if !is_single || attributes::copy(&self.target, replaced, self.content.as_file()).is_err() {
             return self.overwrite();
         }
         self.content.as_file().sync_all().map_err(failed())?;
         let named = self.content.persist(&self.target);
         named.map(drop).map_err(|error| io_failure("write", self.path)(error.error))
-    }
-
-    fn keep_owner_and_mode(&self, replaced: &Metadata) -> io::Result<()> {
-        let file = self.content.as_file();
-        let made = file.metadata()?;
-        if (made.uid(), made.gid()) != (replaced.uid(), replaced.gid()) {
-            std::os::unix::fs::fchown(file, Some(replaced.uid()), Some(replaced.gid()))?;
-        }
-        file.set_permissions(replaced.permissions()) // after the owner, whose change clears some bits
     }
 
     /// Writes the complete content over the file itself.
