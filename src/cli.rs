@@ -17,6 +17,7 @@ mod rotate;
 mod secret_files;
 mod serve;
 mod status;
+mod terminal;
 mod vault;
 
 use std::{path::PathBuf, process::ExitCode};

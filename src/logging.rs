@@ -7,10 +7,11 @@ mod rate;
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _},
+    io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
+use console::Term;
 use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
@@ -169,7 +170,7 @@ impl<'a> MakeWriter<'a> for Sink {
 }
 
 fn format_layer(line_format: LineFormat, sink: Sink) -> FormatLayer {
-    let ansi = line_format == LineFormat::Text && io::stderr().is_terminal();
+    let ansi = line_format == LineFormat::Text && Term::stderr().features().colors_supported();
     let layer = fmt::layer().with_writer(sink).with_ansi(ansi);
     match (line_format, is_journal()) {
         (LineFormat::Json, false) => {

@@ -52,6 +52,14 @@ pub(crate) enum Terminal {
     None,
 }
 
+/// Leaves the signals of the terminal to a child, which gets them too and ends when it is done.
+pub(crate) fn leave_terminal_to_child() -> io::Result<()> {
+    for signal in [SIGINT, SIGQUIT] {
+        flag::register(signal, Arc::default())?;
+    }
+    Ok(())
+}
+
 /// Receives the signals that a parent forwards to its child. Signals of a shared terminal are excluded, because the child
 /// gets them too. Job control signals keep their default action.
 pub(crate) fn to_forward(terminal: Terminal) -> io::Result<mpsc::UnboundedReceiver<i32>> {

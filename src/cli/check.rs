@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::command::{Failure, SettingsFile, print, print_error, print_notes, valid_settings, wait};
+use super::{
+    command::{Failure, SettingsFile, print, print_error, print_notes, valid_settings, wait},
+    terminal::{Tone, tinted},
+};
 use crate::{
     doctor::{self, Finding, SecretIds, State},
     settings::{Effective, Loaded, Note, source::Origin},
@@ -73,7 +76,7 @@ fn table(mut rows: Vec<[String; 3]>) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let (keys, values) = (width(0), width(1));
     rows.iter().fold(String::new(), |mut table, [key, value, origin]| {
-        let _ = writeln!(table, "{key:keys$}  {value:values$}  \x1b[2m{origin}\x1b[0m");
+        let _ = writeln!(table, "{key:keys$}  {value:values$}  {}", tinted(origin, Tone::Minor));
         table
     })
 }
@@ -132,12 +135,10 @@ pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitC
 }
 
 fn line(finding: &Finding) -> String {
-    let (state, colour) = match finding.state {
-        State::Good => ("ok", 32),
-        State::Warning => ("warn", 33),
-        State::Failed => ("FAIL", 31),
+    let state = match finding.state {
+        State::Good => tinted("ok  ", Tone::Good),
+        State::Warning => tinted("warn", Tone::Warning),
+        State::Failed => tinted("FAIL", Tone::Failed),
     };
-    let (on, off) =
-        if io::stdout().is_terminal() { (format!("\x1b[{colour}m"), "\x1b[0m") } else { Default::default() };
-    format!("{on}{state:<4}{off}  {:<9} {}\n", finding.step, finding.message)
+    format!("{state}  {:<9} {}\n", finding.step, finding.message)
 }

@@ -1,11 +1,14 @@
 //! The help: the end of its first screen, the settings, and completions. The man pages are in `man`.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::command::{Failure, print};
+use super::{
+    command::{Failure, print},
+    terminal,
+};
 use crate::settings::{keys, setting::Row, source::DEFAULT_FILES};
 
 /// The exit codes of [`Failure`] and clap that every command has.
@@ -16,7 +19,7 @@ pub(super) const EXIT_CODES: [(&str, &str); 4] = [
     ("78", "bad configuration"),
 ];
 
-/// The line width of the help.
+/// The line width of the help, on a wider terminal or none.
 const WIDTH: usize = 100;
 
 /// The topic of `help` that is no command.
@@ -69,7 +72,8 @@ pub(super) fn find<'c>(command: &'c mut Command, words: &[String]) -> Result<&'c
 /// A setting with its default and its help.
 fn setting(row: &dyn Row) -> String {
     let default = row.key().default.map_or_else(String::new, |default| format!(" [default: {default}]"));
-    format!("{}{default}\n{}", row.key().name, wrapped(&meaning(row), 8))
+    let width = terminal::width().map_or(WIDTH, |width| width.min(WIDTH));
+    format!("{}{default}\n{}", row.key().name, terminal::wrapped(&meaning(row), 8, width))
 }
 
 /// The help of a setting, and what it accepts.
@@ -79,40 +83,9 @@ pub(super) fn meaning(row: &dyn Row) -> String {
     format!("{} Accepts {}.{alias}", key.about, row.accepts())
 }
 
-/// Wraps a text to indented lines.
-fn wrapped(text: &str, indent: usize) -> String {
-    let mut lines = String::new();
-    let mut width = 0;
-    for word in text.split(' ') {
-        let len = word.chars().count();
-        if width > 0 && width + 1 + len <= WIDTH {
-            lines.push(' ');
-            width += 1 + len;
-        } else {
-            let end = if width > 0 { "\n" } else { "" };
-            let _ = write!(lines, "{end}{:indent$}", "");
-            width = indent + len;
-        }
-        lines += word;
-    }
-    lines + "\n"
-}
-
 /// `keyringd completions`
 pub(super) fn completions(shell: Shell, mut command: Command) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, env!("CARGO_PKG_NAME"), &mut script);
     print(script).map(|()| ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_wrapped_between_words() {
-        let text = format!("one {} two {} three", "x".repeat(93), "y".repeat(120));
-        let lines = format!("  one {}\n  two\n  {}\n  three\n", "x".repeat(93), "y".repeat(120));
-        assert_eq!(wrapped(&text, 2), lines);
-    }
 }

@@ -4,8 +4,15 @@
 //! The file is longer than most: it is mostly that text.
 
 mod examples;
+mod pager;
 
-use std::{fmt::Write as _, fs, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Arg, Args, Command};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
@@ -21,7 +28,7 @@ pub(super) struct Man {
     /// The page of a command, or of `settings` [default: that of keyringd]
     #[arg(value_name = "TOPIC", conflicts_with = "all")]
     topic: Vec<String>,
-    /// Write all pages into this folder
+    /// Write all pages into this folder, which is made if it is missing
     #[arg(long, value_name = "FOLDER")]
     all: Option<PathBuf>,
 }
@@ -90,6 +97,7 @@ pub(super) fn man(man: &Man, command: Command) -> Result<ExitCode, Failure> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
     if let Some(folder) = &man.all {
+        fs::create_dir_all(folder).map_err(io_failure("make the folder", folder))?;
         for (name, page) in pages(&command) {
             let path = folder.join(name);
             fs::write(&path, page).map_err(io_failure("write", &path))?;
@@ -105,7 +113,7 @@ pub(super) fn man(man: &Man, command: Command) -> Result<ExitCode, Failure> {
             command_page(find(&mut command, &words)?)
         }
     };
-    print(page).map(|()| ExitCode::SUCCESS)
+    if io::stdout().is_terminal() { pager::show(&page) } else { print(page).map(|()| ExitCode::SUCCESS) }
 }
 
 /// Every page with the name of its file.
@@ -232,12 +240,17 @@ fn arguments(page: &mut Roff, command: &Command) {
 
 fn argument_help(argument: &Arg) -> String {
     let help = argument.get_help().map_or_else(String::new, ToString::to_string);
-    let values = argument.get_possible_values();
-    if values.is_empty() || !argument.get_action().takes_values() {
+    if !argument.get_action().takes_values() {
         return format!("{help}.");
     }
-    let values: Vec<_> = values.iter().map(clap::builder::PossibleValue::get_name).collect();
-    format!("{help}: {}.", values.join(", "))
+    let values: Vec<_> =
+        argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let values = if values.is_empty() { String::new() } else { format!(": {}", values.join(", ")) };
+    let defaults: Vec<_> =
+        argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let default = defaults.join(", ");
+    let default = if default.is_empty() { default } else { format!(" [default: {default}]") };
+    format!("{help}{values}{default}.")
 }
 
 fn section(page: &mut Roff, title: &str, paragraphs: &[&str]) {

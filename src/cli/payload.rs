@@ -51,7 +51,7 @@ pub(super) struct Payload {
     #[arg(long, requires = "output")]
     force: bool,
     /// Associated data: not secret, not stored, required again to decrypt
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     aad: String,
     #[command(flatten)]
     lines: LineArgs,

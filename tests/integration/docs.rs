@@ -11,7 +11,7 @@ use keyringd::{
 use crate::support::{daemon::run, success};
 
 /// Every command without subcommands, such as `vault get`.
-fn commands() -> Vec<String> {
+pub fn commands() -> Vec<String> {
     fn leaf_commands(command: &clap::Command) -> Vec<String> {
         let named = |below: &clap::Command| {
             let name = below.get_name().to_owned();
@@ -97,6 +97,80 @@ fn each_command_and_the_settings_have_a_page() {
         assert!(settings.contains(&format!("\n.TP\n\\fB{}\\fR\n", key.name)), "{} in {settings}", key.name);
     }
     assert_eq!(success(&run(&["man", "vault-get"], &[], b"")), read("keyringd-vault-get.1"));
+}
+
+/// Each command without subcommands, with the name of its page.
+fn with_pages(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+    let below: Vec<_> = command
+        .get_subcommands()
+        .flat_map(|below| with_pages(below, &format!("{name}-{}", below.get_name())))
+        .collect();
+    if below.is_empty() { vec![(name.to_owned(), command.clone())] } else { below }
+}
+
+#[test]
+fn the_pages_have_every_default_and_go_to_a_folder_that_is_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("share/man/man1");
+    success(&run(&["man", "--all", &folder.display().to_string()], &[], b""));
+    let mut found = 0;
+    for (name, command) in with_pages(&Arguments::command(), "keyringd") {
+        let page = fs::read_to_string(folder.join(format!("{name}.1"))).unwrap();
+        for argument in command.get_arguments().filter(|argument| argument.get_action().takes_values()) {
+            for default in argument.get_default_values().iter().filter(|value| !value.is_empty()) {
+                let default = default.to_str().unwrap().replace('-', "\\-");
+                let option = format!("\\-\\-{}", argument.get_long().unwrap().replace('-', "\\-"));
+                let entry = page.split(".TP").find(|entry| entry.contains(&option)).unwrap();
+                assert!(entry.contains(&format!("[default: {default}]")), "{default} in {entry}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 6, "{found}");
+    let file = parent.path().join("file");
+    fs::write(&file, "").unwrap();
+    let refused = run(&["man", "--all", &file.display().to_string()], &[], b"");
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains(&format!("cannot make the folder {}: ", file.display())), "{message}");
+}
+
+#[test]
+fn the_page_of_exec_has_its_exit_codes() {
+    let page = success(&run(&["man", "exec"], &[], b""));
+    for code in ["126", "127", "any other", "141"] {
+        assert!(page.contains(&format!("\n.TP\n\\fB{code}\\fR\n")), "{code} in {page}");
+    }
+}
+
+#[test]
+fn no_example_has_a_secret_in_the_arguments_of_a_program() {
+    const FIELDS: [&str; 5] = [" key=", " pass=", " password=", " token=", " secret_id="];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut checked = 0;
+    for folder in ["", "docs", "kubernetes", "systemd", "debian", "monitoring"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            let is_text = folder != "" || path.file_name().is_some_and(|name| name == "README.md");
+            for line in text.replace("\\\n", " ").lines().filter(|_| is_text) {
+                checked += 1;
+                let shows_field = FIELDS.iter().any(|field| {
+                    let value = line.split_once(field).map(|(_, value)| value);
+                    value.is_some_and(|value| !value.starts_with(['@', '-', '<']))
+                });
+                let is_program = ["bao ", "vault ", "curl "].iter().any(|program| line.contains(program));
+                let sends_token = line.contains("curl ") && line.contains("Token: $");
+                let sends_key = line.contains("curl ") && line.contains("\"key\":");
+                assert!(
+                    !(is_program && shows_field || sends_token || sends_key),
+                    "{}: {line}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(checked > 2000, "{checked}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod relay;
+pub mod terminal;
 
 pub use daemon::Daemon;
 pub use openbao::OpenBao;

@@ -1,11 +1,10 @@
-//! How commands behave on a terminal, with files, pipes and sockets. The terminal is real: `script` opens it.
+//! How commands behave with files, pipes, sockets and a terminal that binary output could change.
 
 use std::{
     fs,
-    io::Write as _,
     os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _},
-        net::UnixListener,
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
     },
     path::Path,
     process::{Command, Output, Stdio},
@@ -17,26 +16,10 @@ use crate::support::{
     Daemon,
     daemon::{PROGRAM, run},
     process::ending_with_us,
-    success, wait_for,
+    success,
+    terminal::on_terminal,
+    wait_for,
 };
-
-/// Runs a shell command with a terminal as its standard input, output and error. Returns what the terminal got.
-fn on_terminal(line: &str, input: &[u8]) -> (Option<i32>, String) {
-    let mut child = Command::new("script")
-        .args(["-qefc", line, "/dev/null"])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("SHELL", "/bin/sh")
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
-    let output = child.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n"))
-}
 
 fn shell(line: &str) -> Output {
     Command::new("bash").args(["-c", line]).env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()
@@ -119,36 +102,6 @@ fn descriptors_and_devices_are_written_and_never_replaced() {
     assert!(fs::symlink_metadata(folder.join("link")).unwrap().is_symlink());
     success(&daemon.command(&["encrypt", "-o", "/dev/null"], b"hello"));
     assert!(!fs::metadata("/dev/null").unwrap().is_file());
-}
-
-#[test]
-fn a_file_that_is_replaced_keeps_its_owner_its_mode_and_its_links() {
-    let daemon = Daemon::dev();
-    let file = |name: &str| daemon.folder().join(name);
-    fs::write(file("secret"), success(&daemon.command(&["encrypt"], b"hello"))).unwrap();
-    fs::set_permissions(file("secret"), fs::Permissions::from_mode(0o640)).unwrap();
-    std::os::unix::fs::chown(file("secret"), Some(40001), Some(40002)).unwrap();
-    std::os::unix::fs::symlink("secret", file("symbolic")).unwrap();
-    let rewrap = |name: &str| {
-        let path = file(name).display().to_string();
-        success(&daemon.command(&["rewrap", "-i", &path, "-o", &path, "--force"], b""));
-    };
-    let attributes = |name: &str| {
-        let found = fs::metadata(file(name)).unwrap();
-        (found.uid(), found.gid(), found.mode() & 0o777)
-    };
-    let before = fs::read(file("secret")).unwrap();
-    rewrap("symbolic");
-    assert_eq!(attributes("secret"), (40001, 40002, 0o640));
-    assert!(fs::symlink_metadata(file("symbolic")).unwrap().is_symlink());
-    assert!(fs::read(file("secret")).unwrap() != before);
-
-    fs::hard_link(file("secret"), file("hard")).unwrap();
-    rewrap("hard");
-    assert_eq!(fs::metadata(file("hard")).unwrap().ino(), fs::metadata(file("secret")).unwrap().ino());
-    assert_eq!(attributes("secret"), (40001, 40002, 0o640));
-    let names = fs::read_dir(daemon.folder()).unwrap().map(|entry| entry.unwrap().file_name());
-    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".tmp")));
 }
 
 #[test]

@@ -115,10 +115,7 @@ const ALL: &[(&str, Examples)] = &[
     ),
     (
         "keyringd man",
-        &[
-            ("A page", "keyringd man rotate | man -l -"),
-            ("All pages", "keyringd man --all /usr/local/share/man/man1"),
-        ],
+        &[("A page", "keyringd man rotate"), ("All pages", "keyringd man --all /usr/local/share/man/man1")],
     ),
     (
         "keyringd help",

@@ -1,30 +1,29 @@
 //! The status for people: aligned lines `name: value`, in colour on a terminal, each failure once.
 
-use std::{
-    fmt::Write as _,
-    io::{self, IsTerminal as _},
-    time::Duration,
-};
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::Value;
 
-use super::{array, field};
+use super::{
+    super::terminal::{self, Tone, tinted},
+    array, field,
+};
 
-/// The colours of a terminal (ECMA-48).
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-const DIM: &str = "2";
+/// The columns before a value: the longest name with its colon, and a blank.
+const LABEL: usize = 14;
 
 /// The lines so far.
 struct Lines {
     text: String,
-    is_coloured: bool,
+    /// The messages of failures, as they are shown.
+    shown: Vec<String>,
+    /// That of the terminal, if it is one.
+    width: Option<usize>,
 }
 
 /// The status as text.
 pub(super) fn lines(status: &Value) -> String {
-    let mut lines = Lines { text: String::new(), is_coloured: io::stdout().is_terminal() };
+    let mut lines = Lines { text: String::new(), shown: Vec::new(), width: terminal::width() };
     lines.state(status);
     lines.process(status);
     lines.vault(status);
@@ -41,7 +40,7 @@ pub(super) fn lines(status: &Value) -> String {
         [("warning", "/warnings"), ("warning", "/sync/warnings"), ("not reloaded", "/source/reload_mistakes")]
     {
         for message in array(status, pointer).filter_map(Value::as_str) {
-            lines.failure(name, message, YELLOW);
+            lines.failure(name, message, Tone::Warning);
         }
     }
     lines.text
@@ -58,7 +57,9 @@ fn from_copy(status: &Value) -> String {
 
 impl Lines {
     fn line(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.text, "{:<13} {value}", format!("{name}:"));
+        let label = format!("{name}:");
+        let lines = terminal::wrapped(value, LABEL, self.width.unwrap_or(usize::MAX));
+        let _ = write!(self.text, "{label:<LABEL$}{}", &lines[LABEL..]);
     }
 
     fn optional(&mut self, name: &str, value: Option<String>) {
@@ -68,25 +69,31 @@ impl Lines {
     }
 
     /// A message that is not shown above.
-    fn failure(&mut self, name: &str, message: &str, colour: &str) {
-        if !self.text.contains(message) {
-            let message = self.coloured(message, colour);
-            self.line(name, &message);
+    fn failure(&mut self, name: &str, message: &str, tone: Tone) {
+        if !self.shows(message) {
+            let tinted = self.tinted(message, tone);
+            self.line(name, &tinted);
         }
     }
 
-    fn coloured(&self, text: &str, colour: &str) -> String {
-        if self.is_coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    /// Whether a message above has this one in it. The text above has it in lines.
+    fn shows(&self, message: &str) -> bool {
+        self.shown.iter().any(|shown| shown.contains(message))
+    }
+
+    fn tinted(&mut self, message: &str, tone: Tone) -> String {
+        self.shown.push(message.to_owned());
+        tinted(message, tone)
     }
 
     fn state(&mut self, status: &Value) {
         let reason = field(status, "/reason");
-        let colour = if reason.is_some() { RED } else { GREEN };
+        let tone = if reason.is_some() { Tone::Failed } else { Tone::Good };
         let state = reason.unwrap_or_else(|| match field(status, "/keyring/active") {
             Some(id) => format!("ready{}, active key {id}", from_copy(status)),
             None => "ready, serving references only".to_owned(),
         });
-        let state = self.coloured(&state, colour);
+        let state = self.tinted(&state, tone);
         self.line("state", &state);
     }
 
@@ -119,7 +126,7 @@ impl Lines {
         let sync: Vec<_> = [Some(last).filter(|last| !last.is_empty()), next].into_iter().flatten().collect();
         self.optional("last sync", Some(sync.join(", ")).filter(|sync| !sync.is_empty()));
         if let Some(error) = field(status, "/sync/last_error") {
-            self.failure("last error", &error, RED);
+            self.failure("last error", &error, Tone::Failed);
         }
         let headroom = field(status, "/sync/headroom");
         self.optional(
@@ -143,8 +150,8 @@ impl Lines {
             format!("logged in by {method}; the token {expiry}{next}")
         } else {
             match error {
-                Some(error) if !self.text.contains(&error) => {
-                    format!("not logged in: {}", self.coloured(&error, RED))
+                Some(error) if !self.shows(&error) => {
+                    format!("not logged in: {}", self.tinted(&error, Tone::Failed))
                 }
                 Some(_) => "not logged in, for the reason above".to_owned(),
                 None => "not logged in yet".to_owned(),
@@ -156,8 +163,7 @@ impl Lines {
     fn key(&mut self, key: &Value) {
         let fields = ["/id", "/state", "/version", "/creation_time"].map(|pointer| field(key, pointer));
         if let [Some(id), Some(state), Some(version), Some(created)] = fields {
-            let colour = if state == "active" { GREEN } else { DIM };
-            let state = self.coloured(&state, colour);
+            let state = tinted(&state, if state == "active" { Tone::Good } else { Tone::Minor });
             let print =
                 field(key, "/fingerprint").map_or_else(String::new, |print| format!("  fingerprint {print}"));
             self.line("key", &format!("{id}  {state}  version {version} of {created}{print}"));
@@ -174,7 +180,7 @@ impl Lines {
             let active = field(keyring, "/active").unwrap_or_default();
             let keys = field(keyring, "/keys").unwrap_or_default();
             let state = match field(keyring, "/reason") {
-                Some(reason) => self.coloured(&reason, RED),
+                Some(reason) => self.tinted(&reason, Tone::Failed),
                 None => format!("ready, active key {active}, {keys} in all"),
             };
             self.line("keyring", &format!("{name}  {state}"));
