@@ -258,6 +258,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn a_message_opens_in_its_own_context_only() {
         let keyring = keyring(key("some.id", 7));
         let open = |text: &[u8], context: &[u8]| {

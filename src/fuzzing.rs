@@ -9,7 +9,7 @@ use std::{sync::LazyLock, time::SystemTime};
 
 use crate::{
     api::{self, kms::messages},
-    cipher::{self, Format, KongFields, Nonces, stream},
+    cipher::{self, Batch, Format, KongFields, stream},
     keyring::{HeldKey, Key, KeyDerivation, KeyId, Keyring, record::Contents},
     secret::Secret,
     settings::fuzzing as settings,
@@ -46,9 +46,9 @@ pub fn round_trip(bytes: &[u8]) {
     let Some((len, rest)) = bytes.split_first() else { return };
     let (associated_data, plaintext) = rest.split_at(rest.len().min((*len).into()));
     for format in [Format::Native, Format::Transit] {
-        let (mut nonces, mut out) = (Nonces::draw(1, format).unwrap(), Vec::new());
+        let (mut batch, mut out) = (Batch::to_seal(1).unwrap(), Vec::new());
         let mut buffer = plaintext.to_vec();
-        cipher::seal_text(KEYRING.active(), format, &mut buffer, &mut nonces, associated_data, &mut out)
+        cipher::seal_text(KEYRING.active(), format, &mut buffer, &mut batch, associated_data, &mut out)
             .unwrap();
         let open = |data: &[u8]| {
             let mut text = out.clone();

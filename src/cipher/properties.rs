@@ -34,7 +34,7 @@ fn three_keys() -> Keyring {
     Keyring::new((1..).zip(["a", "b", "c"]).map(held), key("b", 0).id()).unwrap()
 }
 
-fn seal(keyring: &Keyring, form: Form, message: &Message, nonces: &mut Nonces) -> Vec<u8> {
+fn seal(keyring: &Keyring, form: Form, message: &Message, batch: &mut Batch) -> Vec<u8> {
     let Message { plaintext, associated_data, context } = message;
     let derived = |format| in_context(keyring.active(), format, context).unwrap();
     let room = || [&[0; ROOM], &plaintext[..]].concat();
@@ -42,11 +42,11 @@ fn seal(keyring: &Keyring, form: Form, message: &Message, nonces: &mut Nonces) -
         Form::Text(format) => {
             let held = if context.is_empty() { keyring.active() } else { &derived(format) };
             let (mut plaintext, mut out) = (plaintext.clone(), Vec::new());
-            seal_text(held, format, &mut plaintext, nonces, associated_data, &mut out).unwrap();
+            seal_text(held, format, &mut plaintext, batch, associated_data, &mut out).unwrap();
             out
         }
-        Form::Binary => seal_binary(keyring.active(), room(), nonces, associated_data).as_bytes().to_vec(),
-        Form::Kms => seal_kms(keyring.active(), room(), nonces, associated_data).as_bytes().to_vec(),
+        Form::Binary => seal_binary(keyring.active(), room(), batch, associated_data).as_bytes().to_vec(),
+        Form::Kms => seal_kms(keyring.active(), room(), batch, associated_data).as_bytes().to_vec(),
     }
 }
 
@@ -56,20 +56,14 @@ fn open(keyring: &Keyring, form: Form, sealed: &[u8], message: &Message) -> Opti
     let opened = match form {
         Form::Text(_) => {
             let binding = Binding { associated_data, context };
-            let opened = open_bound(keyring, &mut sealed, binding, KongFields::Refuse).ok()?;
+            let opened =
+                open_bound(keyring, &mut sealed, binding, KongFields::Refuse, &mut Batch::to_open()).ok()?;
             return Some(sealed[opened.plaintext].to_vec());
         }
         Form::Binary => open_bytes(keyring, &mut sealed, 0, associated_data, KongFields::Refuse),
         Form::Kms => open_kms(keyring.active(), sealed, associated_data),
     };
     Some(opened.ok()?.plaintext.as_bytes().to_vec())
-}
-
-const fn format_of(form: Form) -> Format {
-    match form {
-        Form::Text(format) => format,
-        Form::Binary | Form::Kms => Format::Native,
-    }
 }
 
 /// The two forms of the native format are one message in two encodings.
@@ -110,9 +104,9 @@ proptest! {
             .prop_flat_map(|form| (Just(form), proptest::collection::vec(message(form, 300), 1..8))),
     ) {
         let keyring = three_keys();
-        let mut nonces = Nonces::draw(messages.len(), format_of(form)).unwrap();
+        let mut batch = Batch::to_seal(messages.len()).unwrap();
         for message in &messages {
-            let sealed = seal(&keyring, form, message, &mut nonces);
+            let sealed = seal(&keyring, form, message, &mut batch);
             let opened = open(&keyring, form, &sealed, message);
             prop_assert_eq!(opened.as_ref(), Some(&message.plaintext));
             let mut other = message.clone();
@@ -129,12 +123,12 @@ proptest! {
     #[test]
     fn no_form_opens_what_another_sealed((form, message) in form_and_message(60)) {
         let keyring = three_keys();
-        let mut nonces = Nonces::draw(1, format_of(form)).unwrap();
-        let sealed = seal(&keyring, form, &message, &mut nonces);
+        let mut batch = Batch::to_seal(1).unwrap();
+        let sealed = seal(&keyring, form, &message, &mut batch);
         for other in FORMS.into_iter().filter(|other| !is_same_message(form, *other)) {
-            let mut nonces = Nonces::draw(1, format_of(other)).unwrap();
+            let mut batch = Batch::to_seal(1).unwrap();
             let empty = Message { context: Vec::new(), ..message.clone() };
-            let like = seal(&keyring, other, &empty, &mut nonces);
+            let like = seal(&keyring, other, &empty, &mut batch);
             // The body of one form behind the head of the other, as bytes or as base64.
             let head = &like[..head_len(other, &like, &empty)];
             let body = &sealed[head_len(form, &sealed, &message)..];
@@ -158,8 +152,8 @@ proptest! {
     #[test]
     fn no_message_with_a_changed_bit_opens((form, message) in form_and_message(20)) {
         let keyring = three_keys();
-        let mut nonces = Nonces::draw(1, format_of(form)).unwrap();
-        let sealed = seal(&keyring, form, &message, &mut nonces);
+        let mut batch = Batch::to_seal(1).unwrap();
+        let sealed = seal(&keyring, form, &message, &mut batch);
         let is_text = matches!(form, Form::Text(_));
         let at = if is_text { head_len(form, &sealed, &message) } else { 0 };
         // Of a text: the bits that the base64 stands for. Its head is tried below.
@@ -186,19 +180,22 @@ proptest! {
 #[test]
 fn no_nonce_is_drawn_twice() {
     const PER_DRAW: usize = 1000;
-    for format in [Format::Native, Format::Transit] {
-        let mut seen = Vec::new();
-        for _ in 0..Config::default().cases {
-            let mut nonces = Nonces::draw(PER_DRAW, format).unwrap();
-            // Of a longer nonce, all parts are random: its first half must not repeat either.
-            seen.extend((0..PER_DRAW).map(|_| match format {
-                Format::Native => nonces.take::<{ native::NONCE_LEN }>()[..12].try_into().unwrap(),
-                _ => nonces.take::<12>(),
-            }));
+    let (mut halves, mut short) = (Vec::new(), Vec::new());
+    for _ in 0..Config::default().cases {
+        let mut batch = Batch::to_seal(2 * PER_DRAW).unwrap();
+        let shared: [u8; 12] = batch.nonce()[..12].try_into().unwrap();
+        halves.push(shared);
+        for _ in 1..PER_DRAW {
+            let nonce = batch.nonce();
+            assert_eq!(nonce[..12], shared);
+            halves.push(nonce[12..].try_into().unwrap());
         }
+        short.extend((0..PER_DRAW).map(|_| batch.short_nonce()));
+    }
+    for mut seen in [halves, short] {
         let drawn = seen.len();
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), drawn, "{format:?}");
+        assert_eq!(seen.len(), drawn);
     }
 }
