@@ -94,7 +94,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let stop = CancellationToken::new();
     let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
     let config = runtime_config(&settings);
-    let described = describe(&settings, inputs.configuration.as_deref());
+    let described = describe(&settings, &settings.socket.path, inputs.configuration.as_deref());
     let Settings { keyrings, references, socket, cache, .. } = settings;
     let (keyring, engines) = open(keyrings, references, &sessions)?;
     let (listener, file) = listen(inputs.listener, &socket).await?;
@@ -158,8 +158,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
         upstream,
         metrics,
         sessions,
-        socket,
-        cache,
+        socket: socket.path,
         load: inputs.load,
         effective: inputs.effective,
         configuration: inputs.configuration,

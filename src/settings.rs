@@ -18,6 +18,8 @@ macro_rules! gather {
 }
 
 pub mod access;
+#[cfg(test)]
+mod at_start;
 mod cache;
 mod conf;
 mod engines;

@@ -212,7 +212,7 @@ impl Syncer {
             Request::Change(changed, done) => {
                 let delay = self.change(*changed).await;
                 *next = self.due_in(delay);
-                let _ = done.send(Ok(()));
+                let _ = done.send(self.report.last_error.clone().map_or(Ok(()), Err));
             }
             Request::Sync(done) | Request::UnknownKey(done) => {
                 if is_from_operator {
@@ -392,7 +392,7 @@ impl Syncer {
         match built.keyring {
             Ok(keyring) => Ok(Some(keyring.with_location(self.location()).with_options(read.options))),
             // The sync succeeded, and the keyring stays as it was: that is among the warnings.
-            Err(_) if self.published.keyring().is_some() => Ok(None),
+            Err(_) if self.published.keyring().is_some() && self.left.is_none() => Ok(None),
             Err(reason) => Err(SyncError::NoKeyring(reason)),
         }
     }

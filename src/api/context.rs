@@ -188,8 +188,15 @@ pub(super) mod testing {
     pub(in crate::api) fn config() -> RuntimeConfig {
         let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
         let published = Arc::new(Published::default());
-        let entry =
-            KeyringEntry { name: "keyring".into(), published, formats, index_key: None, max_stale: None };
+        let entry = KeyringEntry {
+            name: "keyring".into(),
+            published,
+            formats,
+            index_key: None,
+            max_stale: None,
+            secret: None,
+            moving_to: None,
+        };
         RuntimeConfig {
             keyrings: Keyrings::single(entry),
             kms_name: None,

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     keyring::{
         HeldKey, KeyId, Keyring, KeyringEntry, KeyringSource, Keyrings, Listing, NamedVersion, Published,
+        SecretLocation,
         key::{MESSAGE_BUDGET, MESSAGES_TO_WARN_FROM, TOO_MANY_MESSAGES},
         name_hash,
     },
@@ -73,8 +74,10 @@ pub(super) async fn status(call: &mut Call<'_>) -> Result<Response, ApiError> {
         "ready": health.is_ok(),
         "reason": health.err(),
         "name": entry.map(|entry| &*entry.name),
+        "secret": entry.and_then(|entry| entry.secret.as_ref()).map(describe_secret),
+        "moving_from": entry.and_then(|entry| entry.moving_from()),
         "keyring": keyring.as_deref().map(|keyring| describe_keyring(keyring, page)),
-        "warnings": keyring.as_deref().map(warnings).unwrap_or_default(),
+        "warnings": entry.map(|entry| warnings(entry, keyring.as_deref())).unwrap_or_default(),
         "sync": entry.map(|entry| describe_sync(&entry.published, now)),
         "kms": keyring.as_deref().map(|keyring| describe_kms(keyring, &call.context.moved_keys, page)),
         "keyrings": describe_all(call, now),
@@ -98,6 +101,8 @@ fn describe_all(call: &Call<'_>, now: SystemTime) -> Value {
                 "name": &*entry.name,
                 "ready": health.is_ok(),
                 "reason": health.err(),
+                "secret": entry.secret.as_ref().map(describe_secret),
+                "moving_from": entry.moving_from(),
                 "active": keyring.as_ref().map(|keyring| keyring.active().key.id().as_str()),
                 "keys": keyring.as_ref().map(|keyring| keyring.key_count()),
                 "last_success": report.last_success.map(rfc3339),
@@ -181,11 +186,12 @@ fn keyring_state(entry: &KeyringEntry) -> KeyringState {
     }
 }
 
-/// Keys that sealed too many messages with short nonces.
-fn warnings(keyring: &Keyring) -> Vec<String> {
-    let worn = |held: &&&HeldKey| held.key.messages() >= MESSAGES_TO_WARN_FROM;
-    let keys = keyring.newest_first();
-    keys.iter().filter(worn).map(|held| format!("{}: {TOO_MANY_MESSAGES}", held.key.id())).collect()
+/// Keys of another secret than the settings name, and keys that sealed too many messages with short nonces.
+fn warnings(entry: &KeyringEntry, keyring: Option<&Keyring>) -> Vec<String> {
+    let worn = |held: &&HeldKey| held.key.messages() >= MESSAGES_TO_WARN_FROM;
+    let keys = keyring.map(Keyring::newest_first).unwrap_or_default();
+    let worn = keys.into_iter().filter(worn).map(|held| format!("{}: {TOO_MANY_MESSAGES}", held.key.id()));
+    entry.moving_warning().into_iter().chain(worn).collect()
 }
 
 /// The page that `?page=` names; the first is 1.
@@ -218,6 +224,11 @@ fn describe_keyring(keyring: &Keyring, page: usize) -> Value {
         KeyringSource::Copy { .. } => "copy",
     };
     json!({ "active": active.as_str(), "source": source, "keys": keys, "keys_total": newest_first.len() })
+}
+
+/// Where a keyring is, by the settings.
+fn describe_secret(SecretLocation { mount, path, versioned, .. }: &SecretLocation) -> Value {
+    json!({ "mount": mount, "path": path, "kv": if *versioned { "v2" } else { "v1" } })
 }
 
 fn describe_sync(published: &Published, now: SystemTime) -> Value {

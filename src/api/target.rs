@@ -24,6 +24,10 @@ impl<'a> Target<'a> {
     /// Without a name it is the default keyring.
     pub(super) fn find(config: &RuntimeConfig, operation: Operation, name: Option<Cow<'a, str>>) -> Self {
         let entry = match &name {
+            // Kubernetes names its keyring by the settings alone.
+            Some(name) if is_kms(operation) => {
+                config.keyrings.get(name).or_else(|| config.keyrings.moving_to(name))
+            }
             Some(name) => config.keyrings.get(name),
             None => config.keyrings.default(),
         };
@@ -62,9 +66,7 @@ impl<'a> Target<'a> {
         if let Some(reason) = keyrings.incomplete() {
             return ApiError::unavailable(reason);
         }
-        if config.kms_name.as_deref() == Some(name)
-            && self.operation.permissions() == Operation::KmsStatus.permissions()
-        {
+        if config.kms_name.as_deref() == Some(name) && is_kms(self.operation) {
             return ApiError::unavailable(format!("there is no keyring {name} (keyring_kms_name)"));
         }
         let names: Vec<_> = keyrings.all().iter().map(|entry| Arc::clone(&entry.name)).collect();
@@ -80,6 +82,10 @@ impl<'a> Target<'a> {
         };
         ApiError::new(ErrorKind::NoRoute, message)
     }
+}
+
+fn is_kms(operation: Operation) -> bool {
+    operation.permissions() == Operation::KmsStatus.permissions()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `reload`: asks the running daemon to load its settings again, and prints what changed or why nothing did.
+//! `reload`: asks the running daemon to load its settings again, and prints what changed and the outcome of the sync, or why nothing did.
 
 use std::{fmt::Write as _, process::ExitCode};
 
@@ -28,7 +28,10 @@ pub(super) fn reload(Reload { daemon, json }: &Reload) -> Result<ExitCode, Failu
     match wait(daemon.client()?.reload())? {
         Ok(changes) => {
             print(if *json { status::json(&changes) } else { describe(&changes) })?;
-            Ok(ExitCode::SUCCESS)
+            for error in lines(&changes, "sync_errors") {
+                print_error(&format!("keyringd: the sync failed, the keys stay as they were: {error}"));
+            }
+            Ok(if changes["sync"] == "failure" { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
         Err(ClientError::Invalid(mistakes)) => {
             for mistake in mistakes.lines() {
@@ -41,10 +44,12 @@ pub(super) fn reload(Reload { daemon, json }: &Reload) -> Result<ExitCode, Failu
     }
 }
 
+fn lines<'a>(changes: &'a Value, name: &str) -> Vec<&'a str> {
+    changes[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
 fn describe(changes: &Value) -> String {
-    let lines = |name: &str| -> Vec<&str> {
-        changes[name].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-    };
+    let lines = |name| lines(changes, name);
     let mut text = String::new();
     for warning in lines("warnings") {
         let _ = writeln!(text, "warning: {warning}");
@@ -59,6 +64,11 @@ fn describe(changes: &Value) -> String {
             text,
             "session {session} logs in with the new settings; until then the previous one serves (keyringd status)"
         );
+    }
+    match changes["sync"].as_str() {
+        Some("success") => text += "synced with Vault\n",
+        Some("pending") => text += "the sync with Vault is still under way (keyringd status)\n",
+        _ => {}
     }
     text
 }

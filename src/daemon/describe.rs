@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// The `source` of the status: nothing of a keyring if there is none.
-pub(super) fn describe(settings: &Settings, configuration: Option<&Path>) -> Value {
+pub(super) fn describe(settings: &Settings, socket: &Path, configuration: Option<&Path>) -> Value {
     let configuration = configuration.map(|path| path.display().to_string());
-    let socket = settings.socket.path.display().to_string();
+    let socket = socket.display().to_string();
     let Some(Keyrings { server, default }) = &settings.keyrings else {
         return json!({ "configuration": configuration, "socket": socket });
     };

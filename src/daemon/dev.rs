@@ -85,6 +85,8 @@ pub async fn run(
             formats: Formats { write: Format::Native, kong_fields: KongFields::Refuse },
             index_key: None,
             max_stale: None,
+            secret: None,
+            moving_to: None,
         }),
         kms_name: None,
         access: settings.access,

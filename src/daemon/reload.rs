@@ -5,12 +5,12 @@
 //! effect at the next start.
 
 mod changes;
+mod outcome;
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     describe::describe,
@@ -29,6 +29,7 @@ use crate::{
     systemd,
     vault::{Client, Kv, SessionName, Sessions, VaultError, backoff, kv::Purpose},
 };
+use outcome::{Applied, Following};
 
 /// What a reload changes.
 pub(super) struct Reload {
@@ -39,12 +40,11 @@ pub(super) struct Reload {
     pub(super) upstream: Arc<VaultUpstream>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sessions: Arc<Sessions>,
-    /// The settings that the socket was created with.
-    pub(super) socket: settings::Socket,
-    pub(super) cache: settings::Cache,
+    /// The socket that is served, whatever the settings say now.
+    pub(super) socket: PathBuf,
     pub(super) load: Box<dyn Fn() -> Loaded + Send>,
     pub(super) configuration: Option<PathBuf>,
-    /// The values of the last settings that were applied.
+    /// The values in use.
     pub(super) effective: Vec<Effective>,
     pub(super) log: Log,
     /// New sessions that have to log in before they are used.
@@ -68,8 +68,14 @@ impl Reload {
             }
             Event::Signal(Signal::Reload) => drop(self.reload_for_systemd()),
             Event::Reload(done) => {
-                let outcome = self.reload_for_systemd().map_err(|mistakes| mistakes.join("\n"));
-                let _ = done.send(outcome); // the caller may have gone
+                let outcome = self.reload_for_systemd();
+                // The caller may have gone.
+                tokio::spawn(async move {
+                    let _ = match outcome {
+                        Ok(applied) => done.send(Ok(applied.answer().await)),
+                        Err(mistakes) => done.send(Err(mistakes.join("\n"))),
+                    };
+                });
             }
             Event::Signal(Signal::Stop) => {}
         }
@@ -85,7 +91,7 @@ impl Reload {
         }
     }
 
-    fn reload_for_systemd(&mut self) -> Result<Value, Vec<String>> {
+    fn reload_for_systemd(&mut self) -> Result<Applied, Vec<String>> {
         // Before the first keys or login the daemon is not ready, and must not report so after the reload.
         let ready = self.is_ready();
         if ready {
@@ -98,8 +104,8 @@ impl Reload {
         outcome
     }
 
-    /// Returns what changed, or every mistake.
-    fn reload(&mut self) -> Result<Value, Vec<String>> {
+    /// The error has every mistake.
+    fn reload(&mut self) -> Result<Applied, Vec<String>> {
         let loaded = (self.load)();
         for warning in &loaded.warnings {
             tracing::warn!("settings: {warning}");
@@ -119,34 +125,29 @@ impl Reload {
             tracing::info!(target: NOTICE, "settings reloaded");
             self.upstream.set_mistakes(Vec::new());
         }
-        let logins = applied?;
+        let following = applied?;
         let changed = changes::between(&self.effective, &loaded.effective);
-        self.effective = loaded.effective;
-        let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-        Ok(json!({ "changed": changed, "warnings": warnings, "logins": logins }))
+        let (in_use, waiting) = changes::merge(std::mem::take(&mut self.effective), loaded.effective);
+        self.effective = in_use;
+        if !waiting.is_empty() {
+            let settings = waiting.join(", ");
+            tracing::warn!(settings, "these settings take effect at the next start: restart keyringd");
+        }
+        let warnings = loaded.warnings.iter().map(ToString::to_string).collect();
+        Ok(Applied { changed, warnings, following })
     }
 
-    /// What can fail comes first; from then on everything is applied. Returns the sessions that log in again.
-    fn apply(&mut self, settings: Settings) -> Result<Vec<String>, String> {
+    /// What can fail comes first; from then on everything is applied.
+    fn apply(&mut self, settings: Settings) -> Result<Following, String> {
         if settings.keyrings.is_some() != self.syncs.is_some() {
             return Err("keyring_enabled takes effect at the next start: restart keyringd".to_owned());
         }
         let keyrings = keyrings_of(self.syncs.as_ref());
-        let described = describe(&settings, self.configuration.as_deref());
+        let described = describe(&settings, &self.socket, self.configuration.as_deref());
         let config = RuntimeConfig { keyrings, ..runtime_config(&settings) };
-        let Settings { keyrings, socket, cache, log, references, require_memory_lock: _ } = settings;
+        let Settings { keyrings, socket, log, references, .. } = settings;
         let (keyring, engines) =
             open(keyrings, references, &self.sessions).map_err(|error| error.to_string())?;
-        let created = (&socket.path, socket.mode, socket.group, &socket.metrics);
-        if created != (&self.socket.path, self.socket.mode, self.socket.group, &self.socket.metrics) {
-            tracing::warn!(
-                "keyring_socket_path, keyring_socket_mode, keyring_socket_group and keyring_metrics_listen with its TLS take \
-                 effect at the next start: restart keyringd"
-            );
-        }
-        if cache != self.cache {
-            tracing::warn!("keyring_cache_* take effect at the next start: restart keyringd");
-        }
         self.log.change(log.level, log.format);
         self.api.change(config);
         self.server.change(server_limits(&socket));
@@ -156,10 +157,10 @@ impl Reload {
         let secret = keyring.as_ref().map(|(keyring, _)| keyring.secret.clone());
         let logins = logins(&engines, keyring.as_ref().map(|(_, client)| client));
         self.change_references(engines, secret, Arc::clone(&failures));
-        if let (Some((keyring, client)), Some(syncs)) = (keyring, self.syncs.clone()) {
-            self.change_syncs(syncs, client, keyring, failures);
-        }
-        Ok(logins)
+        let sync = keyring.zip(self.syncs.clone()).map(|((keyring, client), syncs)| {
+            self.change_syncs(syncs, client, keyring, Arc::clone(&failures))
+        });
+        Ok(Following { logins, failures, sync })
     }
 
     fn change_references(
@@ -186,26 +187,24 @@ impl Reload {
         client: Client,
         keyring: settings::Keyring,
         failures: Arc<LoginFailures>,
-    ) {
+    ) -> oneshot::Receiver<Result<(), Vec<String>>> {
         let secret = keyring.secret.clone();
+        let (done, outcome) = oneshot::channel();
         syncs.change(&client, keyring);
         self.pending.spawn(async move {
             if client.is_standby() {
                 until_usable(&client, Some(&secret), &failures).await;
                 client.take_over();
             }
-            syncs.switch(client).await;
+            let _ = done.send(syncs.switch(client).await); // nobody may wait for it
         });
+        outcome
     }
 }
 
 /// The sessions that have to log in before they are used.
-fn logins(engines: &Engines, keyring: Option<&Client>) -> Vec<String> {
-    let standby = engines.clients().chain(keyring).filter(|client| client.is_standby());
-    let mut names: Vec<_> = standby.map(|client| client.name().to_string()).collect();
-    names.sort();
-    names.dedup();
-    names
+fn logins(engines: &Engines, keyring: Option<&Client>) -> Vec<Client> {
+    engines.clients().chain(keyring).filter(|client| client.is_standby()).cloned().collect()
 }
 
 /// Waits until a new session has logged in. Failures are logged and shown in the status.

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     api::{ApiError, ErrorKind, ResolvedValue, Upstream, UpstreamFuture},
@@ -15,7 +15,7 @@ use crate::{
     secret::Secret,
     settings::resolve::Unresolved,
     sync::{SyncHandle, Syncs},
-    vault::Sessions,
+    vault::{SessionName, Sessions},
 };
 
 pub(super) struct VaultUpstream {
@@ -40,16 +40,25 @@ struct Mistakes {
 
 /// By session of one reload: why it cannot log in, so that the previous session stays in use.
 #[derive(Default)]
-pub(super) struct LoginFailures(Mutex<BTreeMap<String, String>>);
+pub(super) struct LoginFailures(watch::Sender<BTreeMap<String, String>>);
 
 impl LoginFailures {
     /// `None` once the session has logged in.
     pub(super) fn set(&self, session: &str, failure: Option<String>) {
-        let mut failures = lock(&self.0);
-        match failure {
-            Some(failure) => failures.insert(session.to_owned(), failure),
-            None => failures.remove(session),
-        };
+        self.0.send_modify(|failures| {
+            match failure {
+                Some(failure) => failures.insert(session.to_owned(), failure),
+                None => failures.remove(session),
+            };
+        });
+    }
+
+    /// Waits for a failure of this session.
+    pub(super) async fn of(&self, session: &SessionName) -> String {
+        let (mut failures, session) = (self.0.subscribe(), session.to_string());
+        // The sender lives as long as `self`.
+        let failed = failures.wait_for(|failures| failures.contains_key(&session)).await;
+        failed.ok().and_then(|failures| failures.get(&session).cloned()).unwrap_or_default()
     }
 }
 
@@ -144,7 +153,7 @@ impl Upstream for VaultUpstream {
         let mut described = Value::clone(&self.described.load());
         let mistakes = lock(&self.mistakes);
         let mut all = mistakes.settings.clone();
-        all.extend(lock(&mistakes.logins.0).values().cloned());
+        all.extend(mistakes.logins.0.borrow().values().cloned());
         drop(mistakes);
         described["reload_mistakes"] = all.into();
         if let Some(syncs) = &self.syncs {

@@ -15,7 +15,7 @@ use super::{
     format::Formats,
     history::{Listing, Rejection},
     key::KeyId,
-    snapshot::{Keyring, KeyringSource},
+    snapshot::{Keyring, KeyringSource, SecretLocation},
 };
 
 /// The current keyring, and the report of the sync that built it.
@@ -58,6 +58,10 @@ pub struct KeyringEntry {
     pub index_key: Option<KeyId>,
     /// The age of the last successful sync from which the keyring is not ready; `None` for no limit.
     pub max_stale: Option<Duration>,
+    /// Where the settings say that it is; `None` for a keyring that is not in Vault.
+    pub secret: Option<SecretLocation>,
+    /// While that was not read yet, name and keys are those of before: the name that it has then.
+    pub moving_to: Option<Arc<str>>,
 }
 
 /// All keyrings; clones share them. The sync replaces them as a whole when secrets appear or go. There is none if only
@@ -94,6 +98,12 @@ impl Keyrings {
     pub fn get(&self, name: &str) -> Option<Arc<KeyringEntry>> {
         let served = self.0.load();
         served.by_name.get(name).map(|at| Arc::clone(&served.all[*at]))
+    }
+
+    /// The keyring that will have this name once its new place was read.
+    pub fn moving_to(&self, name: &str) -> Option<Arc<KeyringEntry>> {
+        let is_it = |entry: &&Arc<KeyringEntry>| entry.moving_to.as_deref() == Some(name);
+        self.0.load().all.iter().find(is_it).map(Arc::clone)
     }
 
     /// The keyring of Kong's API and of requests without a name.
@@ -147,6 +157,26 @@ impl KeyringEntry {
             }
             _ => Ok(()),
         }
+    }
+
+    /// That the keys are not those of the settings, if so.
+    pub fn moving_warning(&self) -> Option<String> {
+        let (name, to, from) = (self.moving_to.as_ref()?, self.secret.as_ref()?, self.moving_from()?);
+        let renamed = if *name == self.name { "" } else { ", and the name" };
+        let error = self.published.report().last_error.clone();
+        let reason = error.map_or_else(String::new, |error| format!(": {error}"));
+        Some(format!(
+            "the settings name {}/{}, which was not read yet; the keys{renamed} are still those of {from}: correct the \
+             path and reload, or make it readable{reason}",
+            to.mount, to.path
+        ))
+    }
+
+    /// The secret that the keys are of, if the settings name another.
+    pub fn moving_from(&self) -> Option<String> {
+        let keyring = self.moving_to.as_ref().and_then(|_| self.published.keyring())?;
+        let SecretLocation { mount, path, .. } = keyring.location();
+        Some(format!("{mount}/{path}"))
     }
 
     /// Why there is no snapshot yet.

@@ -197,6 +197,12 @@ pub fn name_hash(name: &str) -> String {
 }
 
 impl SecretLocation {
+    /// Whether both are one secret, read by one rule, on whatever server.
+    pub fn is_same_secret(&self, other: &Self) -> bool {
+        let secret = |one: &Self| Self { host: String::new(), ..one.clone() };
+        secret(self) == secret(other)
+    }
+
     fn name(&self, held: &HeldKey, version: VersionId) -> String {
         let (number, created) = if self.versioned {
             (version.number.to_string(), nanoseconds(version.created).to_string())

@@ -91,14 +91,14 @@ settings! { KEYRING_ROWS:
         "The time between two syncs with Vault, each with a jitter of 10 %.", Parser::seconds(1, 86400);
     MAX_STALE: Duration [default: Some("0")] = "keyring_max_stale",
         "The time after the last successful sync until /readyz fails; 0 = never.", Parser::seconds(0, 31_536_000);
-    CACHE_PATH: PathBuf = "keyring_cache_path",
+    CACHE_PATH: PathBuf [at_start: true] = "keyring_cache_path",
         "A file for a sealed copy of the keys, for a start while Vault is away. Its folder must be the daemon's own, with mode 0700.",
         value::ABSOLUTE_PATH;
-    CACHE_KEY: () [content: Content::Secret] = "keyring_cache_key",
+    CACHE_KEY: () [content: Content::Secret, at_start: true] = "keyring_cache_key",
         "The key of that copy: only a systemd credential, or a file on another file system, never text.", value::BASE64_KEY;
-    CACHE_MAX_AGE: Duration [default: Some("604800")] = "keyring_cache_max_age",
+    CACHE_MAX_AGE: Duration [default: Some("604800"), at_start: true] = "keyring_cache_max_age",
         "The age from which a copy is not used; 0 = no copy, and the file is deleted at the start.", Parser::seconds(0, 31_536_000);
-    CACHE_WAIT: Duration [default: Some("2")] = "keyring_cache_wait",
+    CACHE_WAIT: Duration [default: Some("2"), at_start: true] = "keyring_cache_wait",
         "How long Vault may take to answer at the start before the copy is used.", Parser::seconds(0, 60);
     KEY_DERIVATION: KeyDerivation [default: Some("sha256"), rejects_empty: true] = "keyring_key_derivation",
         "The AES key from a record's key text: its SHA-256, as in Kong, or the 32 bytes of which it is the base64.",
@@ -157,30 +157,30 @@ settings! { SOCKET_ROWS:
             accepts: r#"JSON such as {"1": {"uri": "https://vault.example.com:8200", "prefix": "kv/apisix", "token": "$ENV://NAME"}}, or a file of JSON or YAML"#,
             convert: |_| Some(()),
         };
-    SOCKET_PATH: PathBuf [default: Some("/run/keyringd/keyringd.sock")] = "keyring_socket_path",
+    SOCKET_PATH: PathBuf [default: Some("/run/keyringd/keyringd.sock"), at_start: true] = "keyring_socket_path",
         "The Unix socket that applications connect to.", value::SOCKET_PATH;
-    SOCKET_MODE: u32 [default: Some("0660")] = "keyring_socket_mode",
+    SOCKET_MODE: u32 [default: Some("0660"), at_start: true] = "keyring_socket_mode",
         "The mode of the socket. Write permission allows a user to connect.", value::MODE;
-    SOCKET_GROUP: String = "keyring_socket_group", "The group of the socket; the daemon's own unless set.",
+    SOCKET_GROUP: String [at_start: true] = "keyring_socket_group", "The group of the socket; the daemon's own unless set.",
         Parser::text("a group that exists on this machine, by name or number");
     ACCESS: String [rejects_empty: true] = "keyring_access",
         "Permissions per peer, which the kernel identifies. Unless set, every peer may do all but resolve references.",
         Parser::text("a list of user:, uid:, group: or gid: entries, each with = and operations or all, \
             such as user:kong=all, group:apps=encrypt+decrypt");
-    METRICS_LISTEN: SocketAddr = "keyring_metrics_listen",
+    METRICS_LISTEN: SocketAddr [at_start: true] = "keyring_metrics_listen",
         "The TCP address of /metrics, /livez and /readyz, in addition to the socket.", value::LISTEN_ADDRESS;
-    METRICS_TLS_CERT: () [content: Content::Pem] = "keyring_metrics_tls_cert",
+    METRICS_TLS_CERT: () [content: Content::Pem, at_start: true] = "keyring_metrics_tls_cert",
         "The certificate of keyring_metrics_listen with its intermediates; a file is read again when it changes.",
         pem::CERTIFICATES;
-    METRICS_TLS_KEY: () [content: Content::Pem] = "keyring_metrics_tls_key", "The private key of that certificate.",
+    METRICS_TLS_KEY: () [content: Content::Pem, at_start: true] = "keyring_metrics_tls_key", "The private key of that certificate.",
         pem::PRIVATE_KEY;
-    METRICS_TLS_CLIENT_CA: () [content: Content::Pem] = "keyring_metrics_tls_client_ca",
+    METRICS_TLS_CLIENT_CA: () [content: Content::Pem, at_start: true] = "keyring_metrics_tls_client_ca",
         "The authorities of client certificates, which keyring_metrics_listen then requires.", pem::CERTIFICATES;
-    METRICS_PUBLIC: bool [default: Some("off")] = "keyring_metrics_public",
+    METRICS_PUBLIC: bool [default: Some("off"), at_start: true] = "keyring_metrics_public",
         "Allow keyring_metrics_listen to be no loopback address without TLS.", value::BOOLEAN;
     TRANSIT_MOUNTS: Vec<String> [default: Some("transit"), rejects_empty: true] = "keyring_transit_mounts",
         "The mounts below which /v1/<mount>/… serves Transit's API.", value::TRANSIT_MOUNTS;
-    REQUIRE_MEMORY_LOCK: bool [default: Some("off")] = "keyring_require_memory_lock",
+    REQUIRE_MEMORY_LOCK: bool [default: Some("off"), at_start: true] = "keyring_require_memory_lock",
         "Refuse to start if memory cannot be locked and could be swapped out.", value::BOOLEAN;
     MAX_REQUEST_SIZE: usize [default: Some("32m")] = "keyring_max_request_size", "The largest body of one request.",
         SIZE;

@@ -22,6 +22,8 @@ pub struct Key {
     pub kongs: bool,
     /// An empty value is a mistake, and does not mean the default.
     pub rejects_empty: bool,
+    /// A reload leaves it: another value takes effect at the next start.
+    pub at_start: bool,
 }
 
 /// What a value holds.
@@ -37,7 +39,8 @@ impl Key {
     /// A public setting without a default, which only keyringd reads.
     pub(super) const fn new(name: &'static str, about: &'static str) -> Self {
         let (alias, default) = (None, None);
-        Self { name, alias, default, about, content: Content::Public, kongs: false, rejects_empty: false }
+        let (kongs, rejects_empty, at_start) = (false, false, false);
+        Self { name, alias, default, about, content: Content::Public, kongs, rejects_empty, at_start }
     }
 
     pub(crate) fn is_secret(&self) -> bool {

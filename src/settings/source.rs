@@ -231,7 +231,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A source for tests: `key = value` pairs as environment variables, and the variables that a setting can refer to.
+/// A source for tests: `key = value` pairs as environment variables, with `file:` before the path of one that is a file, and the variables that a setting can refer to.
 #[cfg(test)]
 pub(super) struct Pairs {
     pub(super) settings: Vec<(&'static str, &'static str)>,
@@ -243,7 +243,10 @@ impl Source for Pairs {
     fn read(&self) -> Found {
         let entry = |(key, value): &(&str, &str)| Entry {
             key: (*key).to_owned(),
-            value: Value::Text(Secret::new((*value).to_owned())),
+            value: match value.strip_prefix("file:") {
+                Some(path) => Value::File(path.into()),
+                None => Value::Text(Secret::new((*value).to_owned())),
+            },
             origin: Origin::Variable(format!("KONG_{}", key.to_uppercase())),
             spelling: Spelling::default(),
         };

@@ -3,7 +3,7 @@
 //! A secret leaves only if its folder still lists others and Vault has no metadata of it: an error or an empty folder takes
 //! no keyring away.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -51,6 +51,12 @@ pub(super) struct FolderError {
     pub(super) retry_after: Option<Duration>,
     /// [`VaultError::is_away`]
     pub(super) is_away: bool,
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a folder of keyrings cannot be listed: {}", self.message)
+    }
 }
 
 /// What one listing gave.

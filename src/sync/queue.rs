@@ -101,11 +101,15 @@ impl SyncHandle {
     }
 
     /// Uses other settings from the next sync on, which is made at once.
-    pub(super) async fn change(&self, client: Client, target: Target) {
+    ///
+    /// # Errors
+    /// Why that sync failed.
+    pub(super) async fn change(&self, client: Client, target: Target) -> Result<(), String> {
         let (done, outcome) = oneshot::channel();
-        if self.syncs.send(Request::Change(Box::new((client, target)), done)).await.is_ok() {
-            let _ = outcome.await;
+        if self.syncs.send(Request::Change(Box::new((client, target)), done)).await.is_err() {
+            return Ok(()); // it has gone
         }
+        outcome.await.unwrap_or(Ok(()))
     }
 
     /// Syncs for an unknown key, unless that was done a moment ago. The caller limits how long it waits.

@@ -49,6 +49,8 @@ pub struct Syncs {
 #[derive(Debug)]
 struct State {
     client: Client,
+    /// The session of the settings, which may have to log in before it is used.
+    next: Client,
     settings: settings::Keyring,
     folders: Folders,
     /// In the order of the settings: the default one first.
@@ -68,6 +70,10 @@ pub(super) struct Place {
 /// The sync of one keyring.
 #[derive(Debug)]
 struct Running {
+    /// What it is served as: the name of before, while it moves.
+    name: Arc<str>,
+    /// Whether its keys are those of another secret than the settings name.
+    is_moving: bool,
     target: Target,
     /// What it reads in fact. It follows once the session has logged in.
     applied: (Client, Target),
@@ -85,7 +91,8 @@ impl Syncs {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let folders = Folders::default().with_settings(&settings);
-        let state = State { client: client.clone(), settings, folders, running: Vec::new() };
+        let state =
+            State { client: client.clone(), next: client.clone(), settings, folders, running: Vec::new() };
         let syncs = Arc::new(Self {
             keyrings: Keyrings::none(),
             metrics,
@@ -105,6 +112,13 @@ impl Syncs {
                 let _ = syncs.stop.run_until_cancelled(syncs.keep_listing()).await;
             }
         });
+        let namer = Arc::clone(&syncs);
+        syncs.spawn(move || {
+            let syncs = Arc::clone(&namer);
+            async move {
+                let _ = syncs.stop.run_until_cancelled(syncs.keep_names()).await;
+            }
+        });
         syncs
     }
 
@@ -120,7 +134,7 @@ impl Syncs {
 
     /// The sync of a keyring; `None` if it has gone.
     pub fn handle(&self, name: &str) -> Option<SyncHandle> {
-        let is_it = |running: &&Running| *running.target.name == *name;
+        let is_it = |running: &&Running| *running.name == *name;
         self.state().running.iter().find(is_it).map(|running| running.handle.clone())
     }
 
@@ -145,26 +159,35 @@ impl Syncs {
     pub fn change(&self, client: &Client, settings: settings::Keyring) {
         let mut state = self.state();
         state.folders = state.folders.with_settings(&settings);
-        state.settings = settings;
+        (state.settings, state.next) = (settings, client.clone());
         self.reconcile(&mut state, client);
         drop(state);
     }
 
     /// Reads what the settings say, in this session, from now on. The default keyring is read at once, and every other one of
     /// which something has changed.
-    pub async fn switch(&self, client: Client) {
+    ///
+    /// # Errors
+    /// Why keyrings could not be read, a line for each.
+    pub async fn switch(&self, client: Client) -> Result<(), Vec<String>> {
         let changes = self.changes(&client);
         let apply = |(handle, target): &(SyncHandle, Target)| {
             let (handle, client, target) = (handle.clone(), client.clone(), target.clone());
-            async move { handle.change(client, target).await }
+            async move {
+                let name = Arc::clone(&target.name);
+                handle.change(client, target).await.map_err(|error| format!("keyring {name}: {error}"))
+            }
         };
-        join!(join_all(changes.iter().map(apply)), self.list());
+        let (outcomes, ()) = join!(join_all(changes.iter().map(apply)), self.list());
         // Only now: a further reload may have dropped this future before.
         for running in &mut self.state().running {
             if changes.iter().any(|(_, target)| *target == running.target) {
                 running.applied = (client.clone(), running.target.clone());
             }
         }
+        let folder = self.state().folders.failure().map(folders::FolderError::to_string);
+        let failures: Vec<_> = outcomes.into_iter().filter_map(Result::err).chain(folder).collect();
+        if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
     /// Uses this session for the folders. Returns the syncs that have to change.
@@ -183,15 +206,12 @@ impl Syncs {
     /// All keyrings, the default one first.
     pub(super) fn places(&self) -> Vec<Place> {
         let state = self.state();
-        let place = |running: &Running| {
-            let Target { name, secret, rules, .. } = &running.target;
-            Place {
-                name: Arc::clone(name),
-                location: location(state.client.server(), secret, rules.derivation),
-                kong_fields: rules.kong_fields,
-                published: Arc::clone(&running.published),
-                handle: running.handle.clone(),
-            }
+        let place = |running: &Running| Place {
+            name: Arc::clone(&running.name),
+            location: running.wanted(&state.next),
+            kong_fields: running.target.rules.kong_fields,
+            published: Arc::clone(&running.published),
+            handle: running.handle.clone(),
         };
         state.running.iter().map(place).collect()
     }
@@ -244,12 +264,14 @@ impl Syncs {
             .map(|one| take(&mut before, |running| running.target.secret == one.secret))
             .collect();
         for (one, kept) in wanted.iter().zip(&mut kept).filter(|(_, kept)| kept.is_none()) {
-            *kept = take(&mut before, |running| running.target.name == one.name);
+            *kept = take(&mut before, |running| running.name == one.name);
         }
         // The default keyring serves the keys of before until its new place has given some.
         if let (Some(kept @ None), Some(default)) = (kept.first_mut(), before.first_mut()) {
             *kept = default.take();
         }
+        let next = state.next.clone();
+        let names: Vec<_> = wanted.iter().map(|one| Arc::clone(&one.name)).collect();
         for (one, kept) in wanted.into_iter().zip(kept) {
             let folders::Wanted { name, secret } = one;
             let settings = &state.settings;
@@ -257,16 +279,16 @@ impl Syncs {
             let (index_key, interval) = (settings.index_key.clone(), settings.sync_interval);
             let target = Target { name, secret, rules, index_key, interval };
             state.running.push(match kept {
-                Some(running) => Running { target, ..running },
+                Some(running) => running.with_target(target, &next, &names),
                 None => self.begin(target, client),
             });
         }
         for gone in before.into_iter().flatten() {
-            let keyring = &*gone.target.name;
+            let keyring = &*gone.name;
             tracing::warn!(keyring, "served no longer: its secret left the settings or its folder");
             gone.stop.cancel();
         }
-        let entries = state.running.iter().map(|running| entry(running, &state.settings)).collect();
+        let entries = state.running.iter().map(|running| entry(running, state)).collect();
         self.keyrings.replace(entries, state.folders.incomplete());
     }
 
@@ -282,7 +304,8 @@ impl Syncs {
             let (syncer, stop) = (Arc::clone(&syncer), stopping.clone());
             async move { syncer.lock().await.run(stop).await }
         });
-        Running { target, applied, handle, published, stop }
+        let name = Arc::clone(&target.name);
+        Running { name, is_moving: false, target, applied, handle, published, stop }
     }
 
     /// Starts a supervised task.
@@ -326,6 +349,20 @@ impl Syncs {
         }
     }
 
+    /// Names keyrings as in the settings, once their new places were read.
+    async fn keep_names(&self) {
+        let mut ended = self.watch();
+        while ended.changed().await.is_ok() {
+            let mut state = self.state();
+            let has_arrived = |running: &Running| running.is_moving && !running.has_other_keys(&state.next);
+            if state.running.iter().any(has_arrived) {
+                let client = state.client.clone();
+                self.reconcile(&mut state, &client);
+            }
+            drop(state);
+        }
+    }
+
     /// Lists the folders, at most once a second, and serves what they hold. Callers share a listing that began after they
     /// asked.
     async fn list(&self) {
@@ -359,18 +396,42 @@ impl Syncs {
     }
 }
 
+impl Running {
+    /// With other settings. A keyring that moves keeps its name until its new place was read, unless another has it now.
+    fn with_target(self, target: Target, client: &Client, names: &[Arc<str>]) -> Self {
+        let moved = Self { target, ..self };
+        let is_moving = moved.has_other_keys(client);
+        let is_free = *moved.name == *moved.target.name || !names.contains(&moved.name);
+        let name = if is_moving && is_free { &moved.name } else { &moved.target.name };
+        Self { name: Arc::clone(name), is_moving, ..moved }
+    }
+
+    /// Where the settings say that it is.
+    fn wanted(&self, client: &Client) -> SecretLocation {
+        location(client.server(), &self.target.secret, self.target.rules.derivation)
+    }
+
+    /// Whether the keys that it serves are of another secret than the settings name.
+    fn has_other_keys(&self, client: &Client) -> bool {
+        let wanted = self.wanted(client);
+        self.published.keyring().is_some_and(|keyring| !keyring.location().is_same_secret(&wanted))
+    }
+}
+
 /// Takes the sync that fits, if there is one.
 fn take(before: &mut [Option<Running>], fits: impl Fn(&Running) -> bool) -> Option<Running> {
     before.iter_mut().find(|one| one.as_ref().is_some_and(&fits))?.take()
 }
 
-fn entry(running: &Running, settings: &settings::Keyring) -> KeyringEntry {
+fn entry(running: &Running, State { settings, next, .. }: &State) -> KeyringEntry {
     let write = match settings.ciphertext_format {
         CiphertextFormat::Native => Format::Native,
         CiphertextFormat::Transit => Format::Transit,
     };
     KeyringEntry {
-        name: Arc::clone(&running.target.name),
+        name: Arc::clone(&running.name),
+        secret: Some(running.wanted(next)),
+        moving_to: running.is_moving.then(|| Arc::clone(&running.target.name)),
         published: Arc::clone(&running.published),
         formats: Formats { write, kong_fields: Rules::from_settings(settings).kong_fields },
         index_key: settings.index_key.clone(),

@@ -438,6 +438,8 @@ fn with_times(time: Duration, clients: impl FnOnce(&std::path::Path)) {
             formats: Formats { write: Format::Native, kong_fields: keyringd::keyring::KongFields::Refuse },
             index_key: None,
             max_stale: None,
+            secret: None,
+            moving_to: None,
         }),
         kms_name: None,
         access: None,

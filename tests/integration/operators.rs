@@ -302,7 +302,10 @@ fn a_reload_prints_what_changed_or_why_nothing_did() {
     let token = format!("keyring_vault_token = {}\n", server.token());
     let daemon = Daemon::from_conf(&server.address(), &token);
     daemon.wait_until_ready();
-    assert_eq!(success(&daemon.command(&["reload"], b"")), "reloaded; no setting has another value\n");
+    assert_eq!(
+        success(&daemon.command(&["reload"], b"")),
+        "reloaded; no setting has another value\nsynced with Vault\n"
+    );
 
     daemon.write_conf(&server.address(), &format!("{token}log_level = debug\nkeyring_socket_mode = 0600"));
     let text = success(&daemon.command(&["reload"], b""));

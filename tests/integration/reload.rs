@@ -92,7 +92,7 @@ fn the_server_the_token_the_path_the_name_and_the_limits_change_while_it_runs() 
         "{:?}",
         proxy.seen()
     );
-    assert_eq!(daemon.decrypt(&sealed).status, 404, "the name has changed");
+    wait_for("the new name", || (daemon.decrypt(&sealed).status == 404).then_some(()));
     let encrypt =
         |len: usize| daemon.post("/v1/transit/encrypt/apps", &json!({ "plaintext": "A".repeat(len) })).status;
     assert_eq!((encrypt(400), encrypt(4000)), (200, 413));
@@ -144,6 +144,70 @@ fn a_mistaken_path_that_is_corrected_takes_no_key_away() {
     assert_eq!(daemon.active(), "third");
 }
 
+/// A reload by the command: its exit code, and all that it prints.
+fn commanded(daemon: &Daemon) -> (Option<i32>, String) {
+    let output = daemon.command(&["reload"], b"");
+    let printed = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    (output.status.code(), printed)
+}
+
+#[test]
+fn a_path_that_cannot_be_read_changes_neither_keys_nor_name_and_everyone_says_so() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let lines = token(&server);
+    let daemon = Daemon::from_conf(&server.address(), &lines);
+    daemon.wait_until_ready();
+    let sealed = daemon.encrypt("before");
+    let mistaken = format!("{lines}\nkeyring_vault_path = team/apps");
+    for _ in 0..2 {
+        daemon.write_conf(&server.address(), &mistaken);
+        let (code, printed) = commanded(&daemon);
+        assert_eq!(code, Some(1), "{printed}");
+        assert!(printed.contains("reloaded") && printed.contains("there is nothing at"), "{printed}");
+        assert_eq!(daemon.opened(&sealed), "before");
+        let named = daemon.post("/v1/transit/encrypt/apps", &json!({ "plaintext": "" })).status;
+        assert_eq!(named, 404, "no old key under the new name");
+        let status = success(&daemon.command(&["status"], b""));
+        for shown in [
+            "ready, with the keys of secret/keyring, active key first",
+            "the settings name secret/team/apps, which was not read yet; the keys, and the name, are still those of \
+             secret/keyring",
+        ] {
+            assert!(status.contains(shown), "{shown} in {status}");
+        }
+    }
+    // Records of which none can be used are no keyring either.
+    let put = |data: Value| server.api("POST", "secret/data/team/apps", &json!({ "data": data }));
+    put(json!({ "id": "of-apps" }));
+    let (code, printed) = commanded(&daemon);
+    assert!(code == Some(1) && printed.contains("the sync failed"), "{printed}");
+    assert_eq!(daemon.get("/status").at("/moving_from"), "secret/keyring");
+    put(json!({ "id": "of-apps", "key": KEY }));
+    daemon.sync();
+    wait_for("the new name", || (daemon.get("/status").at("/name") == "apps").then_some(()));
+    assert_eq!(daemon.decrypt(&sealed).status, 404);
+    assert_eq!(daemon.get("/status").at("/moving_from"), "null");
+    assert!(!success(&daemon.command(&["status"], b"")).contains("secret/keyring"));
+    let (code, printed) = commanded(&daemon);
+    assert!(code == Some(0) && printed.ends_with("synced with Vault\n"), "{printed}");
+}
+
+#[test]
+fn a_reload_whose_login_fails_says_why() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let daemon = Daemon::from_conf(&server.address(), &token(&server));
+    daemon.wait_until_ready();
+    daemon.write_conf(&server.address(), "keyring_vault_token = unknown");
+    let (code, printed) = commanded(&daemon);
+    assert_eq!(code, Some(1), "{printed}");
+    for shown in ["session keyring logs in", "login with the new settings failed", "does not know the token"]
+    {
+        assert!(printed.contains(shown), "{shown} in {printed}");
+    }
+}
+
 #[test]
 fn settings_that_need_a_restart_are_reported() {
     let server = OpenBao::dev();
@@ -153,7 +217,15 @@ fn settings_that_need_a_restart_are_reported() {
     daemon.wait_until_ready();
     daemon.write_conf(&server.address(), &format!("{lines}\nkeyring_socket_mode = 0600"));
     daemon.reload("success");
-    assert!(daemon.log().contains("restart keyringd"), "{}", daemon.log());
+    for _ in 0..2 {
+        let log = daemon.log();
+        assert!(log.contains("restart keyringd") && log.contains("keyring_socket_mode"), "{log}");
+        let (_, printed) = commanded(&daemon);
+        assert!(
+            printed.contains("keyring_socket_mode: 0660 -> 0600 (") && printed.contains("at the next start"),
+            "{printed}"
+        );
+    }
     assert_eq!(daemon.get("/readyz").status, 200);
 }
 

@@ -55,6 +55,12 @@ fn from_copy(status: &Value) -> String {
     }
 }
 
+/// The secret that the keys are of, while the settings name another.
+fn of_another_secret(status: &Value) -> String {
+    let secret = field(status, "/moving_from");
+    secret.map_or_else(String::new, |secret| format!(", with the keys of {secret}"))
+}
+
 impl Lines {
     fn line(&mut self, name: &str, value: &str) {
         let label = format!("{name}:");
@@ -90,7 +96,7 @@ impl Lines {
         let reason = field(status, "/reason");
         let tone = if reason.is_some() { Tone::Failed } else { Tone::Good };
         let state = reason.unwrap_or_else(|| match field(status, "/keyring/active") {
-            Some(id) => format!("ready{}, active key {id}", from_copy(status)),
+            Some(id) => format!("ready{}{}, active key {id}", from_copy(status), of_another_secret(status)),
             None => "ready, serving references only".to_owned(),
         });
         let state = self.tinted(&state, tone);
@@ -117,8 +123,8 @@ impl Lines {
 
     fn vault(&mut self, status: &Value) {
         self.optional("vault", field(status, "/source/vault"));
-        let secret = field(status, "/source/mount").zip(field(status, "/source/path"));
-        let kv = field(status, "/source/kv").unwrap_or_default();
+        let secret = field(status, "/secret/mount").zip(field(status, "/secret/path"));
+        let kv = field(status, "/secret/kv").unwrap_or_default();
         self.optional("secret", secret.map(|(mount, path)| format!("{mount}/{path}, KV {kv}")));
         let last = field(status, "/sync/last_success").zip(seconds(status, "/sync/seconds_since_success"));
         let last = last.map_or_else(String::new, |(time, ago)| format!("{time} ({} ago)", short(ago)));

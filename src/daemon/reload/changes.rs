@@ -1,19 +1,8 @@
 //! Which settings a reload changed, as lines for the operator who asked for it. Secrets are not shown.
 
-use crate::settings::Effective;
+use std::slice;
 
-/// What takes effect at the next start only.
-pub(super) const AT_START: [&str; 9] = [
-    "keyring_socket_path",
-    "keyring_socket_mode",
-    "keyring_socket_group",
-    "keyring_metrics_listen",
-    "keyring_metrics_public",
-    "keyring_metrics_tls_cert",
-    "keyring_metrics_tls_client_ca",
-    "keyring_metrics_tls_key",
-    "keyring_require_memory_lock",
-];
+use crate::settings::Effective;
 
 /// A line for each setting whose value or origin differs.
 pub(super) fn between(before: &[Effective], after: &[Effective]) -> Vec<String> {
@@ -29,10 +18,21 @@ pub(super) fn between(before: &[Effective], after: &[Effective]) -> Vec<String> 
         } else {
             format!("{} -> {} ({})", shown(before), shown(after), after.origin)
         };
-        let when = if AT_START.contains(&after.key.name) { ", at the next start" } else { "" };
+        let when = if after.key.at_start { ", at the next start" } else { "" };
         Some(format!("{}: {change}{when}", after.key.name))
     };
     after.iter().filter_map(changed).collect()
+}
+
+/// The values that are in use from now on, and the settings whose new values need a restart.
+pub(super) fn merge(before: Vec<Effective>, after: Vec<Effective>) -> (Vec<Effective>, Vec<&'static str>) {
+    let waiting = after
+        .iter()
+        .filter(|after| after.key.at_start && !between(&before, slice::from_ref(*after)).is_empty());
+    let waiting = waiting.map(|after| after.key.name).collect();
+    let at_start = before.into_iter().filter(|one| one.key.at_start);
+    let applied = after.into_iter().filter(|one| !one.key.at_start);
+    (applied.chain(at_start).collect(), waiting)
 }
 
 #[cfg(test)]
@@ -71,5 +71,18 @@ mod tests {
                 "keyring_vault_token: now from kong.conf:6",
             ]
         );
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_pending_until_then() {
+        let started =
+            vec![one(&keys::LOG_LEVEL.key, Some("notice"), 1), one(&keys::SOCKET_MODE.key, Some("0660"), 2)];
+        let reload = || {
+            vec![one(&keys::LOG_LEVEL.key, Some("debug"), 1), one(&keys::SOCKET_MODE.key, Some("0600"), 2)]
+        };
+        let (in_use, waiting) = merge(started, reload());
+        assert_eq!(waiting, ["keyring_socket_mode"]);
+        let mode = "keyring_socket_mode: 0660 -> 0600 (kong.conf:2), at the next start";
+        assert_eq!(between(&in_use, &reload()), [mode]);
     }
 }
