@@ -36,7 +36,7 @@ use crate::{
     },
     settings::{self, Effective, Keyrings as KeyringSettings, KvSecret, Loaded, Settings},
     signals::Signal,
-    sync::{Syncs, copy::CopyError},
+    sync::{CopyKeeper, Syncs, copy::CopyError},
     systemd,
     vault::{Client, SessionName, Sessions, transport::TransportError},
 };
@@ -108,10 +108,11 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
     let keeping = cache::check(&cache)?;
     let syncs =
         keyring.map(|(keyring, client)| Syncs::start(&client, keyring, Arc::clone(&metrics), stop.clone()));
+    let keeper = cache::keeper(keeping, syncs.as_ref(), &metrics);
     let references = Arc::new(References::new(engines));
     let (reloads, next_reload) = mpsc::channel(MAX_RELOADS);
     let upstream = Arc::new(VaultUpstream::new(
-        syncs.clone(),
+        (syncs.clone(), keeper.as_ref().map(CopyKeeper::report)),
         Arc::clone(&references),
         Arc::clone(&sessions),
         described,
@@ -143,7 +144,7 @@ pub async fn run(settings: Settings, inputs: Inputs) -> Result<ExitCode, StartEr
                 async move { references.keep_fresh(stop).await }
             }
         }),
-        copying: cache::spawn(keeping.zip(syncs.clone()), &metrics, &stop),
+        copying: cache::spawn(keeper, &metrics, &stop),
         notifying: spawn(BackgroundTask::Systemd, &metrics, {
             let notifier = Notifier::new(syncs.as_ref(), &references);
             move || notifier.clone().run()

@@ -31,7 +31,7 @@ use crate::{
         transport::{Request, Response},
     },
 };
-pub use copy::KEY_COMMAND;
+pub use copy::{KEY_COMMAND, needs_key};
 pub use report::{Finding, State};
 use report::{Report, Step};
 
@@ -91,8 +91,10 @@ async fn socket(report: &mut Report<'_>, settings: &settings::Socket) {
         Err(listen::ListenError::InUse(_)) => report.good("socket", format!("a daemon serves on {path}")),
         Err(error) => report.failed("socket", error.to_string()),
     }
-    if mode & 0o002 != 0 {
-        report.warn("socket", "keyring_socket_mode lets every user of this machine encrypt and decrypt");
+    if mode & 0o002 != 0 && settings.access.is_none() {
+        let message = "keyring_socket_mode lets every user of this machine encrypt and decrypt: set keyring_access, or a mode \
+                       such as 0660";
+        report.warn("socket", message);
     }
 }
 

@@ -50,7 +50,7 @@ use crate::{
     operation::Permission,
 };
 pub use access::AccessList;
-use access::Accounts as _;
+use access::{Accounts as _, Found};
 pub use cache::{Cache, SealedCopy};
 pub use engines::{EngineSettings, ReferenceSettings};
 pub use operator::{OperatorLogin, OperatorSettings, RoleSettings, load_operator, load_role};
@@ -416,7 +416,9 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
 }
 
 fn access_list(reader: &mut Reader) -> Option<AccessList> {
-    reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts))
+    let is_shown = reader.quoted(&keys::ACCESS.key, "").is_some();
+    let found = if is_shown { Found::Quoted } else { Found::Hidden };
+    reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts, found))
 }
 
 fn metrics_listener(reader: &mut Reader) -> Option<MetricsListener> {
@@ -438,7 +440,7 @@ fn metrics_tls(reader: &mut Reader) -> Option<MetricsTls> {
         return None;
     }
     let client_ca = reader.is_given(&keys::METRICS_TLS_CLIENT_CA.key);
-    gather!(MetricsTls {
+    let tls = gather!(MetricsTls {
         certificate: reader.credential(&keys::METRICS_TLS_CERT),
         key: reader.credential(&keys::METRICS_TLS_KEY),
         client_ca: if client_ca {
@@ -446,7 +448,18 @@ fn metrics_tls(reader: &mut Reader) -> Option<MetricsTls> {
         } else {
             Some(None)
         },
-    })
+    })?;
+    // What cannot be read, or is no PEM, is a mistake already.
+    if let (Ok(certificate), Ok(key)) = (tls.certificate.read(), tls.key.read())
+        && let Err(fault) = pem::check_pair(certificate.expose(), key.expose())
+    {
+        let message = format!(
+            "does not belong to keyring_metrics_tls_cert: {fault}; set the two that were issued together"
+        );
+        reader.mistake(&keys::METRICS_TLS_KEY.key, message);
+        return None;
+    }
+    Some(tls)
 }
 
 fn group_id(group: &str) -> Result<u32, String> {

@@ -26,6 +26,7 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     ambient,
@@ -39,7 +40,7 @@ use crate::{
     vault::{Client, Kv, VaultError, backoff, kv::Purpose},
 };
 pub use folders::all_keyrings;
-pub use keeper::CopyKeeper;
+pub use keeper::{CopyKeeper, CopyReport};
 pub use queue::SyncHandle;
 use queue::{Queue, Request};
 pub use read::{Read, Reader, Rules};
@@ -202,17 +203,18 @@ impl Syncer {
         match request {
             // While Vault fails the backoff holds, whatever clients send.
             Request::UnknownKey(done) if self.report.outage.is_some() => {
-                let _ = done.send(self.report.outage.clone().map_or(Ok(()), Err));
+                done.send(self.report.outage.clone().map_or(Ok(()), Err));
             }
             Request::UnknownKey(_) if self.report.failures > 0 || self.synced_a_moment_ago() => {}
             Request::SyncWith(token, done) => {
                 self.pace().await;
-                let _ = done.send(self.sync_with(&token).await);
+                let outcome = self.sync_with(&token).instrument(done.cause.clone()).await;
+                done.send(outcome);
             }
             Request::Change(changed, done) => {
                 let delay = self.change(*changed).await;
                 *next = self.due_in(delay);
-                let _ = done.send(self.report.last_error.clone().map_or(Ok(()), Err));
+                done.send(self.report.last_error.clone().map_or(Ok(()), Err));
             }
             Request::Sync(done) | Request::UnknownKey(done) => {
                 if is_from_operator {
@@ -220,11 +222,11 @@ impl Syncer {
                 }
                 self.pace().await;
                 let mut waiting = self.queue.take_alike();
+                let outcome = self.requested_sync(next).instrument(done.cause.clone()).await;
                 waiting.push(done);
-                let outcome = self.requested_sync(next).await;
                 self.last_request = Some(Instant::now());
                 for done in waiting {
-                    let _ = done.send(outcome.clone());
+                    done.send(outcome.clone());
                 }
             }
         }
@@ -283,7 +285,7 @@ impl Syncer {
         if let Some(outage) = &self.report.outage {
             // One timeout is enough for all that came meanwhile.
             for done in self.queue.take_alike() {
-                let _ = done.send(Err(outage.clone()));
+                done.send(Err(outage.clone()));
             }
         }
         match outcome {
@@ -298,11 +300,7 @@ impl Syncer {
                     delay.min(without_keys(random))
                 };
                 let (keyring, retry_in_seconds) = (&*self.target.name, delay.as_secs());
-                tracing::warn!(
-                    keyring,
-                    retry_in_seconds,
-                    "sync failed, the keyring stays as it was: {error}"
-                );
+                tracing::warn!(keyring, retry_in_seconds, %error, "sync failed, the keyring stays as it was");
                 delay
             }
         }
@@ -321,7 +319,7 @@ impl Syncer {
             Ok(()) => {}
             Err(error) => {
                 let keyring = &*self.target.name;
-                tracing::warn!(keyring, "requested sync failed, the keyring stays as it was: {error}");
+                tracing::warn!(keyring, %error, "requested sync failed, the keyring stays as it was");
             }
         }
         outcome.map_err(|error| error.to_string())
@@ -429,6 +427,7 @@ impl Syncer {
         let (before, keys) = (self.published.keyring(), keyring.key_count());
         let (id, version) = (keyring.active().key.id().clone(), keyring.active().version);
         if let Some(before) = &before {
+            lost::warn_of_rules(&self.target.name, before, &keyring);
             lost::warn(before, &keyring);
         }
         self.published.publish(keyring);

@@ -53,6 +53,6 @@ pub(crate) fn ping_watchdog() {
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = notify(states) {
-        tracing::debug!("sd_notify failed: {error}");
+        tracing::debug!(%error, "sd_notify failed");
     }
 }

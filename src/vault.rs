@@ -116,7 +116,7 @@ impl Sessions {
         let cause = clients.iter().find_map(Client::login_error);
         Err(cause.map_or_else(
             || "the first login is under way".to_owned(),
-            |cause| format!("no login yet: {cause}"),
+            |cause| format!("not logged in: {cause}"),
         ))
     }
 

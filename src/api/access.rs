@@ -3,7 +3,11 @@
 //! Nothing that the peer sends plays a part, and neither does its pid, since pids can be reused. `keyring_access` is parsed in
 //! `settings::access`; the permissions of each operation are in `operation`.
 
-use std::{fmt, io, os::fd::AsRawFd as _, sync::Arc};
+use std::{
+    fmt, io,
+    os::fd::AsRawFd as _,
+    sync::{Arc, LazyLock},
+};
 
 use enum_map::Enum;
 use tokio::net::UnixStream;
@@ -13,7 +17,7 @@ use super::error::{ApiError, ErrorKind};
 use crate::{
     keyring,
     operation::{Audience, Operation, Permission, Permissions},
-    settings::AccessList,
+    settings::{AccessList, access::Accounts as _, source::SystemAccounts},
 };
 
 /// The kernel keeps up to 65536 groups for a process (`NGROUPS_MAX`); most have a few.
@@ -28,6 +32,13 @@ pub enum ListenerKind {
     /// A loopback address, where peers are anonymous.
     Loopback,
 }
+
+/// The uid and the gid that the kernel reports for every unmapped user and group. No entry can name them.
+static OVERFLOW: LazyLock<[u32; 2]> =
+    LazyLock::new(|| ["uid", "gid"].map(|kind| SystemAccounts.id_map(kind).overflow));
+
+const UNMAPPED: &str =
+    ", since the kernel reports its uid for every user that is not mapped here, and no entry can name it";
 
 /// What a request is about, as far as permissions go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,16 +152,35 @@ impl Peer {
             return Ok(());
         }
         let required = if required.is_empty() { Permission::Status.into() } else { required };
-        let (uid, words) = (self.uid, Permission::words(required));
+        let words = Permission::words(required);
         let on = match scope {
             Scope::Keyring(name) if keyring::is_name(name) => format!("@{name}"),
             _ => String::new(),
         };
+        let (unmapped, cure) = match self.subject() {
+            Some(subject) if subject.starts_with("uid:") => ("", subject),
+            Some(subject) => (UNMAPPED, subject),
+            None => {
+                let message =
+                    format!("{self} may not use {words} here{UNMAPPED}: run the client as another user");
+                return Err(ApiError::new(ErrorKind::Denied, message));
+            }
+        };
         let message = format!(
-            "{self} may not use {words} here: keyring_access would allow it with the entry uid:{uid}={words}{on} \
+            "{self} may not use {words} here{unmapped}: keyring_access would allow it with the entry {cure}={words}{on} \
              (as a variable, KONG_KEYRING_ACCESS); setting it replaces \"everybody may\": list every client"
         );
         Err(ApiError::new(ErrorKind::Denied, message))
+    }
+
+    /// What an entry can name it by: the kernel reports one ID for every unmapped user, and one for every such group.
+    fn subject(&self) -> Option<String> {
+        let [uid, gid] = *OVERFLOW;
+        if self.uid != uid {
+            return Some(format!("uid:{}", self.uid));
+        }
+        let group = self.groups.iter().find(|group| **group != gid)?;
+        Some(format!("gid:{group}"))
     }
 }
 
@@ -185,7 +215,7 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{access::access, source::SystemAccounts};
+    use crate::settings::access::{Found, access};
 
     const ON: Scope<'_> = Scope::Keyring("cards");
 
@@ -211,12 +241,14 @@ mod tests {
         };
         assert!(caller.authorise(Operation::Rewrap, ON, None).is_ok() && caller.has_any_permission(None));
         assert!(caller.authorise(Operation::Resolve, Scope::Daemon, None).is_err());
-        let list = access("gid:2000=encrypt", &SystemAccounts).unwrap();
+        let list = access("gid:2000=encrypt", &SystemAccounts, Found::Quoted).unwrap();
         assert!(caller.authorise(Operation::Encrypt, ON, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Health, ON, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Decrypt, ON, Some(&list)).is_err());
-        assert!(!caller.has_any_permission(Some(&access("uid:7=all", &SystemAccounts).unwrap())));
-        let list = access("gid:2000=encrypt@cards+new", &SystemAccounts).unwrap();
+        assert!(
+            !caller.has_any_permission(Some(&access("uid:7=all", &SystemAccounts, Found::Quoted).unwrap()))
+        );
+        let list = access("gid:2000=encrypt@cards+new", &SystemAccounts, Found::Quoted).unwrap();
         let authorise =
             |operation, scope| caller.authorise(operation, scope, Some(&list)).map_err(|error| error.message);
         assert_eq!(authorise(Operation::Encrypt, ON), Ok(()));
@@ -231,6 +263,26 @@ mod tests {
         }
         assert_eq!(authorise(Operation::Health, Scope::Daemon), Ok(()));
         assert!(caller.may_use("cards", Some(&list)) && !caller.may_use("other", Some(&list)));
+    }
+
+    #[test]
+    fn the_403_names_an_entry_that_the_settings_accept_or_none() {
+        let list = access("uid:7=encrypt", &SystemAccounts, Found::Quoted).unwrap();
+        let refused = |uid, groups: &[u32]| {
+            let peer = Peer { uid, gid: groups[0], pid: None, groups: groups.to_vec() };
+            peer.authorise(Permission::Decrypt.into(), ON, Some(&list)).unwrap_err().message.into_owned()
+        };
+        let [uid, gid] = *OVERFLOW;
+        for (message, entry) in [
+            (refused(1001, &[1001]), Some("uid:1001=decrypt@cards")),
+            (refused(uid, &[gid, 1001]), Some("gid:1001=decrypt@cards")),
+            (refused(uid, &[gid]), None),
+        ] {
+            let named = message.split("with the entry ").nth(1).and_then(|rest| rest.split(' ').next());
+            assert_eq!(named, entry, "{message}");
+            assert!(entry.is_none_or(|entry| access(entry, &SystemAccounts, Found::Quoted).is_ok()));
+            assert_eq!(message.contains("no entry can name it"), message.contains(&format!("uid {uid} ")));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use hyper::{Request, body::Incoming, http::Version};
+use tracing::Instrument as _;
 
 use super::{
     access::Caller,
@@ -30,7 +31,16 @@ use crate::{
     settings,
 };
 
+/// The number of the next request in the log at debug.
+static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
+
+/// All lines of the log that the request causes have its number, those of its calls to Vault too.
 pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Response {
+    let span = tracing::debug_span!("request", id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed));
+    handle_one(context, caller, request).instrument(span).await
+}
+
+async fn handle_one(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Response {
     let config = context.config.load_full();
     let (head, body) = request.into_parts();
 
@@ -89,9 +99,6 @@ async fn answer(call: &mut Call<'_>, route: &Route, body: Incoming) -> Result<Re
     }
     (route.handler)(call).await
 }
-
-/// The number of the next request in the log at debug.
-static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
 
 /// Counts and audits one request when it ends, also if the client disconnects before the response.
 struct RequestRecord<'a> {
@@ -158,14 +165,13 @@ impl<'a> RequestRecord<'a> {
         (record.received, record.took) = (self.budget.received(), self.begun.elapsed());
         let (received, sent) = (record.received, record.sent);
         tracing::debug!(
-            request = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed),
             operation = record.operation.name(),
             outcome = record.outcome.name(),
             status = record.status,
             microseconds = u64::try_from(record.took.as_micros()).unwrap_or(u64::MAX),
             received,
             sent,
-            "request"
+            "request ended"
         );
         self.context.metrics.request_ended(record.operation, record.outcome, record.took, received, sent);
         self.context.audit.record(self.audit, record);

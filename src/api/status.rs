@@ -41,13 +41,16 @@ pub(super) async fn alive(call: &mut Call<'_>) -> Result<Response, ApiError> {
 /// `GET /readyz`: 200 if there are keys, and the last successful sync is not older than `keyring_max_stale`; without a
 /// keyring, if a session for references has logged in.
 pub(super) async fn ready(call: &mut Call<'_>) -> Result<Response, ApiError> {
-    health(call, SystemTime::now()).map_err(ApiError::unavailable)?;
+    health(call, SystemTime::now()).map_err(|reason| {
+        let name = call.named.map_or_else(String::new, |entry| format!("{}: ", entry.name));
+        ApiError::unavailable(name + &reason)
+    })?;
     Ok(response::text(StatusCode::OK, "ok\n"))
 }
 
 fn health(call: &Call<'_>, now: SystemTime) -> Result<(), String> {
     match call.named {
-        Some(entry) => entry.health(now).map_err(|reason| format!("keyring {}: {reason}", entry.name)),
+        Some(entry) => entry.health(now),
         None => call.context.upstream.can_resolve(),
     }
 }
@@ -107,6 +110,7 @@ fn describe_all(call: &Call<'_>, now: SystemTime) -> Value {
                 "keys": keyring.as_ref().map(|keyring| keyring.key_count()),
                 "last_success": report.last_success.map(rfc3339),
                 "last_error": report.last_error,
+                "rejected": report.rejected.len(),
                 "warnings": report.warnings.len(),
             })
         })

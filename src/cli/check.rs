@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     doctor::{self, Finding, SecretIds, State},
-    settings::{Effective, Loaded, Note, source::Origin},
+    settings::{Effective, Loaded, Note, keys::CACHE_KEY, source::Origin},
     vault::kv,
 };
 
@@ -106,7 +106,14 @@ fn json_report(loaded: &Loaded, shown: Shown) -> Value {
 
 /// `keyringd doctor`
 pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitCode, Failure> {
-    let settings = valid_settings(file.load())?;
+    let loaded = file.load();
+    let is_of_key = |note: &Note| note.key.as_deref() == Some(CACHE_KEY.key.name);
+    let needs_key = match &loaded.settings {
+        Ok(settings) => doctor::needs_key(&settings.cache),
+        Err(mistakes) => mistakes.iter().any(is_of_key),
+    };
+    let key = if needs_key { key_command() } else { String::new() };
+    let settings = valid_settings(loaded).inspect_err(|_| drop(print(&key)))?;
     let keyrings = settings.keyrings.as_ref();
     let policy = keyrings.map(|all| {
         kv::least_privilege(
@@ -124,14 +131,16 @@ pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitC
     };
     wait(doctor::examine(settings, secret_ids, report))?;
     printed?;
-    let key_command = doctor::KEY_COMMAND;
-    print(format!(
-        "\nA key for a sealed copy of the keys (keyring_cache_path), for systemd:\n\n{key_command}\n"
-    ))?;
+    print(key)?;
     if let Some(policy) = policy {
         print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn key_command() -> String {
+    let command = doctor::KEY_COMMAND;
+    format!("\nA key for the sealed copy of the keys (keyring_cache_path), for systemd:\n\n{command}\n")
 }
 
 fn line(finding: &Finding) -> String {

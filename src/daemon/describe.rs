@@ -39,6 +39,7 @@ pub(super) fn log_start(
 ) {
     let access = match &socket.access {
         Some(list) => format!("{} entries of keyring_access", list.len()),
+        None if described["path"].is_null() => "none, references need keyring_access".to_owned(),
         None => format!("every user who may connect, by mode {:04o}", socket.mode),
     };
     let by = if file.is_some() { "keyringd" } else { "systemd" };

@@ -28,7 +28,9 @@ pub(super) fn config(tls: Arc<MetricsTls>) -> Result<TlsConfig, String> {
             current.0 = Instant::now();
             match build(&tls) {
                 Ok(config) => current.1 = Arc::new(config),
-                Err(error) => tracing::warn!("the previous certificate stays in use: {error}"),
+                Err(error) => {
+                    tracing::warn!(%error, "the previous certificate of keyring_metrics_listen stays in use")
+                }
             }
         }
         Arc::clone(&current.1)

@@ -90,7 +90,7 @@ async fn log_in(references: &References) {
             Err(error) => {
                 let failure = error.to_string();
                 if failure != logged {
-                    tracing::warn!("no login yet: {failure}");
+                    tracing::warn!(error = %failure, "no login yet");
                     systemd::status(&format!("no login yet: {failure}"));
                     logged = failure;
                 }

@@ -108,7 +108,7 @@ impl Reload {
     fn reload(&mut self) -> Result<Applied, Vec<String>> {
         let loaded = (self.load)();
         for warning in &loaded.warnings {
-            tracing::warn!("settings: {warning}");
+            tracing::warn!(%warning, "settings");
         }
         let applied = match loaded.settings {
             Ok(settings) => self.apply(settings).map_err(|mistake| vec![mistake]),
@@ -117,7 +117,7 @@ impl Reload {
         self.metrics.reloaded(Outcome::from_result(&applied));
         if let Err(mistakes) = &applied {
             for mistake in mistakes {
-                tracing::error!("settings: {mistake}");
+                tracing::error!(%mistake, "settings");
             }
             tracing::error!(mistakes = mistakes.len(), "settings not reloaded: the current ones stay");
             self.upstream.set_mistakes(mistakes.clone());
@@ -237,7 +237,7 @@ async fn read_any(client: &Client, secret: &KvSecret) -> Result<(), VaultError> 
 
 fn report(client: &Client, error: &VaultError, failures: &LoginFailures) {
     let session = client.name().to_string();
-    let failure = format!("login with the new settings failed; the previous session stays in use: {error}");
-    tracing::warn!(session, "{failure}");
-    failures.set(&session, Some(format!("{session}: {failure}")));
+    let failure = "login with the new settings failed; the previous session stays in use";
+    tracing::warn!(session, %error, "{failure}");
+    failures.set(&session, Some(format!("{session}: {failure}: {error}")));
 }

@@ -14,13 +14,15 @@ use crate::{
     references::{References, ResolveError, Resolved},
     secret::Secret,
     settings::resolve::Unresolved,
-    sync::{SyncHandle, Syncs},
+    sync::{CopyReport, SyncHandle, Syncs},
     vault::{SessionName, Sessions},
 };
 
 pub(super) struct VaultUpstream {
     /// `None` if only references are served.
     syncs: Option<Arc<Syncs>>,
+    /// `None` if there is no sealed copy.
+    copy: Option<Arc<CopyReport>>,
     pub(super) references: Arc<References>,
     sessions: Arc<Sessions>,
     described: ArcSwap<Value>,
@@ -64,14 +66,14 @@ impl LoginFailures {
 
 impl VaultUpstream {
     pub(super) fn new(
-        syncs: Option<Arc<Syncs>>,
+        (syncs, copy): (Option<Arc<Syncs>>, Option<Arc<CopyReport>>),
         references: Arc<References>,
         sessions: Arc<Sessions>,
         described: Value,
         reloads: mpsc::Sender<ReloadDone>,
     ) -> Self {
         let (described, mistakes) = (ArcSwap::from_pointee(described), Mutex::default());
-        Self { syncs, references, sessions, described, mistakes, reloads }
+        Self { syncs, copy, references, sessions, described, mistakes, reloads }
     }
 
     fn handle(&self, keyring: &str) -> Option<SyncHandle> {
@@ -159,6 +161,7 @@ impl Upstream for VaultUpstream {
         if let Some(syncs) = &self.syncs {
             described["keyrings"] = syncs.describe_folders();
         }
+        described["copy"] = self.copy.as_ref().map(|copy| copy.describe()).into();
         described["sessions"] = self.sessions.describe().into();
         described
     }

@@ -13,6 +13,11 @@ use crate::{
 pub const KEY_COMMAND: &str = "head -c 32 /dev/urandom | base64 -w0 | systemd-creds encrypt --with-key=host+tpm2 \
                                --name=keyring_cache_key - /etc/credstore.encrypted/keyring_cache_key";
 
+/// Whether a copy is wanted, and its key cannot be used.
+pub fn needs_key(cache: &Cache) -> bool {
+    matches!(cache, Cache::On(settings) if CopyFile::new(settings).is_err())
+}
+
 const STEP: &str = "copy";
 
 /// `name` and `location` are those of the keyring.

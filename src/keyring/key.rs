@@ -41,6 +41,16 @@ pub enum KeyDerivation {
     Raw,
 }
 
+impl KeyDerivation {
+    /// The name in settings and options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 /// K, AES-256-GCM under K, and the cipher of the native format under HKDF-SHA256(K, no salt, info
 /// `keyringd kr1 xaes-256-gcm`, 32 bytes) (RFC 5869). Wiped on drop.
 pub struct Key {

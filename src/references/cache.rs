@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     cache_entry::{CacheEntry, Decision, Json, Outcome, is_absence},
     engines::{Fetch, SecretAddress},
@@ -71,7 +73,7 @@ impl Cache {
             Decision::Refuse(error) => return Err(error),
             Decision::Read(stale) => stale,
         };
-        let reading = tokio::spawn(Arc::clone(&slot).read(now));
+        let reading = tokio::spawn(Arc::clone(&slot).read(now).in_current_span());
         let Some((json, expired_for)) = stale else {
             // The runtime cancels tasks at the end only.
             let outcome = reading.await.unwrap_or_else(|_| Err(Arc::new(VaultError::Stopping)));
@@ -166,11 +168,12 @@ impl Slot {
         drop(entry);
         match &outcome {
             Err(error) if had_value && is_absence(error) => {
-                tracing::info!("a referenced secret was deleted in Vault; dropped from the cache: {error}");
+                tracing::info!(%error, "a referenced secret was deleted in Vault; dropped from the cache");
             }
             Err(error) if had_value => {
                 tracing::warn!(
-                    "refresh of a referenced secret failed; serving the cached value for its resurrect_ttl: {error}"
+                    %error,
+                    "refresh of a referenced secret failed; serving the cached value for its resurrect_ttl"
                 );
             }
             _ => {}

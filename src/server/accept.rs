@@ -197,7 +197,7 @@ impl Server {
                 Ok((stream, peer)) => self.start(connections, stream, peer, L::KIND, stop),
                 Err(error) => {
                     if last_warning.is_none_or(|at: Instant| at.elapsed() > WARNING_INTERVAL) {
-                        tracing::warn!("accepting connections failed, retrying: {error}");
+                        tracing::warn!(%error, "accepting connections failed, retrying");
                         last_warning = Some(Instant::now());
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;

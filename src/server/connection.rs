@@ -145,7 +145,7 @@ pub(super) async fn serve<S>(
         () = closed.cancelled() => return tracing::debug!("a connection was closed for another user's"),
     };
     if let Err(error) = ended {
-        tracing::debug!("a connection ended early: {error}");
+        tracing::debug!(%error, "a connection ended early");
     }
 }
 

@@ -1,6 +1,6 @@
 //! A TLS listener: handshakes run beside the accept loop, so that a slow client delays no other.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{
@@ -36,12 +36,15 @@ impl TlsListener {
         let accepted = loop {
             tokio::select! {
                 accepted = self.listener.accept(), if handshakes.len() < MAX_HANDSHAKES => {
-                    let stream = match accepted {
-                        Ok((stream, _)) => stream,
+                    let (stream, peer) = match accepted {
+                        Ok(accepted) => accepted,
                         Err(error) => break Err(error),
                     };
                     let accept = TlsAcceptor::from((self.config)()).accept(stream);
-                    handshakes.spawn(async move { timeout(HANDSHAKE_TIMEOUT, accept).await.ok()?.ok() });
+                    handshakes.spawn(async move {
+                        let shaken = timeout(HANDSHAKE_TIMEOUT, accept).await.ok()?;
+                        shaken.inspect_err(|error| log_failure(peer, error)).ok()
+                    });
                 }
                 Some(done) = handshakes.join_next() => {
                     if let Ok(Some(stream)) = done {
@@ -52,5 +55,16 @@ impl TlsListener {
         };
         drop(handshakes);
         accepted
+    }
+}
+
+/// A client certificate that is missing or refused concerns the operator. Other failures are what anybody on the network can
+/// cause.
+fn log_failure(peer: SocketAddr, error: &io::Error) {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(error @ (rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_))) => {
+            tracing::warn!(%peer, %error, "a client of keyring_metrics_listen was refused for its certificate");
+        }
+        _ => tracing::debug!(%peer, %error, "a TLS handshake on keyring_metrics_listen failed"),
     }
 }

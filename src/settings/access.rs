@@ -3,7 +3,7 @@
 //! Names of users and groups are looked up once, when the list is parsed. The kernel identifies the peer: see
 //! `api::access`.
 
-use super::{setting::digits, value};
+use super::{report::quoted, setting::digits, value};
 use crate::operation::{Permission, Permissions};
 
 /// The list. It has at least one entry.
@@ -100,12 +100,29 @@ impl Entry {
     }
 }
 
+/// Whether errors quote what was found. A value that came from a reference is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Quoted,
+    Hidden,
+}
+
+impl Found {
+    /// `: "text"`
+    fn of(self, text: &str) -> String {
+        match self {
+            Self::Quoted => format!(": {}", quoted(text)),
+            Self::Hidden => String::new(),
+        }
+    }
+}
+
 /// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt@orders+cards, uid:1001=encrypt`. The error numbers each wrong entry
-/// and quotes none.
-pub fn access(text: &str, accounts: &impl Accounts) -> Result<AccessList, String> {
+/// and quotes what was found, if that may be shown.
+pub fn access(text: &str, accounts: &impl Accounts, found: Found) -> Result<AccessList, String> {
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
     for (number, item) in (1..).zip(&value::list(text)) {
-        match entry(item, accounts) {
+        match entry(item, accounts, found) {
             Ok(entry) => entries.push(entry),
             Err(reason) => wrong.push(format!("entry {number} {reason}")),
         }
@@ -125,15 +142,16 @@ fn of_the_daemon() -> Permissions {
     Permission::Metrics | Permission::Secrets
 }
 
-fn entry(text: &str, accounts: &impl Accounts) -> Result<Entry, String> {
-    const NO_NUMBER: &str = "has no number after the colon";
-    let known = |id: Result<Option<u32>, String>, kind: &str| match id {
-        Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here")),
+fn entry(text: &str, accounts: &impl Accounts, found: Found) -> Result<Entry, String> {
+    let (subject, words) = text.split_once('=').ok_or_else(|| format!("has no ={}", found.of(text)))?;
+    let neither = || format!("names neither a user, uid, group nor gid{}", found.of(subject));
+    let (kind, name) = subject.split_once(':').ok_or_else(neither)?;
+    let (kind, name) = (kind.trim(), name.trim());
+    let no_number = || format!("has no number after the colon{}", found.of(name));
+    let known = |id: Result<Option<u32>, String>| match id {
+        Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here{}", found.of(name))),
         Err(error) => Err(format!("names a {kind}, but the {kind} list cannot be read: {error}")),
     };
-    let (subject, words) = text.split_once('=').ok_or("has no =")?;
-    let (kind, name) = subject.split_once(':').ok_or("names neither a user nor a group")?;
-    let (kind, name) = (kind.trim(), name.trim());
     let unsigned = name.strip_prefix('+').unwrap_or(name);
     let is_number = !unsigned.is_empty() && unsigned.bytes().all(|byte| byte.is_ascii_digit());
     let subject = match kind {
@@ -143,11 +161,11 @@ fn entry(text: &str, accounts: &impl Accounts) -> Result<Entry, String> {
         "group" if is_number => {
             return Err("has a number in place of a group name: write gid: before it".to_owned());
         }
-        "user" => Subject::User(known(accounts.user(name), "user")?),
-        "uid" => Subject::User(digits(name).ok_or(NO_NUMBER)?),
-        "group" => Subject::Group(known(accounts.group(name), "group")?),
-        "gid" => Subject::Group(digits(name).ok_or(NO_NUMBER)?),
-        _ => return Err("names neither a user, uid, group nor gid".to_owned()),
+        "user" => Subject::User(known(accounts.user(name))?),
+        "uid" => Subject::User(digits(name).ok_or_else(no_number)?),
+        "group" => Subject::Group(known(accounts.group(name))?),
+        "gid" => Subject::Group(digits(name).ok_or_else(no_number)?),
+        _ => return Err(neither()),
     };
     check_mapped(subject, accounts)?;
     let (words, keyrings) = match words.split_once('@') {
@@ -156,7 +174,7 @@ fn entry(text: &str, accounts: &impl Accounts) -> Result<Entry, String> {
     };
     let mut granted = Permissions::empty();
     for word in words.split('+').map(str::trim) {
-        let permissions = permissions(word)?;
+        let permissions = permissions(word, found)?;
         if word != "all" && keyrings.is_some() && !permissions.is_disjoint(of_the_daemon()) {
             return Err(format!("grants {word} on a keyring, and it belongs to none: write it without @"));
         }
@@ -171,12 +189,12 @@ fn keyrings(names: &str) -> Result<Vec<String>, String> {
     names.ok_or_else(|| "has no names of keyrings after @: write them as orders+cards".to_owned())
 }
 
-fn permissions(word: &str) -> Result<Permissions, String> {
+fn permissions(word: &str, found: Found) -> Result<Permissions, String> {
     if word == "all" {
         return Ok(Permissions::all());
     }
-    let found = Permissions::all().iter().find(|permission| permission.word() == word);
-    found.map(Permissions::only).ok_or_else(|| "has an unknown permission".to_owned())
+    let known = Permissions::all().iter().find(|permission| permission.word() == word);
+    known.map(Permissions::only).ok_or_else(|| format!("has an unknown permission{}", found.of(word)))
 }
 
 /// Rejects an ID that the kernel never reports for one peer alone: its entry would match no peer, or every unmapped one.
@@ -229,7 +247,7 @@ mod tests {
     const KERNEL: &str = "         0          0 4294967295\n";
 
     fn list(text: &str, map: &str) -> Result<AccessList, String> {
-        access(text, &Machine(map))
+        access(text, &Machine(map), Found::Quoted)
     }
 
     #[test]
@@ -251,13 +269,13 @@ mod tests {
              uid:65534=all, gid:65534=encrypt, group:no-such-group=all, uid:7=encrypt";
         let error = list(text, KERNEL).unwrap_err();
         for part in [
-            "entry 1 names a user that does not exist here",
+            "entry 1 names a user that does not exist here: \"no-such-user\"",
             "entry 2 has no number after the colon",
             "entry 3 has no number after the colon",
             "entry 4 has no =",
-            "entry 5 names neither a user nor a group",
+            "entry 5 names neither a user, uid, group nor gid: \"root\"",
             "entry 6 names neither a user, uid, group nor gid",
-            "entry 7 has an unknown permission",
+            "entry 7 has an unknown permission: \"fly\"",
             "entry 8 has an unknown permission",
             "entry 9 has the uid that the kernel reports for every unmapped one",
             "entry 10 has the gid that the kernel reports for every unmapped one",
@@ -267,6 +285,8 @@ mod tests {
         }
         assert!(!error.contains("entry 12"), "{error}");
         assert!(list(" , ", KERNEL).unwrap_err().contains("there is no entry"));
+        let hidden = access("uid:1=planted, user:planted=all, planted=all", &Machine(KERNEL), Found::Hidden);
+        assert!(!hidden.unwrap_err().contains("planted"));
     }
 
     #[test]
@@ -316,7 +336,7 @@ mod tests {
     #[test]
     fn words_are_parsed_as_they_are_written() {
         for permission in Permissions::all() {
-            assert_eq!(permissions(permission.word()), Ok(Permissions::only(permission)));
+            assert_eq!(permissions(permission.word(), Found::Hidden), Ok(Permissions::only(permission)));
         }
     }
 }

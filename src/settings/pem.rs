@@ -103,6 +103,19 @@ pub(crate) fn private_key(value: &str) -> Result<PrivateKeyDer<'static>, String>
     })
 }
 
+/// Whether a server can use the key with the chain, whose first certificate must be the key's.
+pub(crate) fn check_pair(certificate: &str, key: &str) -> Result<(), String> {
+    let (chain, key) = (certificate_chain(certificate)?, private_key(key)?);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    match rustls::sign::CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the key is not that of the first certificate".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The PEM in a value, with real line breaks, and each section at the start of a line.
 fn normalized(value: &[u8]) -> Zeroizing<Vec<u8>> {
     let decoded = str::from_utf8(value).ok().and_then(base64_pem);

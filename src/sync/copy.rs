@@ -43,6 +43,7 @@ pub struct CopyFile {
 pub struct ReadCopy {
     /// Those that are not too old. At least one.
     pub keyrings: Vec<CopiedKeyring>,
+    pub written: SystemTime,
     /// It was written in the future, so its age is unknown and counts as 0.
     pub from_the_future: bool,
 }
@@ -105,7 +106,7 @@ impl CopyFile {
         if keyrings.is_empty() {
             return Err(CopyError::TooOld(self.path.clone(), least));
         }
-        Ok(ReadCopy { keyrings, from_the_future })
+        Ok(ReadCopy { keyrings, written, from_the_future })
     }
 
     /// After a crash at any point the file is the old or the new one.
@@ -137,6 +138,14 @@ impl CopyFile {
         }
         self.check_folder(nix::unistd::geteuid().as_raw())?;
         Ok(folder)
+    }
+
+    /// Why the folder must not be used, if it is there: others than this user may enter it.
+    pub fn folder_warning(&self) -> Option<CopyError> {
+        match self.check_folder(nix::unistd::geteuid().as_raw()) {
+            Err(CopyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => None,
+            other => other.err(),
+        }
     }
 
     /// Whether the folder is this user's alone.

@@ -103,7 +103,7 @@ impl Folders {
                 Err(error) => {
                     let (message, retry_after) = (error.to_string(), error.retry_after());
                     if folder.error.as_ref().is_none_or(|before| before.message != message) {
-                        tracing::warn!("the folder of keyrings {} cannot be listed: {message}", secret.path);
+                        tracing::warn!(folder = %secret.path, error = %message, "a folder of keyrings cannot be listed");
                     }
                     Some(FolderError { message, retry_after, is_away: error.is_away() })
                 }
@@ -172,6 +172,13 @@ impl Folders {
     pub(super) fn is_answered(&self) -> bool {
         let is_refused = |error: &FolderError| !error.is_away;
         self.all.iter().any(|folder| folder.is_listed || folder.error.as_ref().is_some_and(is_refused))
+    }
+
+    /// Whether the first listing of a folder failed since Vault is away.
+    pub(super) fn is_away(&self) -> bool {
+        let is_away =
+            |folder: &Folder| !folder.is_listed && folder.error.as_ref().is_some_and(|error| error.is_away);
+        self.all.iter().any(is_away)
     }
 
     /// Takes the names of secrets from a sealed copy, which has their paths, for the folders that could not be listed yet.

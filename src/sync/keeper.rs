@@ -4,6 +4,8 @@
 //! Vault is unreachable, sealed or failing, the copy's keyrings are published, and the next good sync replaces each. Reading
 //! and writing run off the I/O threads, and a failure never fails a sync.
 
+mod report;
+
 use std::{
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
@@ -27,6 +29,8 @@ use crate::{
     metrics::{Metrics, Outcome},
 };
 
+pub use report::CopyReport;
+
 /// A copy is written at the latest after this part of its maximum age.
 const WRITES_PER_MAX_AGE: u32 = 4;
 
@@ -40,8 +44,7 @@ pub struct CopyKeeper {
     is_started: bool,
     /// The keyrings that were written last, and when.
     written: Option<(Vec<Weak<Keyring>>, Instant)>,
-    /// The last failure that was logged.
-    failure: Option<String>,
+    report: Arc<CopyReport>,
 }
 
 /// What is known of a keyring in Vault.
@@ -73,8 +76,14 @@ impl Answer {
 
 impl CopyKeeper {
     pub fn new(file: CopyFile, wait: Duration, syncs: Arc<Syncs>, metrics: Arc<Metrics>) -> Self {
+        let report = Arc::new(CopyReport::new(file.path().to_owned()));
         let (file, ended) = (Arc::new(file), syncs.watch());
-        Self { file, wait, syncs, ended, metrics, is_started: false, written: None, failure: None }
+        Self { file, wait, syncs, ended, metrics, is_started: false, written: None, report }
+    }
+
+    /// What the status says of the copy.
+    pub fn report(&self) -> Arc<CopyReport> {
+        Arc::clone(&self.report)
     }
 
     /// Ends at `stop`, after a write in progress.
@@ -138,7 +147,9 @@ impl CopyKeeper {
             }
             tokio::select! {
                 biased;
-                () = &mut wait => return answers.is_empty() || answers.iter().any(undecided),
+                () = &mut wait => {
+                    return answers.is_empty() || answers.iter().any(undecided) || self.syncs.is_folder_away();
+                }
                 _ = self.ended.changed() => {}
             }
         }
@@ -149,14 +160,20 @@ impl CopyKeeper {
         let now = ambient::wall_clock();
         let read = spawn_blocking(move || file.read(&location, now)).await;
         match read.ok()? {
-            Ok(ReadCopy { keyrings, from_the_future }) => {
+            Ok(ReadCopy { keyrings, written, from_the_future }) => {
+                self.report.opened(written);
                 if from_the_future {
                     tracing::warn!("the sealed copy was written in the future: correct this machine's clock");
                 }
                 return Some(keyrings);
             }
-            Err(error @ CopyError::None(_)) => tracing::info!(target: NOTICE, "{error}"),
-            Err(error) => tracing::warn!("{error}; the next good sync replaces it"),
+            Err(CopyError::None(_)) => {
+                tracing::info!(target: NOTICE, path = %self.file.path().display(), "there is no sealed copy yet")
+            }
+            Err(error) => {
+                self.report.unusable(error.to_string());
+                tracing::warn!(%error, "the sealed copy is not used; the next good sync replaces it");
+            }
         }
         None
     }
@@ -172,15 +189,20 @@ impl CopyKeeper {
             if answer != Answer::Away && (answer != Answer::Awaited || is_vault_there) {
                 return false;
             }
-            let is_it = |one: &CopiedKeyring| { *one.name == *place.name && *one.keyring.location() == place.location && is_allowed(place, one) };
+            let is_it = |one: &CopiedKeyring| {
+                *one.name == *place.name
+                    && *one.keyring.location() == place.location
+                    && is_allowed(place, one)
+            };
             let found = copied.iter().position(is_it).map(|at| copied.swap_remove(at));
             let Some(CopiedKeyring { synced, keyring, .. }) = found else {
-                tracing::warn!(
-                    "the sealed copy {} has no keyring {} of this path and keyring_key_derivation; the next good sync \
-                     replaces it",
+                let reason = format!(
+                    "the sealed copy {} has no keyring {} of this path and keyring_key_derivation",
                     self.file.path().display(),
                     place.name
                 );
+                self.report.unusable(reason.clone());
+                tracing::warn!(error = %reason, "the sealed copy is not used; the next good sync replaces it");
                 return false;
             };
             publish_one(place, keyring, synced) && answer == Answer::Awaited
@@ -214,15 +236,16 @@ impl CopyKeeper {
         let write = move || file.write(&contents, &location);
         let Ok(outcome) = spawn_blocking(write).await else { return }; // the panic was reported
         self.metrics.copy_written(Outcome::from_result(&outcome));
-        let failure = outcome.err().map(|error| error.to_string());
-        match &failure {
-            None => self.written = Some((written, Instant::now())),
-            Some(failure) if self.failure.as_ref() != Some(failure) => {
-                tracing::warn!("the sealed copy was not written, the next sync tries again: {failure}");
+        match outcome {
+            Ok(()) => {
+                self.written = Some((written, Instant::now()));
+                self.report.wrote(ambient::wall_clock());
             }
-            Some(_) => {}
+            Err(error) if self.report.failed(error.to_string()) => {
+                tracing::warn!(%error, "the sealed copy was not written; the next sync tries again");
+            }
+            Err(_) => {}
         }
-        self.failure = failure;
     }
 
     fn is_due(&self, keyrings: &[CopiedKeyring]) -> bool {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use super::Target;
 use crate::{secret::Secret, vault::Client};
@@ -17,7 +18,24 @@ const MAX_SYNCS: usize = 256;
 const MAX_UNKNOWN_KEYS: usize = 256;
 
 /// Gets the outcome of a request; dropped if nothing was done.
-pub(super) type Done = oneshot::Sender<Result<(), String>>;
+#[derive(Debug)]
+pub(super) struct Done {
+    sender: oneshot::Sender<Result<(), String>>,
+    /// What it is for, in the log.
+    pub(super) cause: Span,
+}
+
+impl Done {
+    fn new() -> (Self, oneshot::Receiver<Result<(), String>>) {
+        let (sender, outcome) = oneshot::channel();
+        (Self { sender, cause: Span::current() }, outcome)
+    }
+
+    /// The caller may have gone.
+    pub(super) fn send(self, outcome: Result<(), String>) {
+        let _ = self.sender.send(outcome);
+    }
+}
 
 /// Asks the sync to run; cheap to clone.
 #[derive(Clone, Debug)]
@@ -81,7 +99,7 @@ pub(super) fn new(any_ended: watch::Sender<()>) -> (SyncHandle, Queue) {
 impl SyncHandle {
     /// Syncs now, with this token if there is one.
     pub async fn sync(&self, token: Option<Secret<String>>) -> Result<(), String> {
-        let (done, outcome) = oneshot::channel();
+        let (done, outcome) = Done::new();
         let request = match token {
             None => Request::Sync(done),
             Some(token) => Request::SyncWith(token, done),
@@ -105,7 +123,7 @@ impl SyncHandle {
     /// # Errors
     /// Why that sync failed.
     pub(super) async fn change(&self, client: Client, target: Target) -> Result<(), String> {
-        let (done, outcome) = oneshot::channel();
+        let (done, outcome) = Done::new();
         if self.syncs.send(Request::Change(Box::new((client, target)), done)).await.is_err() {
             return Ok(()); // it has gone
         }
@@ -117,7 +135,7 @@ impl SyncHandle {
     /// # Errors
     /// Why Vault cannot be asked, as a message.
     pub async fn look_for_new_keys(&self) -> Result<(), String> {
-        let (done, outcome) = oneshot::channel();
+        let (done, outcome) = Done::new();
         if self.unknown_keys.try_send(done).is_err() {
             return Ok(());
         }
@@ -167,7 +185,7 @@ impl Queue {
 impl Request {
     fn is_abandoned(&self) -> bool {
         match self {
-            Self::Sync(done) | Self::SyncWith(_, done) | Self::UnknownKey(done) => done.is_closed(),
+            Self::Sync(done) | Self::SyncWith(_, done) | Self::UnknownKey(done) => done.sender.is_closed(),
             Self::Change(..) => false,
         }
     }

@@ -247,7 +247,7 @@ impl EngineLimit {
                     self.requested = Some(now);
                 }
                 // It is optional: the guess below has to do until the next sync.
-                Err(error) => tracing::debug!("the engine's max_versions is unknown: {error}"),
+                Err(error) => tracing::debug!(%error, "the engine's max_versions is unknown"),
             }
         }
         let left_by_pruning = || {

@@ -221,6 +221,11 @@ impl Syncs {
         self.state().folders.is_answered()
     }
 
+    /// Whether a folder could not be listed yet, because Vault is away for its listing.
+    pub(super) fn is_folder_away(&self) -> bool {
+        self.state().folders.is_away()
+    }
+
     /// Serves the keyrings of a sealed copy, by their paths, in folders that could not be listed yet.
     pub(super) fn adopt(&self, paths: &[&str]) {
         let mut state = self.state();

@@ -138,6 +138,6 @@ fn low_headroom(listing: &Listing) -> Option<String> {
     })
 }
 
-fn rfc3339(time: SystemTime) -> String {
+pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }

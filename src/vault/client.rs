@@ -14,6 +14,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tracing::Span;
 use url::Url;
 
 use super::{
@@ -29,6 +30,9 @@ use crate::{
 
 /// The least time between two attempts of [`Client::until_logged_in`].
 const LOGIN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What the status says of a token that Vault refused.
+const REFUSED: &str = "Vault does not know the token any more: it was revoked or has expired";
 
 /// Cheap to clone. The session ends with its last handle.
 #[derive(Clone, Debug)]
@@ -89,13 +93,16 @@ impl Client {
         })
     }
 
-    /// Why the last login failed; `None` after a success.
+    /// Why the last login failed, or that Vault refuses the token; `None` after a success.
     pub(super) fn login_error(&self) -> Option<String> {
-        self.state.backoffs().logins.cause()
+        let is_refused = self.state.current().is_some_and(|grant| grant.is_refused.load(Ordering::Relaxed));
+        let refused = || is_refused.then(|| REFUSED.to_owned());
+        self.state.backoffs().logins.cause().or_else(refused)
     }
 
+    /// Whether there is a token that Vault did not refuse.
     pub(super) fn is_logged_in(&self) -> bool {
-        self.state.current().is_some()
+        self.state.current().is_some_and(|grant| !grant.is_refused.load(Ordering::Relaxed))
     }
 
     /// Whether a session with other settings stays in use until this one takes over.
@@ -174,6 +181,7 @@ impl Client {
         let path = match read(&grant.transport, &url, &grant.token).await {
             Err(VaultError::Denied { path }) => path,
             Ok(response) => {
+                grant.is_refused.store(false, Ordering::Relaxed);
                 self.state.answered.notify_waiters();
                 return Ok(response);
             }
@@ -264,6 +272,10 @@ impl Client {
             return Err(VaultError::Policy { path: path.to_owned() });
         }
         let server = &self.state.server;
+        if !lookup.status.is_success() && is_current {
+            // If the queue is full, the next denial says it again.
+            let _ = self.commands.try_send(Command::TokenRefused(denied.generation));
+        }
         if matches!(server.auth, Auth::Token(_)) && is_current && !self.credential_changed(denied) {
             return Err(VaultError::BadToken(server.names.token));
         }
@@ -272,7 +284,7 @@ impl Client {
 
     async fn new_grant(&self, denied: Option<Denied>) -> Result<Arc<Grant>, VaultError> {
         let (done, outcome) = oneshot::channel();
-        let sent = self.commands.send(Command::LogIn { denied, done }).await;
+        let sent = self.commands.send(Command::LogIn { denied, done, cause: Span::current() }).await;
         sent.map_err(|_| VaultError::Stopping)?;
         outcome.await.unwrap_or(Err(VaultError::Stopping))?;
         self.state.current().ok_or(VaultError::Stopping)

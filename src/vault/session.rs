@@ -4,13 +4,20 @@
 //! decides what is due, `login` how to log in. Requests are sent by `client`.
 //! The file is longer than most: one task, every state of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, mpsc},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     backoff::{self, Backoff},
@@ -139,17 +146,28 @@ impl Session {
                 {
                     tracing::warn!(
                         session = %self.state.name,
-                        "login with the changed credential failed; keeping the current token: {error}"
+                        %error,
+                        "login with the changed credential failed; keeping the current token"
                     );
                 }
             }
-            Command::LogIn { denied: None, done } => {
-                let outcome = if self.held.is_some() { Ok(()) } else { self.log_in().await };
+            Command::TokenRefused(generation) if generation == self.generation => {
+                if let Some(held) = &self.held {
+                    held.grant.is_refused.store(true, Ordering::Relaxed);
+                    *self.state.times() = TokenTimes::default();
+                    self.metrics.token_expires(self.state.name.kind(), Some(ambient::wall_clock()));
+                }
+            }
+            Command::TokenRefused(_) => {}
+            Command::LogIn { denied: None, done, cause } => {
+                let outcome =
+                    if self.held.is_some() { Ok(()) } else { self.log_in().instrument(cause).await };
                 let _ = done.send(outcome); // the caller may have gone
             }
-            Command::LogIn { denied: Some(denied), done } => {
+            Command::LogIn { denied: Some(denied), done, cause } => {
                 let is_outdated = denied.generation != self.generation;
-                let outcome = if is_outdated { Ok(()) } else { self.log_in_after_denial(denied.path).await };
+                let login = self.log_in_after_denial(denied.path).instrument(cause);
+                let outcome = if is_outdated { Ok(()) } else { login.await };
                 let _ = done.send(outcome);
             }
         }
@@ -204,13 +222,14 @@ impl Session {
 
     /// Logs a failure of maintenance, unless it is the one that was logged last.
     fn log_failure(&mut self, failure: &str, outcome: Result<(), VaultError>) {
-        let failure = outcome.err().map(|error| format!("{failure}: {error}"));
-        if let Some(failure) =
-            failure.as_ref().filter(|failure| self.logged_failure.as_ref() != Some(failure))
+        let logged = outcome.as_ref().err().map(|error| format!("{failure}: {error}"));
+        if let Err(error) = outcome
+            && self.logged_failure != logged
         {
-            tracing::warn!(session = %self.state.name, seconds_left = self.seconds_left(), "{failure}");
+            let (session, seconds_left) = (&self.state.name, self.seconds_left());
+            tracing::warn!(%session, seconds_left, %error, "{failure}");
         }
-        self.logged_failure = failure;
+        self.logged_failure = logged;
     }
 
     /// Whether a configured token is near its end and no other was configured. That is logged once.
@@ -273,7 +292,8 @@ impl Session {
         }
         tracing::info!(target: NOTICE, method = server.auth.name(), session = %self.state.name, "logged in to Vault");
         self.generation = self.generation.saturating_add(1);
-        let grant = Arc::new(Grant { generation: self.generation, token, transport, notes, certificate });
+        let (generation, is_refused) = (self.generation, AtomicBool::new(false));
+        let grant = Arc::new(Grant { generation, token, transport, notes, certificate, is_refused });
         self.state.grant.store(Some(Arc::clone(&grant)));
         self.replaced = self.held.replace(Held { lease: lease.with_jitter(backoff::random()), grant });
         self.state.backoffs().logins.clear();

@@ -12,6 +12,7 @@ use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
 };
+use tracing::Span;
 
 use super::{
     backoff::Backoff,
@@ -70,6 +71,8 @@ pub(super) struct Grant {
     pub(super) notes: Vec<&'static str>,
     /// Of the client certificate, if that is the credential.
     pub(super) certificate: Option<Fingerprint>,
+    /// Whether Vault refused the token since, and accepted nothing of it after that.
+    pub(super) is_refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -83,9 +86,16 @@ pub(super) struct Backoffs {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Log in if there is no token, or after a denial.
-    LogIn { denied: Option<Denied>, done: oneshot::Sender<Result<(), VaultError>> },
+    LogIn {
+        denied: Option<Denied>,
+        done: oneshot::Sender<Result<(), VaultError>>,
+        /// What it is for, in the log.
+        cause: Span,
+    },
     /// Log in if that is possible: the credential's file has changed.
     UseChangedCredential,
+    /// Vault does not know the token of this generation any more.
+    TokenRefused(u64),
 }
 
 /// A request that was denied.

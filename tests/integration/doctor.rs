@@ -218,3 +218,13 @@ fn low_headroom_is_a_warning() {
         "{message}"
     );
 }
+
+#[test]
+fn a_socket_for_everybody_is_a_warning_unless_an_access_list_decides() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let open = [("KONG_KEYRING_SOCKET_MODE", "0666"), ("KONG_KEYRING_ACCESS", "uid:0=all")];
+    let warning = "keyring_socket_mode lets every user of this machine encrypt and decrypt";
+    assert!(success(&run_for(&server, "doctor", &open[..1])).contains(warning));
+    assert!(!success(&run_for(&server, "doctor", &open)).contains(warning));
+}

@@ -225,3 +225,33 @@ fn a_context_separates_native_ciphertexts_too_also_in_a_batch() {
         }
     }
 }
+
+#[test]
+fn options_that_make_ciphertexts_or_indexes_useless_are_a_warning_in_the_log() {
+    let server = OpenBao::dev();
+    server.put_record("first", &BASE64_STANDARD.encode([7; 32]));
+    let daemon = Daemon::start(&server, &[]);
+    let sealed = daemon.encrypt("before");
+    set_options(
+        &server,
+        &json!({ "keyringd_derivation": "raw", "keyringd_index_key": "first", "keyringd_format": "transit" }),
+    );
+    daemon.sync();
+    assert_eq!(daemon.decrypt(&sealed).status, 400);
+    let log = daemon.log();
+    for (message, fields) in [
+        ("the keys are derived otherwise", "former=\"sha256\" now=\"raw\""),
+        ("another record makes blind indexes", "now=\"first\""),
+        ("encrypt writes another format", "now=\"transit\""),
+    ] {
+        let line = log.lines().find(|line| line.contains(message));
+        let line = line.unwrap_or_else(|| panic!("{message} in {log}"));
+        assert!(
+            line.contains("WARN") && line.contains(fields) && line.contains("keyring=\"keyring\""),
+            "{line}"
+        );
+    }
+    set_options(&server, &json!({}));
+    daemon.sync();
+    assert_eq!(daemon.opened(&sealed), "before");
+}

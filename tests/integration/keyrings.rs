@@ -381,3 +381,31 @@ fn commands_take_the_name_of_a_keyring() {
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
     assert!(String::from_utf8(wrong.stderr).unwrap().contains("1 to 128 letters, digits and _ . -"));
 }
+
+#[test]
+fn the_status_shows_what_is_wrong_with_other_keyrings_and_with_folders() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    put(&server, "cards", "c1");
+    server.api("POST", "secret/data/cards", &json!({ "data": { "id": "without-a-key" } }));
+    for path in ["rings/a", "rings/cards", "rings/not a name"] {
+        put(&server, path, "x");
+    }
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_PATHS", "cards, rings/")]);
+    let status = |arguments: &[&str]| success(&daemon.command(arguments, b""));
+    let all = wait_for("the rejected record and the folder", || {
+        let text = status(&["status"]);
+        (text.contains("1 rejected record") && text.contains("rings/  3 secrets")).then_some(text)
+    });
+    for shown in [
+        "cards  ready, active key c1, 1 in all; 1 rejected record (keyringd status --name cards)",
+        "rings/cards is not served: another keyring has this name",
+        "rings/ holds \"not a name\", which cannot be the name of a keyring",
+        "secret/keyring, KV v2",
+    ] {
+        assert!(all.contains(shown), "{shown} in {all}");
+    }
+    let of_cards = status(&["status", "--name", "cards"]);
+    assert!(of_cards.contains("secret/cards, KV v2") && !of_cards.contains("secret/keyring"), "{of_cards}");
+    assert!(of_cards.contains("version 2") && !of_cards.contains("status --name"), "{of_cards}");
+}

@@ -41,6 +41,7 @@ mod layers;
 mod life;
 mod limits;
 mod lines;
+mod log;
 mod login;
 mod login_faults;
 mod memory;

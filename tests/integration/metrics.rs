@@ -9,7 +9,9 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{Daemon, OpenBao, certificates::Authority, free_port, http, success, wait_for};
+use crate::support::{
+    Daemon, OpenBao, certificates::Authority, daemon::run_for, free_port, http, success, wait_for,
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
@@ -174,7 +176,7 @@ fn beyond_loopback_the_listener_has_tls_and_can_require_a_client_certificate() {
     fs::copy(&server_pair.certificate, file("cert")).unwrap();
     fs::copy(&server_pair.key, file("key")).unwrap();
     fs::write(file("ca"), authority.pem()).unwrap();
-    let (_server, _daemon) = started(&[
+    let (_server, daemon) = started(&[
         ("KONG_KEYRING_METRICS_LISTEN", &format!("0.0.0.0:{port}")),
         ("KONG_KEYRING_METRICS_TLS_CERT", &file("cert")),
         ("KONG_KEYRING_METRICS_TLS_KEY", &file("key")),
@@ -192,6 +194,12 @@ fn beyond_loopback_the_listener_has_tls_and_can_require_a_client_certificate() {
         success(&curl("/status", &file("ca"), &identity)).contains("everything else is on the Unix socket")
     );
     assert!(!curl("/metrics", &file("ca"), &[]).status.success(), "without a client certificate");
+    wait_for("the refusal in the log", || {
+        daemon
+            .log()
+            .contains("a client of keyring_metrics_listen was refused for its certificate")
+            .then_some(())
+    });
 
     let renewed = Authority::new("two");
     let pair = renewed.issue(&["localhost"], |_| ());
@@ -212,4 +220,28 @@ fn a_public_listener_without_tls_has_to_be_wanted() {
     ]);
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     assert_eq!(http::exchange(stream, "GET", "/metrics", &[], b"").unwrap().status, 200);
+}
+
+#[test]
+fn check_refuses_a_certificate_with_the_key_of_another() {
+    let server = OpenBao::dev();
+    let authority = Authority::new("one");
+    let [one, other] = [(); 2].map(|()| authority.issue(&["localhost"], |_| ()));
+    let check = |certificate: &std::path::Path, key: &std::path::Path| {
+        let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
+        let tls = [
+            ("KONG_KEYRING_METRICS_LISTEN", "127.0.0.1:1"),
+            ("KONG_KEYRING_METRICS_TLS_CERT", certificate.as_str()),
+            ("KONG_KEYRING_METRICS_TLS_KEY", key.as_str()),
+        ];
+        run_for(&server, "check", &tls)
+    };
+    success(&check(&one.certificate, &one.key));
+    let refused = check(&one.certificate, &other.key);
+    assert_eq!(refused.status.code(), Some(78));
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        errors.contains("keyring_metrics_tls_key: does not belong to keyring_metrics_tls_cert"),
+        "{errors}"
+    );
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Daemon, OpenBao,
-    daemon::{PROGRAM, kongs_settings, run},
+    daemon::{PROGRAM, kongs_settings, kongs_settings_of_nobody, run},
     openbao,
     process::{Running, ending_with_us},
     success,
@@ -373,4 +373,12 @@ fn a_watched_status_is_printed_again_and_again() {
     let lines = BufReader::new(watching.0.stdout.take().unwrap()).lines();
     let states = lines.map(Result::unwrap).filter(|line| line.contains("ready, active key dev-"));
     assert_eq!(states.take(2).count(), 2);
+}
+
+#[test]
+fn the_reason_for_no_keys_names_the_keyring_once() {
+    let daemon = Daemon::start_with(&kongs_settings_of_nobody());
+    let printed = String::from_utf8(daemon.command(&["status"], b"").stdout).unwrap();
+    assert!(printed.starts_with("state:        no keys yet: "), "{printed}");
+    assert!(daemon.get("/readyz").text().starts_with("keyring: no keys yet: "));
 }

@@ -37,7 +37,7 @@ fn without_a_keyring_references_are_served_and_systemd_gets_ready_after_the_firs
     assert!(waiting.iter().all(|message| !message.starts_with("READY")), "{waiting:?}");
     let unready = daemon.get("/readyz");
     assert_eq!(unready.status, 503);
-    assert!(unready.text().starts_with("no login yet: "), "{}", unready.text());
+    assert!(unready.text().starts_with("not logged in: "), "{}", unready.text());
     assert_eq!(daemon.get("/livez").status, 200);
     daemon.signal(Signal::SIGHUP); // not what makes it ready
     server.start();
@@ -189,4 +189,18 @@ fn dev_honours_its_name_its_permissions_and_references() {
     // A mistake is one of a setting, as for the daemon.
     let wrong = run(&["dev", "--socket", "/nonexistent/k.sock"], &[("KONG_KEYRING_ACCESS", "all")], b"");
     assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
+}
+
+#[test]
+fn without_an_access_list_the_start_and_the_status_say_that_nobody_may_resolve() {
+    let server = OpenBao::dev();
+    let (address, token) = (server.address(), server.token().to_owned());
+    let mut settings = settings(&address, &token, "");
+    settings.retain(|(name, _)| *name != "KONG_KEYRING_ACCESS");
+    let daemon = Daemon::start_with(&settings);
+    daemon.wait_until_ready();
+    assert!(daemon.log().contains("access=\"none, references need keyring_access\""), "{}", daemon.log());
+    assert_eq!(daemon.post("/v1/resolve", &json!({ "reference": "{vault://hcv/a/b}" })).status, 403);
+    let printed = success(&daemon.command(&["status"], b""));
+    assert!(printed.contains("keyringd.sock, for nobody: references need keyring_access\n"), "{printed}");
 }

@@ -295,17 +295,11 @@ fn a_copy_that_does_not_fit_is_ignored_with_a_warning_and_replaced() {
         let daemon = host.start(&server, &[&settings, more].concat());
         assert_no_keys(&daemon, why);
         assert!(daemon.log().contains("the next good sync replaces it"), "{}", daemon.log());
+        let status = daemon.command(&["status"], b"");
+        let status = String::from_utf8(status.stdout).unwrap();
+        assert!(status.contains("copy unusable: ") && status.contains(why), "{status}");
         daemon
     };
-    let mut changed = good.clone();
-    *changed.last_mut().unwrap() ^= 1;
-    fs::write(host.copy(), &changed).unwrap();
-    refused(&[], "it is torn or was changed");
-    fs::write(host.copy(), &good[..good.len() / 2]).unwrap();
-    refused(&[], "it is torn or was changed");
-    fs::write(host.copy(), "").unwrap();
-    refused(&[], "it is torn or was changed");
-    fs::write(host.copy(), &good).unwrap();
     refused(&[("KONG_KEYRING_VAULT_PATH", "other")], "it was sealed under another key or for another host");
     refused(&[("KONG_KEYRING_NAME", "another")], "has no keyring another");
     refused(&[("KONG_KEYRING_KEY_DERIVATION", "raw")], "of this path and keyring_key_derivation");
@@ -324,6 +318,92 @@ fn a_copy_that_does_not_fit_is_ignored_with_a_warning_and_replaced() {
     let daemon = host.start(&server, &settings);
     daemon.wait_until_ready();
     assert_eq!(source(&daemon).as_deref(), Some("copy"));
+}
+
+/// The lengths at each border of a field or a page of the file, and one byte before and after it.
+fn borders(len: usize) -> Vec<usize> {
+    const NONCE_END: usize = 4 + 24;
+    let pages = (0..).map(|page| page * 4096).take_while(|at| *at < len);
+    let padded = (0..).map(|page| NONCE_END + page * 4096).take_while(|at| *at < len);
+    let fields = [4, NONCE_END, len - 16, len];
+    let borders = fields.into_iter().chain(pages).chain(padded);
+    let around = borders.flat_map(|at| [at.saturating_sub(1), at, at + 1]).filter(|at| *at < len);
+    around.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn a_copy_that_is_cut_or_changed_anywhere_is_ignored_and_the_daemon_goes_on() {
+    let mut server = OpenBao::durable();
+    let keys: serde_json::Map<_, _> =
+        (0..60).map(|n| (format!("key-{n}"), json!(format!("{n}{KEY}")))).collect();
+    server.put(&json!({ "active": "key-7", "keys": keys }));
+    let host = Host::new();
+    host.write_copy(&server, &[]);
+    server.stop();
+    let good = fs::read(host.copy()).unwrap();
+    assert!(good.len() > 2 * 4096, "the payload has several pages: {}", good.len());
+    let settings = [("KONG_KEYRING_CACHE_WAIT", "0")];
+    let cut = borders(good.len()).into_iter().map(|len| (format!("cut to {len}"), good[..len].to_vec()));
+    // A byte of each field, on both sides of each border, and some more.
+    let flipped = borders(good.len()).into_iter().chain((0..good.len()).step_by(997)).map(|at| {
+        let mut changed = good.clone();
+        changed[at] ^= 1 << (at % 8);
+        (format!("byte {at} flipped"), changed)
+    });
+    let longer = [("longer".to_owned(), [&good[..], b"\0"].concat())];
+    for (what, bytes) in cut.chain(flipped).chain(longer) {
+        fs::write(host.copy(), &bytes).unwrap();
+        let daemon = host.start(&server, &settings);
+        wait_for(&what, || daemon.log().contains("the sealed copy is not used").then_some(()));
+        let log = daemon.log();
+        assert!(log.contains("it is torn or was changed") && !log.contains("panic"), "{what}: {log}");
+        assert_eq!((daemon.get("/readyz").status, daemon.get("/livez").status), (503, 200), "{what}");
+        assert_eq!(daemon.get("/keyring").text(), r#"{"ids":[]}"#, "{what}");
+    }
+    fs::write(host.copy(), &good).unwrap();
+    let daemon = host.start(&server, &settings);
+    daemon.wait_until_ready();
+    assert_eq!((source(&daemon).as_deref(), daemon.active().as_str()), (Some("copy"), "key-7"));
+}
+
+#[test]
+fn a_folder_whose_listing_alone_fails_at_the_start_is_known_from_the_copy() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    server.api("POST", "secret/data/rings/a", &json!({ "data": { "id": "of-a", "key": KEY } }));
+    let proxy = Proxy::before(&server.address());
+    let address = proxy.address();
+    let settings = [
+        ("KONG_KEYRING_VAULT_HOST", address.as_str()),
+        ("KONG_KEYRING_VAULT_PATHS", "rings/"),
+        ("KONG_KEYRING_CACHE_WAIT", "1"),
+    ];
+    let host = Host::new();
+    let served = |daemon: &Daemon| daemon.get("/v1/transit/keys/a").status == 200;
+    let mut daemon = host.start(&server, &settings);
+    wait_for("the keyring of the folder", || served(&daemon).then_some(()));
+    let writes = || daemon.metric("keyringd_copy_writes_total{outcome=\"success\"}");
+    let before = writes();
+    server.put_record("second", &KEY.to_lowercase());
+    daemon.sync();
+    wait_for("a copy with both", || (writes() > before).then_some(()));
+    daemon.signal(Signal::SIGKILL);
+    daemon.ended();
+
+    proxy.set("/v1/secret/metadata/rings?", Fault::status(500));
+    let daemon = host.start(&server, &settings);
+    wait_for("the keyring of the folder", || served(&daemon).then_some(()));
+    assert_eq!(source(&daemon).as_deref(), Some("vault"), "the rest is from Vault");
+    let status = daemon.command(&["status"], b"");
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains("folder:       rings/") && status.contains("answered 500"), "{status}");
+    // A refusal of the listing does not use it.
+    proxy.set("/v1/secret/metadata/rings?", Fault::status(403));
+    let daemon = host.start(&server, &settings);
+    daemon.wait_until_ready();
+    wait_for("the refusal", || daemon.log().contains("a folder of keyrings cannot be listed").then_some(()));
+    wait_for_log(&daemon, "keyring=keyring");
+    assert!(!served(&daemon));
 }
 
 #[test]
@@ -376,14 +456,22 @@ fn a_copy_that_cannot_be_written_fails_no_sync() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
     let daemon = host.start(&server, &[]);
     wait_for_log(&daemon, "the sealed copy was not written");
-    assert!(daemon.log().contains("with mode 0755"), "{}", daemon.log());
+    let at_start = "the sealed copy is not safe there, and no new one is written";
+    assert!(daemon.log().contains("with mode 0755") && daemon.log().contains(at_start), "{}", daemon.log());
     daemon.wait_until_ready();
     daemon.sync();
+    let status = success(&daemon.command(&["status"], b""));
+    assert!(status.contains("sealed copy:  ") && status.contains(", not written yet\n"), "{status}");
+    assert!(status.contains("not written: ") && status.contains("with mode 0755"), "{status}");
     assert!(daemon.metric("keyringd_copy_writes_total{outcome=\"failure\"}") >= 1);
     assert_eq!(daemon.metric("keyringd_syncs_total{outcome=\"failure\"}"), 0);
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     daemon.sync();
     wait_for("the copy", || host.copy().exists().then_some(()));
+    wait_for("its time", || {
+        let status = success(&daemon.command(&["status"], b""));
+        (status.contains("keyring.copy, written ") && !status.contains("not written")).then_some(())
+    });
 }
 
 #[test]
@@ -498,10 +586,13 @@ fn doctor_checks_the_copy_and_prints_how_to_make_a_key() {
     };
     let before = doctor();
     assert!(before.contains("warn  copy      there is no sealed copy at "), "{before}");
-    assert!(
-        before.contains("| systemd-creds encrypt --with-key=host+tpm2 --name=keyring_cache_key"),
-        "{before}"
-    );
+    let command = "| systemd-creds encrypt --with-key=host+tpm2 --name=keyring_cache_key";
+    assert!(!before.contains(command), "the key is there: {before}");
+    assert!(!success(&run_for(&server, "doctor", &[])).contains(command), "no copy is wanted");
+    let path = host.copy().display().to_string();
+    let without = run_for(&server, "doctor", &[("KONG_KEYRING_CACHE_PATH", path.as_str())]);
+    assert_eq!(without.status.code(), Some(78));
+    assert!(String::from_utf8(without.stdout).unwrap().contains(command));
     host.write_copy(&server, &[]);
     let after = doctor();
     assert!(after.contains(" opens: 1 held of keyring, synced at "), "{after}");

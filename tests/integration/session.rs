@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, Fault, OpenBao, Proxy, certificates::Authority, jwt::Issuer, wait_for};
+use crate::support::{
+    Daemon, Fault, OpenBao, Proxy, certificates::Authority, daemon::run_for, jwt::Issuer, success, wait_for,
+};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -385,4 +387,51 @@ fn a_refused_certificate_chain_names_the_cure() {
     // What is sent and not needed does not count.
     let with_more = format!("{whole}{}", root.pem());
     assert_eq!(serve(&with_more, "2"), "ready");
+}
+
+#[test]
+fn a_revoked_token_and_a_refused_login_are_no_session() {
+    let server = server();
+    server.enable("approle");
+    let role = "auth/approle/role/app";
+    server.api("POST", role, &json!({ "token_policies": ["keyring"], "token_ttl": "1h" }));
+    let role_id = server.api("GET", &format!("{role}/role-id"), &Value::Null).at("/data/role_id");
+    let secret_id = server.api("POST", &format!("{role}/secret-id"), &json!({})).at("/data/secret_id");
+    let login = [
+        ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
+        ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
+        ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", secret_id.as_str()),
+    ];
+    let daemon = Daemon::start(&server, &login);
+    let session = || daemon.get("/status").at("/source/sessions/0/logged_in");
+    let socket = daemon.socket().display().to_string();
+    let doctor = || {
+        let output =
+            run_for(&server, "doctor", &[&login[..], &[("KONG_KEYRING_SOCKET_PATH", &socket)]].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(session(), "true");
+    assert!(doctor().contains("the running daemon is logged in"));
+    server.api("DELETE", role, &Value::Null);
+    server.api("PUT", "sys/leases/revoke-prefix/auth/approle", &json!({}));
+    assert_eq!(daemon.request("POST", "/keyring/vault/sync", b"").status, 500);
+    assert_eq!(session(), "false");
+    let metrics = daemon.get("/metrics").text();
+    assert!(metrics.contains("keyringd_token_remaining_seconds 0.0"), "{metrics}");
+    let status = success(&daemon.command(&["status"], b""));
+    assert!(status.contains("keyring  not logged in"), "{status}");
+    assert!(!doctor().contains("the running daemon is logged in"));
+}
+
+#[test]
+fn a_revoked_token_of_the_settings_is_no_session() {
+    let server = server();
+    let token = server.token_for(&json!({ "policies": ["keyring"] }));
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_TOKEN", &token)]);
+    server.api_with(&token, "POST", "auth/token/revoke-self", &Value::Null);
+    assert_eq!(daemon.request("POST", "/keyring/vault/sync", b"").status, 500);
+    wait_for("the session to be none", || {
+        let status = success(&daemon.command(&["status"], b""));
+        status.contains("keyring  not logged in: Vault does not know the token any more").then_some(())
+    });
 }

@@ -36,9 +36,12 @@ pub(super) fn lines(status: &Value) -> String {
     let more = total.and_then(|total| total.checked_sub(shown as u64)).filter(|more| *more > 0);
     lines.optional("more keys", more.map(|more| more.to_string()));
     lines.kubernetes(status);
-    for (name, pointer) in
-        [("warning", "/warnings"), ("warning", "/sync/warnings"), ("not reloaded", "/source/reload_mistakes")]
-    {
+    for (name, pointer) in [
+        ("warning", "/warnings"),
+        ("warning", "/sync/warnings"),
+        ("warning", "/source/keyrings/warnings"),
+        ("not reloaded", "/source/reload_mistakes"),
+    ] {
         for message in array(status, pointer).filter_map(Value::as_str) {
             lines.failure(name, message, Tone::Warning);
         }
@@ -114,6 +117,7 @@ impl Lines {
         self.optional("settings", field(status, "/source/configuration"));
         let access = match status.pointer("/access_list").and_then(Value::as_bool) {
             Some(true) => ", for the users of keyring_access",
+            Some(false) if field(status, "/name").is_none() => ", for nobody: references need keyring_access",
             Some(false) => ", for every user who may connect",
             None => "",
         };
@@ -139,8 +143,38 @@ impl Lines {
             "headroom",
             headroom.map(|left| format!("{left} more versions before Vault destroys the oldest")),
         );
+        self.copy(status);
+        for folder in array(status, "/source/keyrings/folders") {
+            self.folder(folder);
+        }
         for session in array(status, "/source/sessions") {
             self.session(session);
+        }
+    }
+
+    /// The sealed copy, and why it is not usable or not written.
+    fn copy(&mut self, status: &Value) {
+        let Some(path) = field(status, "/source/copy/path") else { return };
+        let written = seconds(status, "/source/copy/seconds_since_written");
+        let written =
+            written.map_or_else(|| "not written yet".to_owned(), |ago| format!("written {} ago", short(ago)));
+        self.line("sealed copy", &format!("{path}, {written}"));
+        for (name, pointer) in
+            [("copy unusable", "/source/copy/unusable"), ("not written", "/source/copy/write_failure")]
+        {
+            if let Some(reason) = field(status, pointer) {
+                self.failure(name, &reason, YELLOW);
+            }
+        }
+    }
+
+    /// A folder of keyrings.
+    fn folder(&mut self, folder: &Value) {
+        let path = field(folder, "/path").unwrap_or_default();
+        match (field(folder, "/secrets"), field(folder, "/last_error")) {
+            (_, Some(error)) => self.failure("folder", &format!("{path}  {error}"), RED),
+            (Some(secrets), None) => self.line("folder", &format!("{path}  {secrets} secrets")),
+            (None, None) => self.line("folder", &format!("{path}  not listed yet")),
         }
     }
 
@@ -181,6 +215,7 @@ impl Lines {
         if array(status, "/keyrings").count() < 2 {
             return;
         }
+        let own = field(status, "/name").unwrap_or_default();
         for keyring in array(status, "/keyrings") {
             let name = field(keyring, "/name").unwrap_or_default();
             let active = field(keyring, "/active").unwrap_or_default();
@@ -189,7 +224,8 @@ impl Lines {
                 Some(reason) => self.tinted(&reason, Tone::Failed),
                 None => format!("ready, active key {active}, {keys} in all"),
             };
-            self.line("keyring", &format!("{name}  {state}"));
+            let notes = if name == own { String::new() } else { notes(keyring, &name) };
+            self.line("keyring", &format!("{name}  {state}{}", self.coloured(&notes, YELLOW)));
         }
     }
 
@@ -203,6 +239,29 @@ impl Lines {
         let moved = field(status, "/kms/moved_key_decrypts").filter(|count| count != "0");
         self.optional("kms moved", moved.map(|count| format!("{count} decrypts")));
     }
+}
+
+/// What is wrong with another keyring, and the command that shows more.
+fn notes(keyring: &Value, name: &str) -> String {
+    let count = |pointer: &str| keyring.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let counted = |number: u64, one: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{number} {one}s")),
+    };
+    let rejected = count("/rejected");
+    let ready = field(keyring, "/reason").is_none();
+    let all = [
+        field(keyring, "/moving_from").map(|secret| format!("with the keys of {secret}")),
+        field(keyring, "/last_error").filter(|_| ready).map(|error| format!("syncs fail: {error}")),
+        counted(rejected, "rejected record"),
+        counted(count("/warnings").saturating_sub(rejected), "further warning"),
+    ];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("; {} (keyringd status --name {name})", all.join(", "))
 }
 
 fn seconds(value: &Value, pointer: &str) -> Option<Duration> {

@@ -233,7 +233,8 @@ impl Alarm<'_> {
         tracing::error!(
             security_event = "response-wrapping",
             session = %self.session,
-            "the wrapped secret ID could not be unwrapped: {cause}; unless you unwrapped it yourself, destroy the secret \
+            error = %cause,
+            "the wrapped secret ID could not be unwrapped; unless you unwrapped it yourself, destroy the secret \
              IDs of the role"
         );
         METHOD
