@@ -18,8 +18,8 @@ use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
     fmt::{
-        self, FmtContext, FormatEvent, FormatFields, MakeWriter,
-        format::{Writer, format},
+        self, FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter,
+        format::{Format, Json, Writer, format},
     },
     layer::{Layered, SubscriberExt as _},
     registry::LookupSpan,
@@ -37,6 +37,9 @@ const OURS: &str = env!("CARGO_PKG_NAME");
 /// The target of lines at the level notice, which tracing does not have: what changes in a daemon's life. They are at INFO
 /// for tracing, and the log shows them as NOTICE.
 pub(crate) const NOTICE: &str = "keyringd::notice";
+
+/// The span of a request. Its one field is `id`, the request's number.
+pub(crate) const REQUEST: &str = "request";
 
 /// The target of audit lines.
 pub(crate) const AUDIT: &str = "audit";
@@ -174,21 +177,26 @@ fn format_layer(line_format: LineFormat, sink: Sink) -> FormatLayer {
     let layer = fmt::layer().with_writer(sink).with_ansi(ansi);
     match (line_format, is_journal()) {
         (LineFormat::Json, false) => {
-            let json = format().json().flatten_event(true);
-            layer.event_format(OurLine { format: json, prefix: Prefix::None }).boxed()
+            layer.event_format(OurLine { format: json(), prefix: Prefix::None, line_format }).boxed()
         }
         (LineFormat::Json, true) => {
-            let json = format().json().flatten_event(true).without_time();
-            layer.event_format(OurLine { format: json, prefix: Prefix::Priority }).boxed()
+            let json = json().without_time();
+            layer.event_format(OurLine { format: json, prefix: Prefix::Priority, line_format }).boxed()
         }
         (LineFormat::Text, false) => {
-            layer.event_format(OurLine { format: format().with_ansi(ansi), prefix: Prefix::None }).boxed()
+            let text = format().with_ansi(ansi);
+            layer.event_format(OurLine { format: text, prefix: Prefix::None, line_format }).boxed()
         }
         (LineFormat::Text, true) => {
             let text = format().with_ansi(ansi).without_time();
-            layer.event_format(OurLine { format: text, prefix: Prefix::Priority }).boxed()
+            layer.event_format(OurLine { format: text, prefix: Prefix::Priority, line_format }).boxed()
         }
     }
+}
+
+/// Without the spans: their fields are kept as text, which both formats share over a reload, and the library wants JSON there.
+fn json() -> Format<Json> {
+    format().json().flatten_event(true).with_current_span(false).with_span_list(false)
 }
 
 /// Whether standard error is systemd's journal (`JOURNAL_STREAM` of systemd.exec(5): its device and inode).
@@ -211,6 +219,7 @@ enum Prefix {
 struct OurLine<F> {
     format: F,
     prefix: Prefix,
+    line_format: LineFormat,
 }
 
 impl<S, N, F> FormatEvent<S, N> for OurLine<F>
@@ -236,13 +245,28 @@ where
             };
             write!(line, "<{priority}>")?;
         }
-        if !is_notice {
+        let request = request(context).filter(|_| self.line_format == LineFormat::Json);
+        if !is_notice && request.is_none() {
             return self.format.format_event(context, line, event);
         }
         let mut text = String::new();
         self.format.format_event(context, Writer::new(&mut text), event)?;
-        line.write_str(&as_notice(&text))
+        if let Some(number) = request {
+            text = text.replacen('{', &format!("{{\"request\":{number},"), 1);
+        }
+        line.write_str(&if is_notice { as_notice(&text) } else { text })
     }
+}
+
+/// The number of the request that a line belongs to. In text, the span with it is part of the line.
+fn request<S, N>(context: &FmtContext<'_, S, N>) -> Option<u64>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let span = context.event_scope()?.find(|span| span.name() == REQUEST)?;
+    let extensions = span.extensions();
+    extensions.get::<FormattedFields<N>>()?.fields.strip_prefix("id=")?.parse().ok()
 }
 
 /// The line of an event at NOTICE, from that at INFO. Level and target come before all that the event has.

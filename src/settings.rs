@@ -18,8 +18,6 @@ macro_rules! gather {
 }
 
 pub mod access;
-#[cfg(test)]
-mod at_start;
 mod cache;
 mod conf;
 mod engines;
@@ -50,7 +48,7 @@ use crate::{
     operation::Permission,
 };
 pub use access::AccessList;
-use access::{Accounts as _, Found};
+use access::Accounts as _;
 pub use cache::{Cache, SealedCopy};
 pub use engines::{EngineSettings, ReferenceSettings};
 pub use operator::{OperatorLogin, OperatorSettings, RoleSettings, load_operator, load_role};
@@ -417,8 +415,9 @@ fn socket(reader: &mut Reader) -> Option<Socket> {
 
 fn access_list(reader: &mut Reader) -> Option<AccessList> {
     let is_shown = reader.quoted(&keys::ACCESS.key, "").is_some();
-    let found = if is_shown { Found::Quoted } else { Found::Hidden };
-    reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts, found))
+    let quote: access::Quote =
+        if is_shown { |text| format!(": {}", report::quoted(text)) } else { |_| String::new() };
+    reader.optional_checked(&keys::ACCESS, |list| access::access(&list, &SystemAccounts, quote))
 }
 
 fn metrics_listener(reader: &mut Reader) -> Option<MetricsListener> {

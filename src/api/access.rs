@@ -215,7 +215,7 @@ fn supplementary_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::access::{Found, access};
+    use crate::settings::access::access;
 
     const ON: Scope<'_> = Scope::Keyring("cards");
 
@@ -241,14 +241,15 @@ mod tests {
         };
         assert!(caller.authorise(Operation::Rewrap, ON, None).is_ok() && caller.has_any_permission(None));
         assert!(caller.authorise(Operation::Resolve, Scope::Daemon, None).is_err());
-        let list = access("gid:2000=encrypt", &SystemAccounts, Found::Quoted).unwrap();
+        let list = access("gid:2000=encrypt", &SystemAccounts, |_| String::new()).unwrap();
         assert!(caller.authorise(Operation::Encrypt, ON, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Health, ON, Some(&list)).is_ok());
         assert!(caller.authorise(Operation::Decrypt, ON, Some(&list)).is_err());
         assert!(
-            !caller.has_any_permission(Some(&access("uid:7=all", &SystemAccounts, Found::Quoted).unwrap()))
+            !caller
+                .has_any_permission(Some(&access("uid:7=all", &SystemAccounts, |_| String::new()).unwrap()))
         );
-        let list = access("gid:2000=encrypt@cards+new", &SystemAccounts, Found::Quoted).unwrap();
+        let list = access("gid:2000=encrypt@cards+new", &SystemAccounts, |_| String::new()).unwrap();
         let authorise =
             |operation, scope| caller.authorise(operation, scope, Some(&list)).map_err(|error| error.message);
         assert_eq!(authorise(Operation::Encrypt, ON), Ok(()));
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn the_403_names_an_entry_that_the_settings_accept_or_none() {
-        let list = access("uid:7=encrypt", &SystemAccounts, Found::Quoted).unwrap();
+        let list = access("uid:7=encrypt", &SystemAccounts, |_| String::new()).unwrap();
         let refused = |uid, groups: &[u32]| {
             let peer = Peer { uid, gid: groups[0], pid: None, groups: groups.to_vec() };
             peer.authorise(Permission::Decrypt.into(), ON, Some(&list)).unwrap_err().message.into_owned()
@@ -280,7 +281,7 @@ mod tests {
         ] {
             let named = message.split("with the entry ").nth(1).and_then(|rest| rest.split(' ').next());
             assert_eq!(named, entry, "{message}");
-            assert!(entry.is_none_or(|entry| access(entry, &SystemAccounts, Found::Quoted).is_ok()));
+            assert!(entry.is_none_or(|entry| access(entry, &SystemAccounts, |_| String::new()).is_ok()));
             assert_eq!(message.contains("no entry can name it"), message.contains(&format!("uid {uid} ")));
         }
     }

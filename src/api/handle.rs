@@ -26,6 +26,7 @@ use super::{
     target::Target,
 };
 use crate::{
+    logging::REQUEST,
     metrics::{GaugeGuard, RequestOutcome},
     operation::Operation,
     settings,
@@ -36,7 +37,7 @@ static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
 
 /// All lines of the log that the request causes have its number, those of its calls to Vault too.
 pub(super) async fn handle(context: &Arc<Context>, caller: &Caller, request: Request<Incoming>) -> Response {
-    let span = tracing::debug_span!("request", id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed));
+    let span = tracing::debug_span!(REQUEST, id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed));
     handle_one(context, caller, request).instrument(span).await
 }
 

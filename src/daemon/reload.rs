@@ -4,6 +4,8 @@
 //! further reload cancels that wait. Requests in flight keep what they began with. The socket's path, mode and group take
 //! effect at the next start.
 
+#[cfg(test)]
+mod at_start;
 mod changes;
 mod outcome;
 

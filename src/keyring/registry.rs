@@ -162,7 +162,7 @@ impl KeyringEntry {
     /// That the keys are not those of the settings, if so.
     pub fn moving_warning(&self) -> Option<String> {
         let (name, to, from) = (self.moving_to.as_ref()?, self.secret.as_ref()?, self.moving_from()?);
-        let renamed = if *name == self.name { "" } else { ", and the name" };
+        let renamed = if *name == self.name { "" } else { ", and the name," };
         let error = self.published.report().last_error.clone();
         let reason = error.map_or_else(String::new, |error| format!(": {error}"));
         Some(format!(

@@ -3,7 +3,7 @@
 //! Names of users and groups are looked up once, when the list is parsed. The kernel identifies the peer: see
 //! `api::access`.
 
-use super::{report::quoted, setting::digits, value};
+use super::{setting::digits, value};
 use crate::operation::{Permission, Permissions};
 
 /// The list. It has at least one entry.
@@ -100,29 +100,15 @@ impl Entry {
     }
 }
 
-/// Whether errors quote what was found. A value that came from a reference is not shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    Quoted,
-    Hidden,
-}
-
-impl Found {
-    /// `: "text"`
-    fn of(self, text: &str) -> String {
-        match self {
-            Self::Quoted => format!(": {}", quoted(text)),
-            Self::Hidden => String::new(),
-        }
-    }
-}
+/// Quotes what was found, as `: "text"`; a value that may not be shown is empty.
+pub type Quote = fn(&str) -> String;
 
 /// Parses a list such as `user:kong=all, group:apps=encrypt+decrypt@orders+cards, uid:1001=encrypt`. The error numbers each wrong entry
 /// and quotes what was found, if that may be shown.
-pub fn access(text: &str, accounts: &impl Accounts, found: Found) -> Result<AccessList, String> {
+pub fn access(text: &str, accounts: &impl Accounts, quote: Quote) -> Result<AccessList, String> {
     let (mut entries, mut wrong) = (Vec::new(), Vec::new());
     for (number, item) in (1..).zip(&value::list(text)) {
-        match entry(item, accounts, found) {
+        match entry(item, accounts, quote) {
             Ok(entry) => entries.push(entry),
             Err(reason) => wrong.push(format!("entry {number} {reason}")),
         }
@@ -142,14 +128,14 @@ fn of_the_daemon() -> Permissions {
     Permission::Metrics | Permission::Secrets
 }
 
-fn entry(text: &str, accounts: &impl Accounts, found: Found) -> Result<Entry, String> {
-    let (subject, words) = text.split_once('=').ok_or_else(|| format!("has no ={}", found.of(text)))?;
-    let neither = || format!("names neither a user, uid, group nor gid{}", found.of(subject));
+fn entry(text: &str, accounts: &impl Accounts, quote: Quote) -> Result<Entry, String> {
+    let (subject, words) = text.split_once('=').ok_or_else(|| format!("has no ={}", quote(text)))?;
+    let neither = || format!("names neither a user, uid, group nor gid{}", quote(subject));
     let (kind, name) = subject.split_once(':').ok_or_else(neither)?;
     let (kind, name) = (kind.trim(), name.trim());
-    let no_number = || format!("has no number after the colon{}", found.of(name));
+    let no_number = || format!("has no number after the colon{}", quote(name));
     let known = |id: Result<Option<u32>, String>| match id {
-        Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here{}", found.of(name))),
+        Ok(id) => id.ok_or_else(|| format!("names a {kind} that does not exist here{}", quote(name))),
         Err(error) => Err(format!("names a {kind}, but the {kind} list cannot be read: {error}")),
     };
     let unsigned = name.strip_prefix('+').unwrap_or(name);
@@ -174,7 +160,7 @@ fn entry(text: &str, accounts: &impl Accounts, found: Found) -> Result<Entry, St
     };
     let mut granted = Permissions::empty();
     for word in words.split('+').map(str::trim) {
-        let permissions = permissions(word, found)?;
+        let permissions = permissions(word, quote)?;
         if word != "all" && keyrings.is_some() && !permissions.is_disjoint(of_the_daemon()) {
             return Err(format!("grants {word} on a keyring, and it belongs to none: write it without @"));
         }
@@ -189,12 +175,12 @@ fn keyrings(names: &str) -> Result<Vec<String>, String> {
     names.ok_or_else(|| "has no names of keyrings after @: write them as orders+cards".to_owned())
 }
 
-fn permissions(word: &str, found: Found) -> Result<Permissions, String> {
+fn permissions(word: &str, quote: Quote) -> Result<Permissions, String> {
     if word == "all" {
         return Ok(Permissions::all());
     }
     let known = Permissions::all().iter().find(|permission| permission.word() == word);
-    known.map(Permissions::only).ok_or_else(|| format!("has an unknown permission{}", found.of(word)))
+    known.map(Permissions::only).ok_or_else(|| format!("has an unknown permission{}", quote(word)))
 }
 
 /// Rejects an ID that the kernel never reports for one peer alone: its entry would match no peer, or every unmapped one.
@@ -247,7 +233,7 @@ mod tests {
     const KERNEL: &str = "         0          0 4294967295\n";
 
     fn list(text: &str, map: &str) -> Result<AccessList, String> {
-        access(text, &Machine(map), Found::Quoted)
+        access(text, &Machine(map), |text| format!(": {text:?}"))
     }
 
     #[test]
@@ -285,7 +271,8 @@ mod tests {
         }
         assert!(!error.contains("entry 12"), "{error}");
         assert!(list(" , ", KERNEL).unwrap_err().contains("there is no entry"));
-        let hidden = access("uid:1=planted, user:planted=all, planted=all", &Machine(KERNEL), Found::Hidden);
+        let hidden =
+            access("uid:1=planted, user:planted=all, planted=all", &Machine(KERNEL), |_| String::new());
         assert!(!hidden.unwrap_err().contains("planted"));
     }
 
@@ -336,7 +323,7 @@ mod tests {
     #[test]
     fn words_are_parsed_as_they_are_written() {
         for permission in Permissions::all() {
-            assert_eq!(permissions(permission.word(), Found::Hidden), Ok(Permissions::only(permission)));
+            assert_eq!(permissions(permission.word(), |_| String::new()), Ok(Permissions::only(permission)));
         }
     }
 }

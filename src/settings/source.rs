@@ -233,9 +233,9 @@ impl fmt::Display for Origin {
 
 /// A source for tests: `key = value` pairs as environment variables, with `file:` before the path of one that is a file, and the variables that a setting can refer to.
 #[cfg(test)]
-pub(super) struct Pairs {
-    pub(super) settings: Vec<(&'static str, &'static str)>,
-    pub(super) variables: &'static [(&'static str, &'static str)],
+pub(crate) struct Pairs {
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    pub(crate) variables: &'static [(&'static str, &'static str)],
 }
 
 #[cfg(test)]

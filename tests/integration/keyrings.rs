@@ -146,7 +146,7 @@ fn a_keyring_that_fails_harms_no_other_and_is_named() {
             answer.text().contains(reason).then_some(answer)
         });
         assert_eq!(answer.status, 503, "{answer:?}");
-        assert!(answer.text().contains(&format!("keyring {name}: no keys yet")), "{}", answer.text());
+        assert!(answer.text().contains(&format!("{name}: no keys yet")), "{}", answer.text());
         assert_eq!(encrypt(&daemon, name).status, 503);
         assert_eq!(daemon.get(&format!("/status?name={name}")).at("/ready"), "false");
     }

@@ -22,7 +22,7 @@ fn calls(daemon: &Daemon, from: usize) -> Vec<(Option<u64>, String)> {
     let call = |line: &Value| {
         assert!(line["milliseconds"].is_u64() && line["status"].is_u64(), "{line}");
         let asked = [&line["method"], &line["path"]].map(|text| text.as_str().unwrap()).join(" ");
-        (line["span"]["id"].as_u64(), asked)
+        (line["request"].as_u64(), asked)
     };
     lines(daemon)[from..].iter().filter(is_call).map(call).collect()
 }
@@ -80,7 +80,9 @@ fn at_debug_each_call_to_vault_has_its_request_and_there_is_no_line_of_a_library
     assert!(has(&by_reference, "GET /v1/secret/data/a"), "{by_reference:?}");
     let mut numbers = BTreeSet::new();
     for calls in [&by_sync, &by_sync_and_login, &by_reference] {
-        let ids: BTreeSet<_> = calls.iter().map(|(id, _)| id.expect("a request")).collect();
+        // The session revokes the token that a login replaced, for no request.
+        let caused = calls.iter().filter(|(_, asked)| !asked.ends_with("revoke-self"));
+        let ids: BTreeSet<_> = caused.map(|(id, _)| id.expect("a request")).collect();
         assert_eq!(ids.len(), 1, "{calls:?}");
         assert!(numbers.insert(ids), "another request");
     }

@@ -402,7 +402,10 @@ fn a_folder_whose_listing_alone_fails_at_the_start_is_known_from_the_copy() {
     let daemon = host.start(&server, &settings);
     daemon.wait_until_ready();
     wait_for("the refusal", || daemon.log().contains("a folder of keyrings cannot be listed").then_some(()));
-    wait_for_log(&daemon, "keyring=keyring");
+    // The next copy is written after the decision.
+    wait_for("a copy", || {
+        (daemon.metric("keyringd_copy_writes_total{outcome=\"success\"}") > 0).then_some(())
+    });
     assert!(!served(&daemon));
 }
 
