@@ -15,6 +15,7 @@ mod keeper;
 mod lost;
 mod queue;
 mod read;
+mod running;
 mod schedule;
 mod syncs;
 mod warnings;

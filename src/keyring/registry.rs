@@ -162,9 +162,15 @@ impl KeyringEntry {
     /// That the keys are not those of the settings, if so.
     pub fn moving_warning(&self) -> Option<String> {
         let (name, to, from) = (self.moving_to.as_ref()?, self.secret.as_ref()?, self.moving_from()?);
-        let renamed = if *name == self.name { "" } else { ", and the name," };
         let error = self.published.report().last_error.clone();
         let reason = error.map_or_else(String::new, |error| format!(": {error}"));
+        if from == format!("{}/{}", to.mount, to.path) {
+            return Some(format!(
+                "the settings read {from} by other rules or in another namespace, which gave no keys yet; the keys are still those \
+                 of before{reason}"
+            ));
+        }
+        let renamed = if *name == self.name { "" } else { ", and the name," };
         Some(format!(
             "the settings name {}/{}, which was not read yet; the keys{renamed} are still those of {from}: correct the \
              path and reload, or make it readable{reason}",

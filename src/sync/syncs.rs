@@ -16,15 +16,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     REQUEST_INTERVAL, SyncHandle, Syncer, Target,
     folders::{self, Folders},
-    location, queue,
+    queue,
     read::{Reader, Rules, Turns},
+    running::Running,
     schedule::{after_success, with_keys, without_keys},
 };
 use crate::{
-    keyring::{Format, Formats, KeyringEntry, Keyrings, KongFields, Published, SecretLocation},
+    keyring::{Keyrings, KongFields, Published, SecretLocation},
     metrics::{BackgroundTask, Metrics},
     secret::Secret,
-    settings::{self, CiphertextFormat},
+    settings,
     supervise::supervise,
     vault::{Client, backoff},
 };
@@ -65,21 +66,6 @@ pub(super) struct Place {
     pub(super) kong_fields: KongFields,
     pub(super) published: Arc<Published>,
     pub(super) handle: SyncHandle,
-}
-
-/// The sync of one keyring.
-#[derive(Debug)]
-struct Running {
-    /// What it is served as: the name of before, while it moves.
-    name: Arc<str>,
-    /// Whether its keys are those of another secret than the settings name.
-    is_moving: bool,
-    target: Target,
-    /// What it reads in fact. It follows once the session has logged in.
-    applied: (Client, Target),
-    handle: SyncHandle,
-    published: Arc<Published>,
-    stop: CancellationToken,
 }
 
 impl Syncs {
@@ -293,7 +279,8 @@ impl Syncs {
             tracing::warn!(keyring, "served no longer: its secret left the settings or its folder");
             gone.stop.cancel();
         }
-        let entries = state.running.iter().map(|running| entry(running, state)).collect();
+        let entries =
+            state.running.iter().map(|running| running.entry(&state.settings, &state.next)).collect();
         self.keyrings.replace(entries, state.folders.incomplete());
     }
 
@@ -401,45 +388,7 @@ impl Syncs {
     }
 }
 
-impl Running {
-    /// With other settings. A keyring that moves keeps its name until its new place was read, unless another has it now.
-    fn with_target(self, target: Target, client: &Client, names: &[Arc<str>]) -> Self {
-        let moved = Self { target, ..self };
-        let is_moving = moved.has_other_keys(client);
-        let is_free = *moved.name == *moved.target.name || !names.contains(&moved.name);
-        let name = if is_moving && is_free { &moved.name } else { &moved.target.name };
-        Self { name: Arc::clone(name), is_moving, ..moved }
-    }
-
-    /// Where the settings say that it is.
-    fn wanted(&self, client: &Client) -> SecretLocation {
-        location(client.server(), &self.target.secret, self.target.rules.derivation)
-    }
-
-    /// Whether the keys that it serves are of another secret than the settings name.
-    fn has_other_keys(&self, client: &Client) -> bool {
-        let wanted = self.wanted(client);
-        self.published.keyring().is_some_and(|keyring| !keyring.location().is_same_secret(&wanted))
-    }
-}
-
 /// Takes the sync that fits, if there is one.
 fn take(before: &mut [Option<Running>], fits: impl Fn(&Running) -> bool) -> Option<Running> {
     before.iter_mut().find(|one| one.as_ref().is_some_and(&fits))?.take()
-}
-
-fn entry(running: &Running, State { settings, next, .. }: &State) -> KeyringEntry {
-    let write = match settings.ciphertext_format {
-        CiphertextFormat::Native => Format::Native,
-        CiphertextFormat::Transit => Format::Transit,
-    };
-    KeyringEntry {
-        name: Arc::clone(&running.name),
-        secret: Some(running.wanted(next)),
-        moving_to: running.is_moving.then(|| Arc::clone(&running.target.name)),
-        published: Arc::clone(&running.published),
-        formats: Formats { write, kong_fields: Rules::from_settings(settings).kong_fields },
-        index_key: settings.index_key.clone(),
-        max_stale: settings.max_stale,
-    }
 }

@@ -181,7 +181,9 @@ impl Client {
         let path = match read(&grant.transport, &url, &grant.token).await {
             Err(VaultError::Denied { path }) => path,
             Ok(response) => {
-                grant.is_refused.store(false, Ordering::Relaxed);
+                if grant.is_refused.swap(false, Ordering::Relaxed) {
+                    let _ = self.commands.try_send(Command::TokenAccepted); // the next renewal records it too
+                }
                 self.state.answered.notify_waiters();
                 return Ok(response);
             }

@@ -159,6 +159,7 @@ impl Session {
                 }
             }
             Command::TokenRefused(_) => {}
+            Command::TokenAccepted => self.record_expiry(),
             Command::LogIn { denied: None, done, cause } => {
                 let outcome =
                     if self.held.is_some() { Ok(()) } else { self.log_in().instrument(cause).await };

@@ -96,6 +96,8 @@ pub(super) enum Command {
     UseChangedCredential,
     /// Vault does not know the token of this generation any more.
     TokenRefused(u64),
+    /// It does: the refusal was about something else.
+    TokenAccepted,
 }
 
 /// A request that was denied.
