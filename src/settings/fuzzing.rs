@@ -42,7 +42,7 @@ impl Accounts for Anybody {
 }
 
 pub(crate) fn access_list(text: &str) {
-    let _ = access::access(text, &Anybody);
+    let _ = access::access(text, &Anybody, |found| format!(": {found:?}"));
 }
 
 pub(crate) fn pem(text: &str) {

@@ -163,7 +163,7 @@ impl Lines {
             [("copy unusable", "/source/copy/unusable"), ("not written", "/source/copy/write_failure")]
         {
             if let Some(reason) = field(status, pointer) {
-                self.failure(name, &reason, YELLOW);
+                self.failure(name, &reason, Tone::Warning);
             }
         }
     }
@@ -172,7 +172,7 @@ impl Lines {
     fn folder(&mut self, folder: &Value) {
         let path = field(folder, "/path").unwrap_or_default();
         match (field(folder, "/secrets"), field(folder, "/last_error")) {
-            (_, Some(error)) => self.failure("folder", &format!("{path}  {error}"), RED),
+            (_, Some(error)) => self.failure("folder", &format!("{path}  {error}"), Tone::Failed),
             (Some(secrets), None) => self.line("folder", &format!("{path}  {secrets} secrets")),
             (None, None) => self.line("folder", &format!("{path}  not listed yet")),
         }
@@ -225,7 +225,8 @@ impl Lines {
                 None => format!("ready, active key {active}, {keys} in all"),
             };
             let notes = if name == own { String::new() } else { notes(keyring, &name) };
-            self.line("keyring", &format!("{name}  {state}{}", self.coloured(&notes, YELLOW)));
+            let notes = if notes.is_empty() { notes } else { tinted(&notes, Tone::Warning) };
+            self.line("keyring", &format!("{name}  {state}{notes}"));
         }
     }
 

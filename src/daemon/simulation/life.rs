@@ -325,7 +325,7 @@ impl<'a> Life<'a> {
                 client.until_logged_in(|_| ()).await;
                 client.take_over();
             }
-            syncs.switch(client).await;
+            let _ = syncs.switch(client).await; // the reports have it
         });
     }
 
