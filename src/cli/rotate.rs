@@ -228,6 +228,11 @@ async fn check_daemon(daemon: &Client, Target { name, secret, .. }: &Target<'_>)
     let status = match daemon.status().await {
         Ok(status) => status,
         Err(ClientError::Refused(_)) => return Ok(()), // no permission for the status
+        Err(ClientError::NotFound(message)) => {
+            return Err(Failure::Operation(format!(
+                "nothing was written: {message}; --no-wait writes the first record of a new keyring in a folder"
+            )));
+        }
         Err(error) => {
             let message = format!("{}; --no-wait rotates without a daemon", with_hint(&error));
             return Err(Failure::Operation(message));

@@ -62,6 +62,9 @@ pub enum ClientError {
     /// The daemon's message: it is at a limit that others share.
     #[error("{0}")]
     Busy(String),
+    /// The daemon's message: it has no keyring of this name.
+    #[error("{0}")]
+    NotFound(String),
     /// The daemon's message.
     #[error("{0}")]
     Refused(String),
@@ -119,6 +122,7 @@ impl Response {
             413 => ClientError::TooLarge(message),
             429 => ClientError::Busy(message),
             400 => ClientError::Invalid(message),
+            404 => ClientError::NotFound(message),
             _ => ClientError::Refused(message),
         })
     }

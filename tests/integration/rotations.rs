@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     keyrings::put,
     operators::{errors, operator},
-    support::{Daemon, OpenBao, daemon::PROGRAM, success},
+    support::{Daemon, OpenBao, daemon::PROGRAM, success, wait_for},
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -85,6 +85,20 @@ fn a_further_keyring_is_rotated_by_its_name() {
     );
     assert!(errors(&unclear).contains("several folders of keyring_vault_paths could hold a"), "{unclear:?}");
     assert_eq!((version(&server, "team/orders"), version(&server, "rings/a")), ("2".into(), "2".into()));
+    // A name in a folder is a new keyring, or mistyped.
+    let rotate_new = |more: &str| {
+        let arguments = ["rotate", "--name", "b", "--id", "b1", "--socket", &socket, more];
+        operator(&server, &arguments, &[PATHS, ("VAULT_TOKEN", server.token())])
+    };
+    let unknown = rotate_new("--force");
+    assert!(errors(&unknown).contains("nothing was written: no such key name here"), "{unknown:?}");
+    let absent = server.try_api("GET", "secret/metadata/rings/b", &json!(null)).unwrap();
+    assert_eq!((unknown.status.code(), absent.status), (Some(1), 404));
+    assert_eq!(success(&rotate_new("--no-wait")), "wrote key b1 to secret/rings/b as version 1\n");
+    wait_for("the new keyring", || {
+        daemon.sync();
+        (daemon.get("/keyring/active?name=b").status == 200).then_some(())
+    });
 }
 
 #[test]
