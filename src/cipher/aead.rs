@@ -128,10 +128,8 @@ pub(super) fn seal_in_place<A: AeadInOut>(
 
 /// Seals the plaintext in place and returns the tag. The caller wipes the stack.
 fn seal<A: AeadInOut>(aead: &A, plaintext: &mut [u8], nonce: &Nonce<A>, associated_data: &[u8]) -> Tag<A> {
-    let tag = aead
-        .encrypt_inout_detached(nonce, associated_data, plaintext.into())
-        .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"));
-    tag
+    aead.encrypt_inout_detached(nonce, associated_data, plaintext.into())
+        .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"))
 }
 
 /// Seals the plaintext in place, and appends the base64 of `nonce ‖ ct ‖ tag` to `out`. The nonce's length is a multiple of
