@@ -52,7 +52,7 @@ const SETTINGS: [&str; 2] = [
      whole value. A value from a reference is never shown.",
 ];
 
-const ENVIRONMENT: [(&str, &str); 5] = [
+const ENVIRONMENT: [(&str, &str); 7] = [
     ("KONG_<KEY>", "The setting <key>, taken literally. An empty value unsets the setting."),
     (
         "KONG_<KEY>_FILE",
@@ -64,6 +64,11 @@ const ENVIRONMENT: [(&str, &str); 5] = [
         "systemd's folder of credentials: a file with the name of a secret setting contains its value.",
     ),
     ("XDG_RUNTIME_DIR", "The default folder for the socket of keyringd dev."),
+    (
+        "BAO_TOKEN, VAULT_TOKEN",
+        "The operator's token of keyringd rotate; without them that of ~/.vault-token.",
+    ),
+    ("NO_COLOR", "If it is set, a terminal gets no colours."),
     (
         "KEYRINGD_ENV_<NAME>",
         "Set by keyringd run for itself: the pipe with the value of the variable NAME. At its start it moves the \

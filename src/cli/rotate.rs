@@ -141,8 +141,16 @@ impl Rotate {
         if self.login {
             return Ok(OperatorLogin::AsSet);
         }
-        let file =
-            |path: &Path, name| OperatorLogin::Token(Credential::file(path, PathOrigin::Setting), name);
+        let file = |path: &Path, name| {
+            let token = Credential::file(path, PathOrigin::Setting);
+            if token.is_world_readable() {
+                print_error(&format!(
+                    "keyringd: warning: {}: every user of this machine can read the token: chmod 600",
+                    path.display()
+                ));
+            }
+            OperatorLogin::Token(token, name)
+        };
         if let Some(path) = &self.token_file {
             return Ok(file(path, "--token-file"));
         }

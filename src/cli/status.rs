@@ -12,7 +12,10 @@ use std::{
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::command::{Failure, OneKeyring, print, wait, with_hint};
+use super::{
+    command::{Failure, OneKeyring, print, wait, with_hint},
+    terminal,
+};
 
 /// The time between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -50,7 +53,7 @@ pub(super) fn status(Status { keyring, json, watch }: &Status) -> Result<ExitCod
         print(format(&status))?;
         return Ok(exit_code(status.pointer("/ready") == Some(&Value::Bool(true))));
     }
-    let (before, after) = if io::stdout().is_terminal() { (CLEAR, "") } else { ("", "\n") };
+    let is_terminal = io::stdout().is_terminal();
     wait(async {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         loop {
@@ -59,7 +62,7 @@ pub(super) fn status(Status { keyring, json, watch }: &Status) -> Result<ExitCod
                 Ok(status) => format(&status),
                 Err(error) => format!("{}\n", with_hint(&error)), // a restart
             };
-            print(format!("{before}{text}{after}"))?;
+            print(if is_terminal { format!("{CLEAR}{}", terminal::top(&text)) } else { text + "\n" })?;
         }
     })?
 }

@@ -30,6 +30,26 @@ pub(super) fn width() -> Option<usize> {
     Term::stdout().size_checked().map(|(_, columns)| columns.into())
 }
 
+/// Switches all colours off (ECMA-48).
+const RESET: &str = "\x1b[0m";
+
+/// The lines of a text that fit on the terminal at standard output, above the cursor.
+pub(super) fn top(text: &str) -> String {
+    let rows = Term::stdout().size_checked().map_or(usize::MAX, |(rows, _)| rows.into());
+    first_lines(text, rows.saturating_sub(1).max(2))
+}
+
+/// The whole text, or its first lines and how many more there are.
+fn first_lines(text: &str, count: usize) -> String {
+    let all = text.lines().count();
+    if all <= count {
+        return text.to_owned();
+    }
+    let shown: String = text.split_inclusive('\n').take(count - 1).collect();
+    let reset = if shown.contains('\x1b') { RESET } else { "" };
+    format!("{shown}{reset}… {} more lines\n", all + 1 - count)
+}
+
 /// Wraps a text between its words to lines with this indent.
 pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
     let (mut lines, mut used) = (String::new(), 0);
@@ -54,6 +74,13 @@ pub(super) fn wrapped(text: &str, indent: usize, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_of_more_lines_than_rows_is_cut() {
+        assert_eq!(first_lines("a\nb\nc\n", 3), "a\nb\nc\n");
+        assert_eq!(first_lines("a\nb\nc\nd\n", 3), "a\nb\n… 2 more lines\n");
+        assert_eq!(first_lines("\x1b[31ma\nb\x1b[0m\nc\n", 2), "\x1b[31ma\n\x1b[0m… 2 more lines\n");
+    }
 
     #[test]
     fn lines_are_wrapped_between_words() {

@@ -71,7 +71,7 @@ fn the_main_page_has_all_sections_and_leads_to_every_command() {
         let entry = format!("\n\\fBkeyringd {command}\\fR\n");
         assert!(page.contains(&entry), "{entry} in {page}");
     }
-    for one in ["SIGHUP", "CREDENTIALS_DIRECTORY"] {
+    for one in ["SIGHUP", "CREDENTIALS_DIRECTORY", "NO_COLOR", "VAULT_TOKEN"] {
         assert!(page.contains(one), "{one} in {page}");
     }
 }

@@ -197,12 +197,19 @@ fn of_several_tokens_the_most_explicit_one_is_used() {
     let all = [("BAO_TOKEN", wrong), ("VAULT_TOKEN", wrong), ("HOME", home.as_str())];
     file(".vault-token", wrong);
     success(&rotate(&["--token-file", &good_file], &all));
+    assert_eq!(errors(&rotate(&["--token-file", &good_file], &all)), "");
+    fs::set_permissions(&good_file, fs::Permissions::from_mode(0o644)).unwrap();
+    let open = rotate(&["--token-file", &good_file], &all);
+    assert!(
+        errors(&open).contains("good: every user of this machine can read the token: chmod 600"),
+        "{open:?}"
+    );
     success(&rotate(&[], &[("BAO_TOKEN", right), all[1], all[2]]));
     success(&rotate(&[], &[("VAULT_TOKEN", right), all[2]]));
     // An empty variable is none.
     file(".vault-token", right);
     success(&rotate(&[], &[("BAO_TOKEN", ""), ("VAULT_TOKEN", ""), all[2]]));
-    assert_eq!(version(&server, "keyring"), "5");
+    assert_eq!(version(&server, "keyring"), "7");
 
     for (more, variables, name) in [
         (vec!["--token-file", &bad_file], vec![("VAULT_TOKEN", right)], "--token-file"),
@@ -217,6 +224,6 @@ fn of_several_tokens_the_most_explicit_one_is_used() {
     file(".vault-token", wrong);
     let helper = rotate(&[], &[all[2]]);
     assert!(errors(&helper).contains("~/.vault-token"), "{helper:?}");
-    assert_eq!(version(&server, "keyring"), "5");
+    assert_eq!(version(&server, "keyring"), "7");
     assert_eq!(rotate(&["--login", "--token-file", &good_file], &[]).status.code(), Some(2));
 }

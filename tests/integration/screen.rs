@@ -130,6 +130,18 @@ fn a_watched_status_clears_a_narrow_terminal_and_keeps_its_colours() {
 }
 
 #[test]
+fn a_watched_status_shows_its_top_on_a_low_terminal() {
+    let daemon = Daemon::dev();
+    let watch = format!("stty rows 6 cols 40; {} --watch", status(&daemon));
+    for screen in watched(&watch, 2) {
+        assert!(screen.starts_with("state:        \x1b[32mready, active key"), "{screen:?}");
+        let lines: Vec<_> = screen.lines().collect();
+        assert_eq!(lines.len(), 5, "{screen:?}");
+        assert!(lines[4].starts_with("\x1b[0m… ") && lines[4].ends_with(" more lines"), "{screen:?}");
+    }
+}
+
+#[test]
 fn check_and_doctor_have_colours_on_a_terminal_only() {
     let socket = "KONG_KEYRING_SOCKET_PATH=/no/such/s";
     let (_, shown) = on_terminal(&format!("{socket} {PROGRAM} check"), b"");
