@@ -597,7 +597,7 @@ fn exec_passes_signals_and_the_exit_code_through() {
     assert_eq!((ends(&failed), marker.exists()), (Some(1), false));
     let unknown =
         Command::new(PROGRAM).args(["exec", "--", "/no/such/program"]).env_clear().output().unwrap();
-    assert_eq!(ends(&unknown), Some(1));
+    assert_eq!(ends(&unknown), Some(127));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("cannot start /no/such/program"));
 }
 

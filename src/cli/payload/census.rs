@@ -35,10 +35,12 @@ impl Label {
     }
 }
 
-struct KeyOfDaemon<'k> {
+/// A key of the daemon, and how many values name it.
+struct Counted<'k> {
     id: &'k str,
     version: u64,
     state: &'k str,
+    count: u64,
 }
 
 impl fmt::Display for Label {
@@ -76,10 +78,10 @@ impl Census {
         }
         let (counts, rest) = self.by_key(keys);
         let mut text = String::new();
-        for (KeyOfDaemon { id, version, state }, count) in counts {
+        for Counted { id, version, state, count } in counts {
             let _ = writeln!(text, "{count:>9}  {id}  version {version}  {state}");
         }
-        for (label, count) in &rest {
+        for (label, count) in &rest.0 {
             let name = label.as_ref().map_or_else(
                 || "no ciphertext".to_owned(),
                 |label| format!("{label}: the daemon has no such key"),
@@ -92,19 +94,19 @@ impl Census {
     /// The same as JSON.
     pub(super) fn json(&self, keys: &[Value]) -> Value {
         let (counts, rest) = self.by_key(keys);
-        let of_key = |(KeyOfDaemon { id, version, state }, count): (KeyOfDaemon<'_>, u64)| json!({ "id": id, "version": version, "state": state, "count": count });
-        let others = rest.iter().filter_map(|(label, count)| {
+        let of_key = |Counted { id, version, state, count }: Counted<'_>| json!({ "id": id, "version": version, "state": state, "count": count });
+        let others = rest.0.iter().filter_map(|(label, count)| {
             label.as_ref().map(|label| json!({ "key": label.to_string(), "count": count }))
         });
         json!({
             "keys": counts.into_iter().map(of_key).collect::<Vec<_>>(),
             "others": others.collect::<Vec<_>>(),
-            "no_ciphertext": rest.get(&None).copied().unwrap_or(0),
+            "no_ciphertext": rest.0.get(&None).copied().unwrap_or(0),
         })
     }
 
     /// The count of each key of the daemon, and what is of no key of it.
-    fn by_key<'k>(&self, keys: &'k [Value]) -> (Vec<(KeyOfDaemon<'k>, u64)>, BTreeMap<Option<Label>, u64>) {
+    fn by_key<'k>(&self, keys: &'k [Value]) -> (Vec<Counted<'k>>, Self) {
         let mut rest = self.0.clone();
         let count = |key: &'k Value| {
             let field = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -112,10 +114,10 @@ impl Census {
             let labels =
                 [Label::Id(id.to_owned()), Label::Kong(id.to_owned()), Label::Version(version)].map(Some);
             let count = labels.iter().filter_map(|label| rest.remove(label)).sum();
-            (KeyOfDaemon { id, version, state: field("state") }, count)
+            Counted { id, version, state: field("state"), count }
         };
         let counts = keys.iter().map(count).collect();
-        (counts, rest)
+        (counts, Self(rest))
     }
 }
 
