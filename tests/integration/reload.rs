@@ -218,8 +218,10 @@ fn settings_that_need_a_restart_are_reported() {
     daemon.write_conf(&server.address(), &format!("{lines}\nkeyring_socket_mode = 0600"));
     daemon.reload("success");
     for _ in 0..2 {
-        let log = daemon.log();
-        assert!(log.contains("restart keyringd") && log.contains("keyring_socket_mode"), "{log}");
+        wait_for("the warning", || {
+            let log = daemon.log();
+            (log.contains("restart keyringd") && log.contains("keyring_socket_mode")).then_some(())
+        });
         let (_, printed) = commanded(&daemon);
         assert!(
             printed.contains("keyring_socket_mode: 0660 -> 0600 (") && printed.contains("at the next start"),

@@ -297,7 +297,7 @@ fn a_copy_that_does_not_fit_is_ignored_with_a_warning_and_replaced() {
         assert!(daemon.log().contains("the next good sync replaces it"), "{}", daemon.log());
         let status = daemon.command(&["status"], b"");
         let status = String::from_utf8(status.stdout).unwrap();
-        assert!(status.contains("copy unusable: ") && status.contains(why), "{status}");
+        assert!(status.contains("copy unused:  ") && status.contains(why), "{status}");
         daemon
     };
     refused(&[("KONG_KEYRING_VAULT_PATH", "other")], "it was sealed under another key or for another host");

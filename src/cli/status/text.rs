@@ -160,7 +160,7 @@ impl Lines {
             written.map_or_else(|| "not written yet".to_owned(), |ago| format!("written {} ago", short(ago)));
         self.line("sealed copy", &format!("{path}, {written}"));
         for (name, pointer) in
-            [("copy unusable", "/source/copy/unusable"), ("not written", "/source/copy/write_failure")]
+            [("copy unused", "/source/copy/unusable"), ("not written", "/source/copy/write_failure")]
         {
             if let Some(reason) = field(status, pointer) {
                 self.failure(name, &reason, Tone::Warning);

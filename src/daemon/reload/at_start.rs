@@ -38,6 +38,7 @@ fn context(name: &'static str, [certificate, key]: [&'static str; 2], cache_key:
     let prefix = if name.starts_with("vault_hcv_") { "vault_hcv_" } else { "keyring_vault_" };
     let mut with = |field: &str, value: &'static str| lines.push((login(prefix, field), value));
     if name.ends_with("_auth_method") {
+        with("token", "planted");
         with("cert_auth_cert", certificate);
         with("cert_auth_cert_key", key);
     } else if name.contains("_approle_") {
@@ -87,6 +88,7 @@ fn another(name: &str, [certificate, key]: [&'static str; 2], cache_key: &'stati
         "protocol" => "https",
         "auth_method" => "cert",
         "paths" => "further",
+        "kv" if name.starts_with("vault_") => "v2",
         "kv" => "v1",
         "token" | "approle_secret_id" | "oauth2_client_secret" => cache_key,
         "ttl" | "neg_ttl" | "resurrect_ttl" => "77",
@@ -127,8 +129,8 @@ fn another(name: &str, [certificate, key]: [&'static str; 2], cache_key: &'stati
     }
 }
 
-/// The settings that decide whether there is a keyring: a reload refuses to change that.
-const REFUSED: [&str; 2] = ["keyring_enabled", "keyring_strategy"];
+/// Settings that decide whether there is a keyring, which a reload refuses to change, and one that permits an address.
+const OTHERS: [&str; 3] = ["keyring_enabled", "keyring_strategy", "keyring_metrics_public"];
 
 #[test]
 fn a_setting_takes_effect_at_the_start_exactly_if_the_table_says_so() {
@@ -150,7 +152,7 @@ fn a_setting_takes_effect_at_the_start_exactly_if_the_table_says_so() {
         (file, line)
     });
     let [(_, cache_key), (_, other_cache_key)] = &files;
-    for key in keys::all().map(Row::key).filter(|key| !REFUSED.contains(&key.name)) {
+    for key in keys::all().map(Row::key).filter(|key| !OTHERS.contains(&key.name)) {
         let before = context(key.name, pem, cache_key);
         let mut after = before.clone();
         after.retain(|(name, _)| *name != key.name);
