@@ -29,7 +29,7 @@ pub(super) fn config(tls: Arc<MetricsTls>) -> Result<TlsConfig, String> {
             match build(&tls) {
                 Ok(config) => current.1 = Arc::new(config),
                 Err(error) => {
-                    tracing::warn!(%error, "the previous certificate of keyring_metrics_listen stays in use")
+                    tracing::warn!(%error, "the previous certificate of keyring_metrics_listen stays in use");
                 }
             }
         }

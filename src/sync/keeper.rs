@@ -168,7 +168,7 @@ impl CopyKeeper {
                 return Some(keyrings);
             }
             Err(CopyError::None(_)) => {
-                tracing::info!(target: NOTICE, path = %self.file.path().display(), "there is no sealed copy yet")
+                tracing::info!(target: NOTICE, path = %self.file.path().display(), "there is no sealed copy yet");
             }
             Err(error) => {
                 self.report.unusable(error.to_string());
@@ -241,7 +241,7 @@ impl CopyKeeper {
                 self.written = Some((written, Instant::now()));
                 self.report.wrote(ambient::wall_clock());
             }
-            Err(error) if self.report.failed(error.to_string()) => {
+            Err(error) if self.report.failed(&error.to_string()) => {
                 tracing::warn!(%error, "the sealed copy was not written; the next sync tries again");
             }
             Err(_) => {}

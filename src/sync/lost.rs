@@ -5,7 +5,7 @@ use crate::keyring::{Format, KeyDerivation, Keyring, name_hash};
 /// Warns of other rules for the same records: other keys, or another format of what is encrypted from now on.
 pub(super) fn warn_of_rules(keyring: &str, before: &Keyring, after: &Keyring) {
     let derivation =
-        |keyring: &Keyring| keyring.options().derivation.unwrap_or(keyring.location().derivation);
+        |keyring: &Keyring| keyring.options().derivation.unwrap_or_else(|| keyring.location().derivation);
     let is_same_secret = before.location().path == after.location().path;
     if is_same_secret && derivation(before) != derivation(after) {
         let [former, now] = [derivation(before), derivation(after)].map(KeyDerivation::name);
@@ -20,7 +20,7 @@ pub(super) fn warn_of_rules(keyring: &str, before: &Keyring, after: &Keyring) {
     let index = |keyring: &Keyring| keyring.options().index_key.clone();
     if is_same_secret && index(before) != index(after) {
         let [former, now] = [index(before), index(after)]
-            .map(|id| id.map_or("of the settings".to_owned(), |id| id.to_string()));
+            .map(|id| id.map_or_else(|| "of the settings".to_owned(), |id| id.to_string()));
         tracing::warn!(
             keyring,
             former,

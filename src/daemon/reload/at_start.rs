@@ -11,7 +11,7 @@ use crate::settings::{
 type Lines = Vec<(&'static str, &'static str)>;
 
 /// The parts of the settings that a reload leaves, and those that it applies.
-fn parts(lines: Lines) -> (String, String) {
+fn parts(lines: &Lines) -> (String, String) {
     let source: Box<dyn Source> = Box::new(Pairs { settings: lines.clone(), variables: &[] });
     let settings = load(&[source]).settings.unwrap_or_else(|mistakes| panic!("{lines:?}: {mistakes:?}"));
     let Settings { keyrings, references, socket, cache, log, require_memory_lock } = settings;
@@ -90,37 +90,42 @@ fn another(name: &str, [certificate, key]: [&'static str; 2], cache_key: &'stati
         "paths" => "further",
         "kv" if name.starts_with("vault_") => "v2",
         "kv" => "v1",
-        "token" | "approle_secret_id" | "oauth2_client_secret" => cache_key,
-        "ttl" | "neg_ttl" | "resurrect_ttl" => "77",
-        "approle_response_wrapping" | "decode_base64" => "on",
+        "keyring_cache_key" | "token" | "approle_secret_id" | "oauth2_client_secret" => cache_key,
+        "keyring_socket_group"
+        | "keyring_max_connections"
+        | "keyring_max_batch"
+        | "ttl"
+        | "neg_ttl"
+        | "resurrect_ttl" => "77",
+        "approle_response_wrapping"
+        | "decode_base64"
+        | "keyring_kong_fields"
+        | "vault_env_decode_base64"
+        | "keyring_require_memory_lock" => "on",
         "oauth2_token_endpoint" => "https://other.example.com/token",
         "oauth2_auth_style" => "basic",
         "kube_api_token_file" | "approle_secret_id_file" | "jwt_file" => {
             cache_key.trim_start_matches("file:")
         }
-        "cert_auth_cert" | "keyring_metrics_tls_cert" | "keyring_metrics_tls_client_ca" => certificate,
-        "lua_ssl_trusted_certificate" => certificate,
+        "lua_ssl_trusted_certificate"
+        | "cert_auth_cert"
+        | "keyring_metrics_tls_cert"
+        | "keyring_metrics_tls_client_ca" => certificate,
         "cert_auth_cert_key" | "keyring_metrics_tls_key" => key,
-        "lua_ssl_verify_depth" => "7",
+        "lua_ssl_verify_depth" | "keyring_cache_wait" => "7",
         "keyring_cache_path" => "/var/lib/keyringd/b/copy",
-        "keyring_cache_key" => cache_key,
         "keyring_sync_interval" | "keyring_max_stale" | "keyring_cache_max_age" => "999",
-        "keyring_cache_wait" => "7",
         "keyring_key_derivation" => "raw",
         "keyring_ciphertext_format" => "transit",
-        "keyring_kong_fields" | "vault_env_decode_base64" | "keyring_metrics_public" => "on",
-        "keyring_require_memory_lock" => "on",
         "keyring_kms_name" => "other",
         "keyring_secret_objects" => {
             r#"{"1": {"uri": "http://127.0.0.1:1", "prefix": "kv", "token": "planted"}}"#
         }
         "keyring_socket_path" => "/run/other.sock",
         "keyring_socket_mode" => "0600",
-        "keyring_socket_group" => "77",
         "keyring_access" => "uid:0=all",
         "keyring_metrics_listen" => "127.0.0.1:9188",
         "keyring_max_request_size" | "keyring_max_inflight_size" => "64m",
-        "keyring_max_connections" | "keyring_max_batch" => "77",
         "log_level" => "debug",
         "keyring_log_format" => "json",
         "keyring_audit" => "all",
@@ -157,7 +162,7 @@ fn a_setting_takes_effect_at_the_start_exactly_if_the_table_says_so() {
         let mut after = before.clone();
         after.retain(|(name, _)| *name != key.name);
         after.push((key.name, another(key.name, other_pem, other_cache_key)));
-        let ((left, applied), (left_after, applied_after)) = (parts(before), parts(after));
+        let ((left, applied), (left_after, applied_after)) = (parts(&before), parts(&after));
         assert_eq!(left != left_after, key.at_start, "{}: {left} {left_after}", key.name);
         assert!(key.at_start || applied != applied_after, "{} is not read", key.name);
     }

@@ -45,8 +45,8 @@ impl CopyReport {
     }
 
     /// Whether this failure is another than the last one.
-    pub(super) fn failed(&self, failure: String) -> bool {
-        let before = self.facts().failure.replace(failure.clone());
+    pub(super) fn failed(&self, failure: &str) -> bool {
+        let before = self.facts().failure.replace(failure.to_owned());
         before.is_none_or(|before| before != failure)
     }
 
