@@ -152,7 +152,7 @@ fn no_example_has_a_secret_in_the_arguments_of_a_program() {
         for entry in fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let Ok(text) = fs::read_to_string(&path) else { continue };
-            let is_text = folder != "" || path.file_name().is_some_and(|name| name == "README.md");
+            let is_text = !folder.is_empty() || path.file_name().is_some_and(|name| name == "README.md");
             for line in text.replace("\\\n", " ").lines().filter(|_| is_text) {
                 checked += 1;
                 let shows_field = FIELDS.iter().any(|field| {

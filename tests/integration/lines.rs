@@ -83,8 +83,8 @@ fn a_census_is_json_for_programs_and_knows_every_key_of_a_large_keyring() {
         server.put(&json!({ "active": format!("k{}", from + 299), "keys": keys }));
     }
     let daemon = Daemon::start(&server, &[]);
-    let input: String = (0..1500).map(|at| format!("kr1:k{at}:AAAA\n")).collect();
-    let input = input + "kr1:gone:AAAA\nnonsense\n$ke$1$-k7-00-00\n";
+    let lines: Vec<_> = (0..1500).map(|at| format!("kr1:k{at}:AAAA\n")).collect();
+    let input = lines.concat() + "kr1:gone:AAAA\nnonsense\n$ke$1$-k7-00-00\n";
     let census = success(&daemon.command(&["rewrap", "--census", "--json"], input.as_bytes()));
     let census: Value = serde_json::from_str(&census).unwrap();
     let counted = census["keys"].as_array().unwrap();

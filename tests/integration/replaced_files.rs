@@ -28,7 +28,7 @@ fn acl(user: u32, permissions: u16) -> Vec<u8> {
     let entry = |(tag, permissions, id): (u16, u16, u32)| {
         [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
     };
-    [2_u32.to_le_bytes().to_vec()].into_iter().chain(entries.map(entry)).collect::<Vec<_>>().concat()
+    [2_u32.to_le_bytes().to_vec(), entries.map(entry).concat()].concat()
 }
 
 fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {

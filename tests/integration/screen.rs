@@ -33,7 +33,10 @@ fn values(text: &str) -> Vec<(String, String)> {
     for line in text.lines() {
         let (name, value) = line.split_at(INDENT);
         match values.last_mut() {
-            Some((_, last)) if name.trim().is_empty() => *last += &format!(" {value}"),
+            Some((_, last)) if name.trim().is_empty() => {
+                last.push(' ');
+                last.push_str(value);
+            }
             _ => values.push((name.trim().to_owned(), value.to_owned())),
         }
     }
