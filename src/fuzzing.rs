@@ -109,6 +109,8 @@ pub fn kms_frame(frame: &[u8]) {
 mod tests {
     use std::{fs, path::Path};
 
+    use proptest::prelude::*;
+
     use super::*;
 
     type Target = (&'static str, fn(&[u8]));
@@ -125,16 +127,54 @@ mod tests {
         ("transit_request", transit_request),
     ];
 
+    fn samples(target: &str) -> Vec<Vec<u8>> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut paths: Vec<_> = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    }
+
+    /// Some of: a changed byte, a part left out, a part twice, and the end of another sample.
+    fn changed(sample: &[u8], other: &[u8], choices: &[(u8, prop::sample::Index, u8)]) -> Vec<u8> {
+        let mut bytes = sample.to_vec();
+        for (kind, at, byte) in choices {
+            let at = at.index(bytes.len() + 1);
+            let end = bytes.len().min(at + usize::from(*byte) % 16);
+            match kind % 4 {
+                0 => bytes.iter_mut().skip(at).take(1).for_each(|one| *one = *byte),
+                1 => drop(bytes.drain(at..end)),
+                2 => bytes.extend_from_within(at..end),
+                _ => {
+                    bytes.truncate(at);
+                    bytes.extend_from_slice(&other[other.len().min(at)..]);
+                }
+            }
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn each_target_passes_on_changed_samples(
+            choices in proptest::collection::vec(any::<(u8, prop::sample::Index, u8)>(), 1..6),
+            other: prop::sample::Index,
+        ) {
+            for (name, target) in TARGETS {
+                let samples = samples(name);
+                for sample in &samples {
+                    target(&changed(sample, other.get::<Vec<u8>>(&samples), &choices));
+                }
+            }
+        }
+    }
+
     #[test]
     fn each_target_passes_on_its_corpus_and_on_every_prefix_of_it() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         for (name, target) in TARGETS {
-            let samples: Vec<_> = fs::read_dir(corpus.join(name)).unwrap().map(Result::unwrap).collect();
+            let samples = samples(name);
             assert!(samples.len() >= 3, "{name}: a fuzzer starts best from valid samples");
             for sample in samples {
-                let bytes = fs::read(sample.path()).unwrap();
-                (0..bytes.len()).for_each(|len| target(&bytes[..len]));
-                target(&bytes);
+                (0..=sample.len()).for_each(|len| target(&sample[..len]));
             }
         }
     }

@@ -23,7 +23,7 @@ use super::{
     copy_path,
     operator::{self, CHANGES, Change},
     random::Random,
-    vault::{self, Fault, Shared, Vault},
+    vault::{self, Shared, Vault},
 };
 use crate::{
     ambient::{self, simulated::Ambient},
@@ -67,7 +67,7 @@ pub(super) struct Life<'a> {
     /// When something was wrong last, and how long it may take from then on until everything is right.
     trouble: Duration,
     recovery: Duration,
-    was_troubled: bool,
+    was_failing: bool,
     /// The hour of the last event or trouble.
     busy_hour: u64,
 }
@@ -154,7 +154,7 @@ impl<'a> Life<'a> {
             last_success: (None, now),
             trouble: now,
             recovery: Duration::from_secs(300),
-            was_troubled: false,
+            was_failing: false,
             busy_hour: now.as_secs() / 3600,
         }
     }
@@ -216,9 +216,9 @@ impl<'a> Life<'a> {
         }
         summary.syncs += 1;
         self.last_success = (report.last_success, now);
-        if self.was_troubled && !is_troubled {
+        if self.was_failing && !is_troubled {
             summary.slowest_recovery = summary.slowest_recovery.max(now.saturating_sub(self.trouble));
-            self.was_troubled = false;
+            self.was_failing = false;
         }
     }
 
@@ -228,7 +228,9 @@ impl<'a> Life<'a> {
         let (now, troubled) = (vault.now(), vault.is_troubled());
         if troubled {
             self.trouble = now;
-            self.was_troubled = true;
+            let slowest = vault.faults.iter().map(|(fault, _)| fault.recovery()).max();
+            self.recovery = self.recovery.max(slowest.unwrap_or_default());
+            self.was_failing |= self.published.report().last_error.is_some();
             self.busy_hour = now.as_secs() / 3600;
         }
         let bound = self.recovery + self.interval.mul_f64(1.1) + Duration::from_secs(180);
@@ -259,7 +261,7 @@ impl<'a> Life<'a> {
             // A sync per interval, the limit of the engine, renewals, and a login with its revocation near a token's end.
             4000 / interval + 3 + 3 * 7200 / ttl + 12
         } else {
-            4 * 3600 / interval.min(1200) * 8 + 240 * 6 + 1000
+            1500
         };
         assert!(count <= limit, "{count} requests within an hour, calm: {is_calm}, at most {limit} expected");
     }
@@ -305,13 +307,7 @@ impl<'a> Life<'a> {
         let mean = self.random.of(&[20, 600, 7200]);
         let lasts = self.random.about(Duration::from_secs(mean));
         vault::lock(self.vault).begin(fault, lasts);
-        let recovery = match fault {
-            // A refused secret ID is sent again after 15 minutes.
-            Fault::RefusesLogins | Fault::Garbles => 900.0 * 1.25,
-            Fault::Limits(Some(seconds)) => Duration::from_secs(seconds).as_secs_f64().max(300.0) * 1.25,
-            _ => 300.0,
-        };
-        self.recovery = self.recovery.max(Duration::from_secs_f64(recovery));
+        self.recovery = self.recovery.max(fault.recovery());
     }
 
     /// As `daemon::reload` changes the syncs.

@@ -68,6 +68,20 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault::RefusesLogins,
 ];
 
+impl Fault {
+    /// How long it may take from its end to the first good sync of a daemon whose interval is shorter.
+    pub(super) fn recovery(self) -> Duration {
+        let seconds = match self {
+            // A secret ID that was refused is sent again after 15 minutes.
+            Self::RefusesLogins | Self::Garbles => 900,
+            Self::Limits(Some(seconds)) => seconds.max(300),
+            _ => 300,
+        };
+        // The jitter adds up to a quarter.
+        Duration::from_secs(seconds).mul_f64(1.25)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Version {
     pub(super) created: SystemTime,
@@ -129,7 +143,7 @@ pub(super) fn lock(vault: &Shared) -> std::sync::MutexGuard<'_, Vault> {
 
 impl Vault {
     pub(super) fn new(mut random: Random) -> Self {
-        let ttl = Duration::from_secs(random.of(&[120, 1200, 3600, 86_400]));
+        let ttl = Duration::from_secs(random.of(&[300, 1200, 3600, 86_400]));
         let max_ttl = ttl * u32::try_from(random.of(&[1_u64, 2, 24])).unwrap();
         Self {
             secret: Secret { max_versions: random.of(&[3, 10, 20]), ..Secret::default() },
