@@ -216,9 +216,8 @@ impl<'a> Life<'a> {
         }
         summary.syncs += 1;
         self.last_success = (report.last_success, now);
-        if self.was_failing && !is_troubled {
+        if std::mem::take(&mut self.was_failing) && !is_troubled {
             summary.slowest_recovery = summary.slowest_recovery.max(now.saturating_sub(self.trouble));
-            self.was_failing = false;
         }
     }
 
