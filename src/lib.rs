@@ -22,11 +22,11 @@
 //!
 //! `docs/architecture.md` has the map and the flows. Each module imports only from lower layers; a test enforces that.
 
-mod ambient;
 pub mod api;
 pub mod cipher;
 pub mod cli;
 mod client;
+mod clock;
 pub mod daemon;
 pub mod doctor;
 #[cfg(any(test, fuzzing))]

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    ambient,
+    clock,
     keyring::{
         KeyDerivation, KeyId, Keyring, Published, SecretLocation, history::NoKeyring, registry::Report,
     },
@@ -328,7 +328,7 @@ impl Syncer {
 
     /// One sync in the session.
     async fn sync(&mut self) -> Result<(), SyncError> {
-        let now = ambient::wall_clock();
+        let now = clock::wall();
         self.report.last_attempt = Some(now);
         let outcome = self.read(None, now).await;
         self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
@@ -355,7 +355,7 @@ impl Syncer {
 
     /// One sync with a caller's token. Its outcome changes nothing about the session.
     async fn sync_with(&mut self, token: &Secret<String>) -> Result<(), String> {
-        let now = ambient::wall_clock();
+        let now = clock::wall();
         let outcome = self.read(Some(token), now).await;
         self.metrics.synced(&self.target.name, Outcome::from_result(&outcome));
         self.publish(outcome.map_err(|error| error.to_string())?, now);
@@ -398,7 +398,7 @@ impl Syncer {
 
     /// The time of the next scheduled sync, which the status shows.
     fn due_in(&mut self, delay: Duration) -> Instant {
-        self.report.next_attempt = ambient::wall_clock().checked_add(delay);
+        self.report.next_attempt = clock::wall().checked_add(delay);
         self.published.set_report(self.report.clone());
         from_now(delay)
     }

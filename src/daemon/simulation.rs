@@ -23,7 +23,7 @@ use life::{Ended, Life};
 use random::Random;
 use vault::Vault;
 
-use crate::{ambient::simulated as ambient, vault::transport::simulated as transport};
+use crate::{clock::simulated as clock, vault::transport::simulated as transport};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -82,7 +82,7 @@ fn simulate(seed: u64, days: u64) -> Summary {
         }
     }
     transport::install(None);
-    ambient::set(None);
+    clock::set(None);
     let model = model.unwrap();
     let requests = &vault::lock(&model).requests;
     summary.requests = requests.values().sum();
@@ -167,7 +167,7 @@ async fn a_wrong_clock_of_this_machine_neither_keeps_nor_drops_a_version() {
         assert_eq!(life.synced().await, "first");
     }
     transport::install(None);
-    ambient::set(None);
+    clock::set(None);
 }
 
 #[test]

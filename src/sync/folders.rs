@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::read::Turns;
 use crate::{
-    ambient,
+    clock,
     keyring::is_name,
     settings::{self, KeyringPath, KvSecret, KvVersion, SecretPath},
     vault::{Client, Kv, VaultError, kv::Purpose},
@@ -252,7 +252,7 @@ async fn names(
         let kv = Kv::new(client, &secret, Purpose::Keyring);
         let found = match folder.kv {
             KvVersion::V1 => turns.take(kv.read(None)).await.map(drop),
-            KvVersion::V2 => turns.take(kv.list(ambient::wall_clock())).await.map(drop),
+            KvVersion::V2 => turns.take(kv.list(clock::wall())).await.map(drop),
         };
         if !found.is_err_and(|error| error.is_missing()) {
             names.push(name);

@@ -20,7 +20,7 @@ use super::{
     syncs::Place,
 };
 use crate::{
-    ambient,
+    clock,
     keyring::{
         Format, Keyring, KeyringSource, KongFields, SecretLocation,
         copy::{CopiedKeyring, CopyContents},
@@ -157,7 +157,7 @@ impl CopyKeeper {
 
     async fn read(&self) -> Option<Vec<CopiedKeyring>> {
         let (file, location) = (Arc::clone(&self.file), self.syncs.places().first()?.location.clone());
-        let now = ambient::wall_clock();
+        let now = clock::wall();
         let read = spawn_blocking(move || file.read(&location, now)).await;
         match read.ok()? {
             Ok(ReadCopy { keyrings, written, from_the_future }) => {
@@ -232,14 +232,14 @@ impl CopyKeeper {
     async fn write(&mut self, keyrings: Vec<CopiedKeyring>, location: SecretLocation) {
         let written = keyrings.iter().map(|one| Arc::downgrade(&one.keyring)).collect();
         let file = Arc::clone(&self.file);
-        let contents = CopyContents { written: ambient::wall_clock(), keyrings };
+        let contents = CopyContents { written: clock::wall(), keyrings };
         let write = move || file.write(&contents, &location);
         let Ok(outcome) = spawn_blocking(write).await else { return }; // the panic was reported
         self.metrics.copy_written(Outcome::from_result(&outcome));
         match outcome {
             Ok(()) => {
                 self.written = Some((written, Instant::now()));
-                self.report.wrote(ambient::wall_clock());
+                self.report.wrote(clock::wall());
             }
             Err(error) if self.report.failed(&error.to_string()) => {
                 tracing::warn!(%error, "the sealed copy was not written; the next sync tries again");
@@ -266,7 +266,7 @@ fn publish_one(place: &Place, keyring: Arc<Keyring>, synced: SystemTime) -> bool
         return false;
     }
     let (keyring, age_in_seconds) =
-        (&*place.name, ambient::wall_clock().duration_since(synced).unwrap_or_default().as_secs());
+        (&*place.name, clock::wall().duration_since(synced).unwrap_or_default().as_secs());
     tracing::warn!(keyring, key_id = %id, keys, age_in_seconds, "Vault is away: serving the keys of the sealed copy");
     place.handle.notify();
     true

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::VaultError;
-pub use crate::ambient::random;
+pub use crate::clock::random;
 
 /// The wait after the first failure. It doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);

@@ -29,7 +29,7 @@ use super::{
     transport::Request,
 };
 use crate::{
-    ambient,
+    clock,
     logging::NOTICE,
     metrics::{BackgroundTask, Metrics, Outcome},
     settings::Auth,
@@ -155,7 +155,7 @@ impl Session {
                 if let Some(held) = &self.held {
                     held.grant.is_refused.store(true, Ordering::Relaxed);
                     *self.state.times() = TokenTimes::default();
-                    self.metrics.token_expires(self.state.name.kind(), Some(ambient::wall_clock()));
+                    self.metrics.token_expires(self.state.name.kind(), Some(clock::wall()));
                 }
             }
             Command::TokenRefused(_) => {}
@@ -334,7 +334,7 @@ impl Session {
         *self.state.times() = TokenTimes { expiry, next_step: self.next_step() };
         self.metrics.token_expires(
             self.state.name.kind(),
-            self.remaining().and_then(|left| ambient::wall_clock().checked_add(left)),
+            self.remaining().and_then(|left| clock::wall().checked_add(left)),
         );
     }
 

@@ -13,7 +13,7 @@ use syn::visit::{self, Visit};
 
 /// The layers, lowest first. A module imports only modules of lower layers, and among its own layer none.
 const LAYERS: &[&[&str]] = &[
-    &["ambient", "secret", "operation", "logging", "signals", "systemd", "hardening"],
+    &["clock", "secret", "operation", "logging", "signals", "systemd", "hardening"],
     &["metrics", "keyring"],
     &["cipher", "settings", "supervise"],
     &["vault"],

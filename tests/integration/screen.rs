@@ -81,7 +81,7 @@ fn a_failure_in_the_status_is_red() {
     let daemon = Daemon::start_with(&settings);
     let (code, shown) = on_terminal(&status(&daemon), b"");
     assert_eq!(code, Some(1), "{shown}");
-    assert!(shown.contains("state:        \x1b[31mkeyring keyring: no keys yet"), "{shown:?}");
+    assert!(shown.contains("state:        \x1b[31mno keys yet"), "{shown:?}");
     let (_, shown) = on_terminal(&format!("stty rows 24 cols 50; {}", status(&daemon)), b"");
     let shown = plain(&shown);
     assert_fits(&shown, 50);

@@ -26,7 +26,7 @@ use super::{
     vault::{self, Shared, Vault},
 };
 use crate::{
-    ambient::{self, simulated::Ambient},
+    clock::{self, simulated::Clock},
     keyring::Published,
     metrics::Metrics,
     secret::Secret,
@@ -348,5 +348,5 @@ impl<'a> Life<'a> {
 fn set_clock(vault: &Vault, ahead: i64, random: impl FnMut() -> f64 + 'static) {
     let (true_time, by) = (vault.true_time(), Duration::from_secs(ahead.unsigned_abs()));
     let wall = if ahead < 0 { true_time - by } else { true_time + by };
-    ambient::simulated::set(Some(Ambient { wall, at: Instant::now(), random: Box::new(random) }));
+    clock::simulated::set(Some(Clock { wall, at: Instant::now(), random: Box::new(random) }));
 }

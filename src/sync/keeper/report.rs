@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::super::warnings::rfc3339;
-use crate::ambient;
+use crate::clock;
 
 #[derive(Debug)]
 pub struct CopyReport {
@@ -55,7 +55,7 @@ impl CopyReport {
         json!({
             "path": self.path.display().to_string(),
             "written": written.map(rfc3339),
-            "seconds_since_written": written.map(|at| ambient::wall_clock().duration_since(at).unwrap_or_default().as_secs()),
+            "seconds_since_written": written.map(|at| clock::wall().duration_since(at).unwrap_or_default().as_secs()),
             "unusable": unusable,
             "write_failure": failure,
         })

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 /// The present by the wall clock.
 #[cfg(not(test))]
-pub(crate) fn wall_clock() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
@@ -24,7 +24,7 @@ fn from_system() -> f64 {
 #[cfg(test)]
 pub use simulated::random;
 #[cfg(test)]
-pub(crate) use simulated::wall_clock;
+pub(crate) use simulated::wall;
 
 #[cfg(test)]
 pub(crate) mod simulated {
@@ -35,7 +35,7 @@ pub(crate) mod simulated {
     use tokio::time::Instant;
 
     /// A wall clock, and where the random numbers come from.
-    pub(crate) struct Ambient {
+    pub(crate) struct Clock {
         pub(crate) wall: SystemTime,
         /// When the wall clock shows that.
         pub(crate) at: Instant,
@@ -43,24 +43,24 @@ pub(crate) mod simulated {
     }
 
     thread_local! {
-        static AMBIENT: RefCell<Option<Ambient>> = const { RefCell::new(None) };
+        static CLOCK: RefCell<Option<Clock>> = const { RefCell::new(None) };
     }
 
     /// From now on, for this thread; `None` for the system's.
-    pub(crate) fn set(ambient: Option<Ambient>) {
-        AMBIENT.set(ambient);
+    pub(crate) fn set(clock: Option<Clock>) {
+        CLOCK.set(clock);
     }
 
-    pub(crate) fn wall_clock() -> SystemTime {
-        AMBIENT.with_borrow(|ambient| match ambient {
-            Some(Ambient { wall, at, .. }) => *wall + at.elapsed(),
+    pub(crate) fn wall() -> SystemTime {
+        CLOCK.with_borrow(|clock| match clock {
+            Some(Clock { wall, at, .. }) => *wall + at.elapsed(),
             None => SystemTime::now(),
         })
     }
 
     pub fn random() -> f64 {
-        AMBIENT.with_borrow_mut(|ambient| match ambient {
-            Some(Ambient { random, .. }) => random(),
+        CLOCK.with_borrow_mut(|clock| match clock {
+            Some(Clock { random, .. }) => random(),
             None => super::from_system(),
         })
     }
