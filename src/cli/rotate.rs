@@ -2,6 +2,7 @@
 //!
 //! The key is made here and goes to Vault only: it is in no argument, no file and no log. The token is the operator's, since
 //! the daemon's may not write. `plan` decides what to write, and what would be lost by it.
+//! The file is longer than most: one way from the token to the daemon's sync, and each end of it.
 
 mod plan;
 

@@ -1,6 +1,7 @@
 //! Parsing the merged values, setting by setting. Mistakes are collected, so that all of them are reported together.
 //!
 //! `merge` decides which value a setting has; `settings` decides what the values add up to.
+//! The file is longer than most: one way to read a value for each kind of setting.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -3,6 +3,7 @@
 //! Vault decides for the time of `keyring_cache_wait`. A keyring that it gives or refuses is not taken from the copy. While
 //! Vault is unreachable, sealed or failing, the copy's keyrings are published, and the next good sync replaces each. Reading
 //! and writing run off the I/O threads, and a failure never fails a sync.
+//! The file is longer than most: what was read at the start decides what is written later.
 
 mod report;
 

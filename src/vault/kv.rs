@@ -3,6 +3,7 @@
 //! <https://openbao.org/api-docs/secret/kv/kv-v2/>: `GET /v1/{mount}/metadata/{path}` and
 //! `GET /v1/{mount}/data/{path}?version=N`; on version 1, `GET /v1/{mount}/{path}`. `keyring::record` parses the fields of
 //! the keyring's secret, `keyring::history` combines its versions.
+//! The file is longer than most: each response of both versions, with its limits.
 
 mod policy;
 mod write;

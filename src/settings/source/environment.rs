@@ -2,6 +2,7 @@
 //!
 //! A daemon does not keep secrets in its environment. `hardening` moves each such variable into memory, and
 //! `KEYRINGD_ENV_<NAME>` names the place: a pipe, which is read once. Readers here get moved and other variables alike.
+//! The file is longer than most: it has all that reads a variable.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
