@@ -96,8 +96,8 @@ fn a_login_of_a_command_is_revoked_at_its_end() {
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
     let policy = "path \"secret/data/a\" { capabilities = [\"read\"] }";
     server.api("PUT", "sys/policies/acl/keyring", &json!({ "policy": policy }));
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &json!({})).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let login = [
         ("KONG_VAULT_HCV_AUTH_METHOD", "approle"),
         ("KONG_VAULT_HCV_APPROLE_ROLE_ID", role_id.as_str()),

@@ -109,7 +109,7 @@ fn a_wrapped_secret_id_is_checked_and_not_unwrapped() {
     server.put_record("first", KEY);
     server.enable("approle");
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    let role_id = server.role_id("app");
     let stream = std::net::TcpStream::connect(server.address().trim_start_matches("http://")).unwrap();
     let headers = [("x-vault-token", server.token()), ("x-vault-wrap-ttl", "60s")];
     let path = "/v1/auth/approle/role/app/secret-id";
@@ -135,8 +135,8 @@ fn a_secret_id_that_works_once_is_left_to_the_daemon() {
     server.enable("approle");
     let role = json!({ "token_policies": ["keyring"], "secret_id_num_uses": 1 });
     server.api("POST", "auth/approle/role/app", &role);
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let settings = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),
@@ -165,8 +165,8 @@ fn a_token_from_a_login_is_revoked() {
     server.put_record("first", KEY);
     server.enable("approle");
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let before = server.tokens();
     let settings = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),

@@ -37,8 +37,8 @@ fn at_debug_each_call_to_vault_has_its_request_and_there_is_no_line_of_a_library
     let policy = "path \"secret/*\" { capabilities = [\"read\"] }";
     server.api("PUT", "sys/policies/acl/reader", &json!({ "policy": policy }));
     server.api("POST", "auth/approle/role/app", &role);
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let proxy = Proxy::before(&server.address());
     let daemon = Daemon::start(
         &server,

@@ -137,11 +137,11 @@ fn with_approle(server: &OpenBao) -> String {
     server.put_record("first", KEY);
     server.enable("approle");
     server.api("POST", "auth/approle/role/app", &short_lived(&json!({})));
-    server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id")
+    server.role_id("app")
 }
 
 pub(crate) fn new_secret_id(server: &OpenBao) -> String {
-    server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id")
+    server.secret_id("app")
 }
 
 /// The settings for a wrapped secret ID in a file.

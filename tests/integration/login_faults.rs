@@ -38,9 +38,8 @@ impl AppRole {
         server.put_record("first", KEY);
         server.enable("approle");
         server.api("POST", "auth/approle/role/app", role);
-        let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-        let secret_id =
-            server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+        let role_id = server.role_id("app");
+        let secret_id = server.secret_id("app");
         Self { server, role_id, secret_id }
     }
 

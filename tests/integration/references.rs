@@ -215,8 +215,8 @@ fn an_engine_with_its_own_auth_method_renews_and_logs_in_again() {
     // Tokens that live for seconds: the session has to renew them, and to log in again.
     let role = json!({ "token_policies": ["a"], "token_ttl": "2s", "token_max_ttl": "4s" });
     server.api("POST", "auth/approle/role/app", &role);
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret-id");
     fs::write(&path, secret_id).unwrap();

@@ -240,7 +240,7 @@ fn with_approle() -> (OpenBao, String) {
     server.api("PUT", "sys/policies/acl/reader", &json!({ "policy": policy }));
     let role = json!({ "token_policies": ["reader"], "token_ttl": "1h", "secret_id_num_uses": 1 });
     server.api("POST", "auth/approle/role/app", &role);
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
+    let role_id = server.role_id("app");
     (server, role_id)
 }
 

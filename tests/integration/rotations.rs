@@ -43,9 +43,8 @@ fn approle(server: &OpenBao, policy: &str) -> Vec<(&'static str, String)> {
         "auth/approle/role/rotator",
         &json!({ "token_policies": ["printed"], "token_no_default_policy": true }),
     );
-    let role_id = server.api("GET", "auth/approle/role/rotator/role-id", &json!(null)).at("/data/role_id");
-    let secret_id =
-        server.api("POST", "auth/approle/role/rotator/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("rotator");
+    let secret_id = server.secret_id("rotator");
     vec![
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle".to_owned()),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id),

@@ -207,8 +207,8 @@ fn a_revoked_role_has_no_keys_after_a_restart() {
     server.enable("approle");
     let role = "auth/approle/role/app";
     server.api("POST", role, &json!({ "token_policies": ["keyring"] }));
-    let role_id = server.api("GET", &format!("{role}/role-id"), &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", &format!("{role}/secret-id"), &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let login = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),

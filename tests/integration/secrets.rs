@@ -136,8 +136,8 @@ fn variables_that_a_kong_conf_refers_to_are_removed_from_the_environment_and_use
     server.enable("approle");
     server.allow_reading();
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": "keyring" }));
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &json!({})).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let (other, later) = ("planted-other-51b0aa", server.token_for(&json!({ "policies": ["root"] })));
     let both = json!({ "role_id": role_id, "secret_id": secret_id, "other": other }).to_string();
     let lines = "keyring_vault_auth_method = approle\nlog_level = trace\n\

@@ -35,8 +35,8 @@ fn requests_a_minute_stay_few_under_permanent_faults() {
     server.enable("approle");
     let role = json!({ "token_policies": ["keyring"], "token_ttl": "20s", "token_max_ttl": "1h", "token_no_default_policy": true });
     server.api("POST", "auth/approle/role/app", &role);
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let by_role = [
         ("KONG_KEYRING_SYNC_INTERVAL", "1"),
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
@@ -395,8 +395,8 @@ fn a_revoked_token_and_a_refused_login_are_no_session() {
     server.enable("approle");
     let role = "auth/approle/role/app";
     server.api("POST", role, &json!({ "token_policies": ["keyring"], "token_ttl": "1h" }));
-    let role_id = server.api("GET", &format!("{role}/role-id"), &Value::Null).at("/data/role_id");
-    let secret_id = server.api("POST", &format!("{role}/secret-id"), &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let login = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "approle"),
         ("KONG_KEYRING_VAULT_APPROLE_ROLE_ID", role_id.as_str()),

@@ -158,8 +158,8 @@ fn a_listener_that_requires_client_certificates_gets_one_with_every_login_method
     let (server, port) = server_with_listener(&served, &lines);
     server.enable("approle");
     server.api("POST", "auth/approle/role/app", &json!({ "token_policies": ["keyring"] }));
-    let role_id = server.api("GET", "auth/approle/role/app/role-id", &json!(null)).at("/data/role_id");
-    let secret_id = server.api("POST", "auth/approle/role/app/secret-id", &json!({})).at("/data/secret_id");
+    let role_id = server.role_id("app");
+    let secret_id = server.secret_id("app");
     let host = host(port);
     let base = [
         ("KONG_KEYRING_VAULT_HOST", host.as_str()),

@@ -241,6 +241,16 @@ impl OpenBao {
         self.api("POST", &format!("sys/auth/{method}"), &json!({ "type": method }));
     }
 
+    /// The ID of an AppRole.
+    pub fn role_id(&self, role: &str) -> String {
+        self.api("GET", &format!("auth/approle/role/{role}/role-id"), &Value::Null).at("/data/role_id")
+    }
+
+    /// A new secret ID of an AppRole.
+    pub fn secret_id(&self, role: &str) -> String {
+        self.api("POST", &format!("auth/approle/role/{role}/secret-id"), &json!({})).at("/data/secret_id")
+    }
+
     pub fn seal(&self) {
         self.api("PUT", "sys/seal", &Value::Null);
     }
