@@ -142,7 +142,7 @@ fn tip(error: &clap::Error) -> Option<String> {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    if text(ContextKind::InvalidSubcommand) == Some("start") {
+    if matches!(text(ContextKind::InvalidSubcommand), Some("start" | "serve" | "server" | "daemon")) {
         return Some(
             "`keyringd run` runs the daemon in the foreground, for systemd or a container".to_owned(),
         );

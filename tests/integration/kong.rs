@@ -519,9 +519,11 @@ fn check_takes_the_file_as_kong_check_does_and_kongs_commands_lead_to_ours() {
     assert!(success(&output).contains(&format!("keyring_name\tn\t{}:7\n", path.display())));
     let both = run(&["check", "-c", path.to_str().unwrap(), path.to_str().unwrap()], &[], b"");
     assert_eq!(both.status.code(), Some(2));
-    let start = run(&["start"], &[], b"");
-    assert_eq!(start.status.code(), Some(2));
-    assert!(String::from_utf8(start.stderr).unwrap().contains("`keyringd run`"));
+    for word in ["start", "serve", "server", "daemon"] {
+        let refused = run(&[word], &[], b"");
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(String::from_utf8(refused.stderr).unwrap().contains("`keyringd run`"), "{word}");
+    }
     let reload = run(&["reload"], &[], b"");
     assert_ne!(reload.status.code(), Some(0));
     assert!(String::from_utf8(reload.stderr).unwrap().contains("there is no socket"));
