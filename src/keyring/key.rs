@@ -204,7 +204,8 @@ impl Key {
         Self::new(self.id.clone(), k)
     }
 
-    /// The same key with an exported HMAC key of Transit in the place of the derived one.
+    /// The same key with an exported HMAC key of Transit in the place of the derived one. A sealed copy names the derived one too,
+    /// which stays derived.
     ///
     /// # Errors
     /// [`KeyError::HmacKey`]
@@ -217,7 +218,8 @@ impl Key {
             return Err(KeyError::HmacKey);
         }
         decoded.expose_mut().truncate(len);
-        (self.hmac, self.has_own_hmac) = (decoded, true);
+        self.has_own_hmac = !bool::from(self.hmac.expose().ct_eq(decoded.expose()));
+        self.hmac = decoded;
         Ok(self)
     }
 

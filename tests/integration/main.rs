@@ -51,6 +51,7 @@ mod outage;
 mod readme;
 mod references;
 mod references_only;
+mod releases;
 mod reload;
 mod replaced_files;
 mod rotations;

@@ -146,10 +146,19 @@ impl Daemon {
 
     /// The same with these variables.
     pub fn dev_with(variables: &[(&str, &str)]) -> Self {
+        Self::dev_by(|command| command.envs(variables.iter().copied()))
+    }
+
+    /// The same with the key in this file.
+    pub fn dev_keeping(key: &Path) -> Self {
+        Self::dev_by(|command| command.arg("--persist").arg(key))
+    }
+
+    fn dev_by(more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = ending_with_us(Path::new(PROGRAM));
         let socket = folder.path().join("keyringd.sock");
-        command.args(["dev", "--socket"]).arg(&socket).env_clear().envs(variables.iter().copied());
+        more(command.args(["dev", "--socket"]).arg(&socket).env_clear());
         Self::spawn(command, folder, socket)
     }
 
