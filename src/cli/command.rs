@@ -13,6 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
@@ -214,12 +215,17 @@ pub(super) fn wait<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
     block_on(&mut Builder::new_current_thread(), future)
 }
 
+/// How long the end of a command waits for calls of the system, such as a write to a disk that hangs.
+const BLOCKED_CALLS: Duration = Duration::from_secs(1);
+
 /// Runs a future to its end on a new runtime.
 pub(super) fn block_on<T>(builder: &mut Builder, future: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = builder.enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::Operation(format!("cannot start the runtime: {error}")))?;
-    Ok(runtime.block_on(future))
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(BLOCKED_CALLS);
+    Ok(result)
 }
 
 /// Prints a line on standard error. Write errors are ignored.

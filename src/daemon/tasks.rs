@@ -1,6 +1,6 @@
 //! The tasks of a daemon: runs until a signal, or until one of them ends, and stops them in order.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc::{Receiver, UnboundedReceiver},
@@ -17,6 +17,10 @@ use crate::{
     systemd,
     vault::Sessions,
 };
+
+/// How long the end waits for a sealed copy that is being written. A disk that hangs must not hold up a restart, and the file is
+/// whole at any point.
+const COPY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts a supervised task.
 pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(
@@ -83,7 +87,10 @@ impl Tasks {
             }
             Err(_) => return ExitCode::FAILURE,
         }
-        let _ = (self.syncing.await, self.refreshing.await, self.copying.await);
+        let _ = (self.syncing.await, self.refreshing.await);
+        if tokio::time::timeout(COPY_TIMEOUT, self.copying).await.is_err() {
+            tracing::warn!("the sealed copy is still being written: the former one stays");
+        }
         self.sessions.end().await; // they began to end with the drain
         ExitCode::SUCCESS
     }

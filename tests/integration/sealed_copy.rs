@@ -23,10 +23,10 @@ const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const CACHE_KEY: [u8; 32] = *b"cache-key-Zq8mW3xR7vL2pT9sK4nB6y";
 
 /// A folder for the copy, and a folder of credentials with its key.
-struct Host(TempDir);
+pub struct Host(TempDir);
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let host = Self(tempfile::tempdir().unwrap());
         fs::create_dir(host.credentials()).unwrap();
         host.set_key(&CACHE_KEY);
@@ -43,11 +43,11 @@ impl Host {
         self.0.path().join("credentials")
     }
 
-    fn copy(&self) -> PathBuf {
+    pub fn copy(&self) -> PathBuf {
         self.0.path().join("state/keyring.copy")
     }
 
-    fn settings(&self, more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    pub fn settings(&self, more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
         let own = [
             ("KONG_KEYRING_CACHE_PATH", self.copy().display().to_string()),
             ("CREDENTIALS_DIRECTORY", self.credentials().display().to_string()),
@@ -73,7 +73,7 @@ impl Host {
 }
 
 /// Where the keys come from; `None` without keys.
-fn source(daemon: &Daemon) -> Option<String> {
+pub fn source(daemon: &Daemon) -> Option<String> {
     let status = daemon.get("/status").json();
     status.pointer("/keyring/source")?.as_str().map(str::to_owned)
 }
