@@ -31,6 +31,7 @@ mod docs;
 mod doctor;
 mod fairness;
 mod faq;
+mod faults;
 mod formats;
 mod independent;
 mod index;

@@ -191,7 +191,9 @@ fn everything_that_a_release_wrote_opens_with_keys_of_vault_and_with_its_own_sea
             let stream = release.folder.join(format!("{name}.stream"));
             if stream.exists() {
                 opens_stream(&daemon, &stream);
-                on_copy.iter().for_each(|(daemon, _)| opens_stream(daemon, &stream));
+                if let Some((on_copy, _)) = &on_copy {
+                    opens_stream(on_copy, &stream);
+                }
                 streams += 1;
             }
         }

@@ -18,5 +18,5 @@ pub mod terminal;
 pub use daemon::Daemon;
 pub use openbao::OpenBao;
 pub use process::{ending_with_us, free_port, success, wait_for};
-pub use proxy::{Fault, Proxy};
+pub use proxy::{Door, Fault, Proxy};
 pub use relay::Relay;

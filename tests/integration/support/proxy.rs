@@ -1,13 +1,19 @@
 //! A small proxy before a real server. It injects the faults of networks and middleboxes, and records requests.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
-use super::http;
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+
+use super::{certificates::Issued, http};
 
 /// The treatment of a request.
 #[derive(Clone, Debug)]
@@ -47,13 +53,30 @@ impl Fault {
     }
 }
 
+/// The treatment of a connection, before there is a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Door {
+    #[default]
+    Open,
+    /// Nothing listens.
+    Closed,
+    /// It is accepted, and nothing is ever sent.
+    Silent,
+}
+
 pub struct Proxy {
     port: u16,
     shared: Arc<Mutex<Shared>>,
+    /// The door changed.
+    changed: Arc<Condvar>,
 }
 
 #[derive(Default)]
 struct Shared {
+    door: Door,
+    tls: Option<Arc<ServerConfig>>,
+    /// How many requests or connections a fault has met.
+    met: usize,
     /// The last entry with a matching prefix applies.
     faults: Vec<(String, Fault)>,
     seen: Vec<String>,
@@ -64,7 +87,9 @@ impl Shared {
     fn take(&mut self, method: &str, path: &str) -> Fault {
         self.seen.push(format!("{method} {path}"));
         let fault = self.faults.iter().rev().find(|(prefix, _)| path.starts_with(prefix.as_str()));
-        fault.map_or(Fault::None, |(_, fault)| fault.clone())
+        let fault = fault.map_or(Fault::None, |(_, fault)| fault.clone());
+        self.met += usize::from(!matches!(fault, Fault::None));
+        fault
     }
 }
 
@@ -73,16 +98,49 @@ impl Proxy {
     pub fn before(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let shared = Arc::new(Mutex::new(Shared::default()));
-        let proxy = Self { port, shared: Arc::clone(&shared) };
+        let (shared, changed) = <(Arc<Mutex<Shared>>, Arc<Condvar>)>::default();
+        let proxy = Self { port, shared: Arc::clone(&shared), changed: Arc::clone(&changed) };
         let upstream = upstream.trim_start_matches("http://").to_owned();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
-                std::thread::spawn(move || serve(stream, &upstream, &shared));
-            }
-        });
+        std::thread::spawn(move || listen(listener, &upstream, &shared, &changed));
         proxy
+    }
+
+    /// The same with a listener for TLS, whose address is that of [`Proxy::https`].
+    pub fn with_tls(upstream: &str, certificate: &Issued) -> Self {
+        let proxy = Self::before(upstream);
+        proxy.set_certificate(certificate);
+        proxy
+    }
+
+    /// From now on connections get this certificate.
+    pub fn set_certificate(&self, issued: &Issued) {
+        let chain = CertificateDer::pem_file_iter(&issued.certificate).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(&issued.key).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        self.shared.lock().unwrap().tls = Some(Arc::new(config.with_single_cert(chain, key).unwrap()));
+    }
+
+    /// Changes the treatment of connections. A closed door refuses them when this returns.
+    pub fn set_door(&self, door: Door) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.door = door;
+        drop(shared);
+        self.changed.notify_all();
+        // Wakes the listener until it has noticed, and waits until it is back.
+        super::wait_for("the door", || {
+            let connected = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            (connected == (door != Door::Closed)).then_some(())
+        });
+    }
+
+    pub fn https(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// How many requests or connections have met a fault so far.
+    pub fn met(&self) -> usize {
+        self.shared.lock().unwrap().met
     }
 
     /// A server that treats every request with one fault.
@@ -117,13 +175,51 @@ impl Proxy {
     }
 }
 
-fn serve(stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) {
-    // An I/O error ends only this thread.
-    let _ = answer(stream, upstream, shared);
+/// Accepts connections. A closed door closes the listener, so that the kernel refuses them.
+fn listen(mut listener: TcpListener, upstream: &str, shared: &Arc<Mutex<Shared>>, changed: &Condvar) {
+    let address = listener.local_addr().unwrap();
+    loop {
+        let accepted = listener.accept();
+        let state = shared.lock().unwrap();
+        if state.door == Door::Closed {
+            drop((accepted, listener));
+            drop(changed.wait_while(state, |state| state.door == Door::Closed).unwrap());
+            listener = super::wait_for("the port", || TcpListener::bind(address).ok());
+            continue;
+        }
+        drop(state);
+        let Ok((stream, _)) = accepted else { continue };
+        let (shared, upstream) = (Arc::clone(shared), upstream.to_owned());
+        std::thread::spawn(move || {
+            // An I/O error ends only this thread.
+            let _ = serve(stream, &upstream, &shared);
+        });
+    }
 }
 
-fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
+fn serve(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std::io::Result<()> {
+    let mut state = shared.lock().unwrap();
+    let (door, tls) = (state.door, state.tls.clone());
+    state.met += usize::from(door == Door::Silent);
+    drop(state);
+    if door == Door::Silent {
+        return std::io::copy(&mut stream, &mut std::io::sink()).map(|_| ());
+    }
+    let Some(config) = tls else { return answer(stream, upstream, shared) };
+    let mut connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    if let Err(error) = connection.complete_io(&mut stream) {
+        shared.lock().unwrap().met += 1;
+        return Err(error);
+    }
+    let mut stream = StreamOwned::new(connection, stream);
+    answer(&mut stream, upstream, shared)?;
+    stream.conn.send_close_notify();
+    stream.flush()
+}
+
+fn answer(mut stream: impl Read + Write, upstream: &str, shared: &Mutex<Shared>) -> std::io::Result<()> {
+    // The peer sends nothing behind its request, which the reader could keep.
+    let mut reader = BufReader::new(&mut stream);
     let mut head = String::new();
     while reader.read_line(&mut head)? > 2 {}
     let length = head
@@ -166,7 +262,7 @@ fn answer(mut stream: TcpStream, upstream: &str, shared: &Mutex<Shared>) -> std:
     }
 }
 
-fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
+fn respond(stream: &mut impl Write, status: u16, headers: &str, body: &str) -> std::io::Result<()> {
     let length = body.len();
     write!(
         stream,
@@ -174,7 +270,7 @@ fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) -> st
     )
 }
 
-fn pass(stream: &mut TcpStream, answer: Option<http::Answer>, kind: &str) -> std::io::Result<()> {
+fn pass(stream: &mut impl Write, answer: Option<http::Answer>, kind: &str) -> std::io::Result<()> {
     let Some(answer) = answer else { return Ok(()) };
     let (status, len) = (answer.status, answer.body.len());
     let length = if status == 204 { String::new() } else { format!("content-length: {len}\r\n") };
