@@ -156,8 +156,14 @@ impl HungDisk {
         fs::write(self.folder.path().join("hung"), "").unwrap();
     }
 
+    /// Until a part of the copy waits for the disk.
+    fn wait_until_met(&self) {
+        wait_for("a write", || self.folder.path().join("hung.met").exists().then_some(()));
+    }
+
     fn release(&self) {
         fs::remove_file(self.folder.path().join("hung")).unwrap();
+        fs::remove_file(self.folder.path().join("hung.met")).unwrap();
     }
 }
 
@@ -171,7 +177,7 @@ fn a_disk_that_hangs_while_the_copy_is_written_delays_neither_requests_nor_syncs
         hung.daemon.sync();
         assert_eq!(hung.daemon.active(), id);
     }
-    wait_for("a copy that is written", || hung.host.copy().with_extension("copy.new").exists().then_some(()));
+    hung.wait_until_met();
     for _ in 0..50 {
         assert_eq!(hung.daemon.opened(&hung.daemon.encrypt("meanwhile")), "meanwhile");
     }
@@ -182,7 +188,7 @@ fn a_disk_that_hangs_while_the_copy_is_written_delays_neither_requests_nor_syncs
     hung.hang();
     hung.server.put_record("fourth", &format!("fourth{KEY}"));
     hung.daemon.sync();
-    wait_for("a copy that is written", || hung.host.copy().with_extension("copy.new").exists().then_some(()));
+    hung.wait_until_met();
     hung.daemon.signal(Signal::SIGTERM);
     assert_eq!(hung.daemon.ended().code(), Some(0));
 }

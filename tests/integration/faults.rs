@@ -2,7 +2,8 @@
 //! daemon holds stops being served, and it recovers by itself.
 //!
 //! `KEYRINGD_FAULTS=all cargo test --test integration -- faults --nocapture` runs the whole matrix and prints the table of
-//! `docs/testing.md`; `cargo test` takes each fault in one phase, and each phase at a change of leader.
+//! `docs/testing.md`; `cargo test` takes each fault in one phase, and each phase at a change of leader. The file is longer than
+//! most: the faults, the phases and the table are read together.
 
 use std::{
     fs,

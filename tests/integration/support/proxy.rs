@@ -1,4 +1,5 @@
 //! A small proxy before a real server. It injects the faults of networks and middleboxes, and records requests.
+//! The file is longer than most: connections, TLS and responses are one state.
 
 use std::{
     io::{BufRead as _, BufReader, Read, Write},
