@@ -1,9 +1,13 @@
 # An image with only the program and the certificate authorities: no shell, no package manager, no root.
-# Run it with a read-only root: it writes only to the folder of its socket.
+# Run it with a read-only root: it writes only to the volume with its socket, which an application of user 1000 mounts too:
 #
-#   docker build -t keyringd .
-#   docker run --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /run/keyringd:uid=65532,mode=0755 \
-#     -e KONG_KEYRING_ENABLED=on … keyringd
+#   docker build -t registry.example/keyringd:0.2.0 .
+#   docker run --detach --read-only --cap-drop ALL --security-opt no-new-privileges --ulimit memlock=-1 \
+#     --volume keyringd:/run/keyringd -e KONG_KEYRING_SOCKET_MODE=0666 -e KONG_KEYRING_ACCESS=uid:1000=encrypt+decrypt \
+#     -e KONG_KEYRING_ENABLED=on … registry.example/keyringd:0.2.0
+#   docker run --user 1000:1000 --volume keyringd:/run/keyringd:ro … application
+#
+# compose.yaml has all of it with an OpenBao.
 
 FROM docker.io/library/rust:1-alpine AS build
 RUN apk add --no-cache ca-certificates make musl-dev

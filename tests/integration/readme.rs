@@ -179,12 +179,13 @@ fn the_examples_of_kubernetes_work() {
 
 #[test]
 fn the_kubernetes_files_name_the_default_socket() {
-    let text = readme();
+    let static_pod = page("kubernetes/static-pod.yaml").replace("{path", "{ path");
+    let text = readme() + &static_pod;
     let default = Path::new(SOCKET_PATH.key.default.unwrap());
     assert!(text.contains(&format!("endpoint: unix://{}\n", default.display())));
     let folder = default.parent().unwrap().display().to_string();
-    assert_eq!(text.matches(&format!("mountPath: {folder}")).count(), 2);
-    assert_eq!(text.matches(&format!("hostPath: {{ path: {folder},")).count(), 2);
+    assert_eq!(text.matches(&format!("mountPath: {folder}")).count(), 3);
+    assert_eq!(text.matches(&format!("hostPath: {{ path: {folder},")).count(), 3);
 }
 
 #[test]
