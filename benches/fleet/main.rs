@@ -125,7 +125,10 @@ fn main() {
     stop.cancel();
     let on_paper = on_paper();
     println!("\n{on_paper}");
-    assert!(include_str!("../../README.md").contains(&on_paper), "README.md has another table of fleets");
+    assert!(
+        include_str!("../../docs/speed.md").contains(&on_paper),
+        "docs/speed.md has another table of fleets"
+    );
 }
 
 /// Starts a host's sync.

@@ -1,6 +1,6 @@
 //! The one table of settings: names, defaults, parsers with their ranges, and help.
 //!
-//! Loading, `check`, `--help`, the man page, kong.conf.example and the README's table all use it. The file is
+//! Loading, `check`, `--help`, the man page, kong.conf.example and the table of docs/settings.md all use it. The file is
 //! longer than most: it is one table.
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
@@ -344,13 +344,15 @@ const EXAMPLES: [(&str, &str); 5] = [
     ("keyring_vault_path", "keyring"),
 ];
 
-/// The settings table of the README, in Markdown.
+/// The table of docs/settings.md.
 pub fn table() -> String {
     let mut text = String::from("| key | default | accepts | meaning |\n|---|---|---|---|\n");
     for row in all() {
         let Key { name, default, about, .. } = row.key();
         let default = default.map_or_else(|| "unset".to_owned(), |default| format!("`{default}`"));
-        let _ = writeln!(text, "| `{name}` | {default} | {} | {about} |", row.accepts());
+        // A browser would take <host> for a tag.
+        let [accepts, about] = [row.accepts(), (*about).to_owned()].map(|text| text.replace('<', "\\<"));
+        let _ = writeln!(text, "| `{name}` | {default} | {accepts} | {about} |");
     }
     text
 }

@@ -42,5 +42,8 @@ fn ten_thousand_rows_are_searched_rotated_indexed_again_and_rewrapped_while_writ
 fn the_docs_page_shows_the_example_that_is_tested() {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/columns.md")).unwrap();
     let example = fs::read_to_string(folder().join("columns.py")).unwrap();
-    assert!(page.contains(&format!("```python\n{example}```\n")), "docs/columns.md shows another columns.py");
+    assert!(
+        page.contains(&format!("```python file=columns.py\n{example}```\n")),
+        "docs/columns.md shows another columns.py"
+    );
 }

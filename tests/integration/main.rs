@@ -19,6 +19,7 @@ mod support;
 
 mod access;
 mod audit;
+mod book;
 mod bounds;
 mod bounds_memory;
 mod clients;
@@ -51,7 +52,7 @@ mod memory;
 mod metrics;
 mod operators;
 mod outage;
-mod readme;
+
 mod references;
 mod references_only;
 mod releases;

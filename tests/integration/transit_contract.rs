@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Daemon, OpenBao, http};
 
-/// Fields that the socket adds to what OpenBao answers. The README lists them.
+/// Fields that the socket adds to what OpenBao answers. `docs/transit.md` lists them.
 const ADDITIONS: [&str; 8] = [
     "algorithm",
     "key_id",
@@ -29,7 +29,7 @@ const ADDITIONS: [&str; 8] = [
     "valid",
 ];
 
-/// One request, and the name of the difference that the README documents for it.
+/// One request, and the name of the difference that `docs/transit.md` documents for it.
 struct Row {
     line: usize,
     text: String,
@@ -240,16 +240,16 @@ fn each_odd_request_gets_openbaos_status_and_shape_or_a_documented_difference() 
 }
 
 #[test]
-fn the_readme_lists_every_difference_and_nothing_that_is_none() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+fn the_page_lists_every_difference_and_nothing_that_is_none() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/transit.md")).unwrap();
     let Table { rows, reasons } = table(&[]);
     for (name, text) in &reasons {
-        assert!(readme.contains(&format!("- {text}\n")), "the README has no line `- {text}`");
+        assert!(page.contains(&format!("- {text}\n")), "docs/transit.md has no line `- {text}`");
         let used = rows.iter().any(|row| row.difference.as_ref().is_some_and(|(_, reason)| reason == name));
         assert!(used, "no row has the difference {name}");
     }
     for field in ADDITIONS {
-        assert!(readme.contains(&format!("`{field}`")), "the README does not list {field}");
+        assert!(page.contains(&format!("`{field}`")), "docs/transit.md does not list {field}");
     }
 }
 

@@ -169,9 +169,9 @@ fn a_setting_takes_effect_at_the_start_exactly_if_the_table_says_so() {
 }
 
 #[test]
-fn the_readme_lists_what_needs_a_restart() {
-    let readme = include_str!("../../../README.md");
-    let list = readme.split("need a restart:").nth(1).unwrap().split('\n').take(5).collect::<String>();
+fn the_docs_list_what_needs_a_restart() {
+    let page = include_str!("../../../docs/behaviour.md");
+    let list = page.split("need a restart:").nth(1).unwrap().split('\n').take(5).collect::<String>();
     for key in keys::all().map(Row::key) {
         let named = list.contains(&format!("`{}`", key.name));
         assert_eq!(named, key.at_start || key.name == "keyring_enabled", "{} in {list}", key.name);
