@@ -8,17 +8,23 @@
     warn(clippy::arithmetic_side_effects, reason = "times and sizes from outside must not overflow")
 )]
 
-use std::time::Duration;
+use std::{
+    future::{Future, pending},
+    pin::pin,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::{
     body::{Body as _, Bytes, Incoming},
     header::{self, HeaderMap},
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    budget::{ByteBudgetGuard, Refused},
+    budget::{ByteBudgetGuard, Refused, SMALL},
     error::{ApiError, ErrorKind},
 };
 use crate::cipher::{ROOM as HEADROOM, TAG_LEN as TAILROOM};
@@ -98,20 +104,39 @@ pub(super) async fn read(
         discard(headers, body);
         return Err(error.closing_connection());
     }
-    let revoked = budget.revoked().clone();
-    let read = tokio::select! {
-        read = timeout(limits.body_time, collect(&mut body, announced, size, limits, budget)) => {
-            read.unwrap_or_else(|_| {
-                let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
-                Err(ApiError::new(ErrorKind::TooSlow, message))
-            })
-        }
-        () = revoked.cancelled() => Err(over_budget(Refused::Busy, limits)),
-    };
+    let revoked = (!announced.is_some_and(is_small)).then(|| budget.revoked());
+    let read = in_time(collect(&mut body, announced, size, limits, budget), limits, revoked).await;
     read.map_err(|error| {
         discard(headers, body);
         error.closing_connection()
     })
+}
+
+/// What `reading` returns within the time for a body, unless its bytes are revoked. Most bodies arrive with their head: they
+/// need no timer.
+async fn in_time<T>(
+    reading: impl Future<Output = Result<T, ApiError>>,
+    limits: &Limits,
+    revoked: Option<CancellationToken>,
+) -> Result<T, ApiError> {
+    let mut reading = pin!(reading);
+    if let Some(read) = reading.as_mut().now_or_never() {
+        return read;
+    }
+    let revoked = async {
+        match revoked {
+            Some(revoked) => revoked.cancelled().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        read = timeout(limits.body_time, reading) => read.unwrap_or_else(|_| {
+            let message = format!("the body did not arrive within {} s", limits.body_time.as_secs_f32());
+            Err(ApiError::new(ErrorKind::TooSlow, message))
+        }),
+        () = revoked => Err(over_budget(Refused::Busy, limits)),
+    }
 }
 
 /// Receives and drops what is left of a refused request's body, while the response is sent: most clients send everything
@@ -169,6 +194,11 @@ async fn collect(
 
 async fn reserve(budget: &mut ByteBudgetGuard, bytes: usize, limits: &Limits) -> Result<(), ApiError> {
     budget.reserve(bytes).await.map_err(|refused| over_budget(refused, limits))
+}
+
+/// Whether the request stays small, so that its bytes are never revoked.
+const fn is_small(announced: usize) -> bool {
+    with_room(announced) <= SMALL
 }
 
 /// A body's length with the room before and behind it.

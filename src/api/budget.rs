@@ -55,7 +55,8 @@ pub(super) struct ByteBudgetGuard {
     received: usize,
     /// Its body is whole, and it has the memory to handle it.
     is_handled: bool,
-    revoked: CancellationToken,
+    /// Of requests that are not small.
+    revoked: Option<CancellationToken>,
 }
 
 /// Why bytes are refused.
@@ -82,7 +83,7 @@ impl ByteBudget {
             held: 0,
             received: 0,
             is_handled: false,
-            revoked: CancellationToken::new(),
+            revoked: None,
         }
     }
 
@@ -138,6 +139,9 @@ impl ByteBudgetGuard {
     /// Gives back bytes that are no longer allocated.
     pub(super) fn release(&mut self, bytes: usize) {
         let bytes = bytes.min(self.held);
+        if bytes == 0 {
+            return;
+        }
         self.held -= bytes;
         match self.number {
             None => drop(self.budget.small.fetch_sub(bytes, Ordering::Relaxed)),
@@ -148,9 +152,9 @@ impl ByteBudgetGuard {
         }
     }
 
-    /// Cancelled when the request must end for another uid's.
-    pub(super) const fn revoked(&self) -> &CancellationToken {
-        &self.revoked
+    /// Cancelled when the request must end for another uid's. A small one never must.
+    pub(super) fn revoked(&mut self) -> CancellationToken {
+        self.revoked.get_or_insert_default().clone()
     }
 
     /// How many bytes of the body arrived.
@@ -163,19 +167,16 @@ impl ByteBudgetGuard {
     }
 
     /// Holds the response instead of the body, until it was sent. An existing response is never refused. When its bytes are
-    /// needed for another uid, `connection` is cancelled.
-    pub(super) fn attach(mut self, response: Bytes, connection: &CancellationToken) -> Bytes {
+    /// needed for another uid, `connection` is cancelled. A small one is not held: it fits into what a connection buffers.
+    pub(super) fn attach(&mut self, response: Bytes, connection: &CancellationToken) -> Bytes {
         self.release_all();
-        self.revoked = connection.clone();
-        self.number = None;
-        self.held = response.len();
-        if self.held <= SMALL {
-            self.budget.small.fetch_add(self.held, Ordering::Relaxed);
-        } else {
-            let number = self.budget.lock().register(self.uid, self.held, &self.revoked);
-            self.number = Some(number);
+        if response.len() <= SMALL {
+            return response;
         }
-        Bytes::from_owner(HeldBytes { bytes: response, _guard: self })
+        let mut guard = self.budget.guard(self.uid, self.limit);
+        guard.held = response.len();
+        guard.number = Some(self.budget.lock().register(self.uid, guard.held, connection));
+        Bytes::from_owner(HeldBytes { bytes: response, _guard: guard })
     }
 
     /// Moves a small request's bytes to its uid's account.
@@ -184,13 +185,15 @@ impl ByteBudgetGuard {
             return number;
         }
         self.budget.small.fetch_sub(self.held, Ordering::Relaxed);
-        let number = self.budget.lock().register(self.uid, self.held, &self.revoked);
+        let revoked = self.revoked();
+        let number = self.budget.lock().register(self.uid, self.held, &revoked);
         self.number = Some(number);
         number
     }
 
     async fn is_granted(&self, number: u64, bytes: usize, patience: Duration) -> bool {
         let claim = Claim { uid: self.uid, number, bytes, limit: self.limit };
+        let revoked = self.revoked.clone().unwrap_or_default();
         let begun = Instant::now();
         let (mut below_share, mut whole_body) = (None, None);
         loop {
@@ -219,7 +222,7 @@ impl ByteBudgetGuard {
             }
             let look = Instant::now() + REVOKE_INTERVAL;
             tokio::select! {
-                () = self.revoked.cancelled() => return false,
+                () = revoked.cancelled() => return false,
                 _ = timeout_at(until.min(look), released) => {}
             }
         }
@@ -330,15 +333,15 @@ mod tests {
         assert!(taken.is_ok() && budget.used() <= LIMIT);
         // Its own share is not taken away for others.
         let mut third = budget.guard(3, LIMIT);
-        let (taken, hostile) = tokio::join!(third.reserve(2 << 20), one_revoked(hostile));
+        let (taken, mut hostile) = tokio::join!(third.reserve(2 << 20), one_revoked(hostile));
         assert!(taken.is_ok() && budget.used() <= LIMIT);
-        assert!(!honest.revoked().is_cancelled() && !hostile[0].revoked().is_cancelled());
+        assert!(!honest.revoked().is_cancelled() && hostile.iter_mut().all(|guard| !guard.revoked().is_cancelled()));
     }
 
     /// Ends the first request that is revoked.
     async fn one_revoked(mut guards: Vec<ByteBudgetGuard>) -> Vec<ByteBudgetGuard> {
         loop {
-            match guards.iter().position(|guard| guard.revoked().is_cancelled()) {
+            match guards.iter_mut().position(|guard| guard.revoked().is_cancelled()) {
                 Some(at) => {
                     drop(guards.remove(at));
                     return guards;

@@ -156,8 +156,7 @@ impl<'a> RequestRecord<'a> {
             (record.status, record.fields, record.sent) = (status, fields, bytes.len());
         }
         self.record();
-        let budget = std::mem::replace(&mut self.budget, self.context.budget.guard(0, 0));
-        response.body_mut().bytes = budget.attach(bytes, &self.caller.closed);
+        response.body_mut().bytes = self.budget.attach(bytes, &self.caller.closed);
         response
     }
 

@@ -47,6 +47,7 @@ pub struct Body {
 
 const GRPC: &str = "application/grpc";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What a `grpc-message` has percent-encoded, besides what is not ASCII (gRPC over HTTP/2, "Percent-Encoded").
 const NOT_IN_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
@@ -62,7 +63,7 @@ pub(super) fn error(error: ApiError, format: ErrorFormat) -> Response {
             let mut response = typed(StatusCode::OK, Bytes::new(), GRPC);
             response.headers_mut().insert(GRPC_STATUS, (code as u16).into());
             let message = utf8_percent_encode(&message, NOT_IN_MESSAGE).to_string();
-            set_header(&mut response, "grpc-message", &message);
+            set_header(&mut response, GRPC_MESSAGE, &message);
             return response;
         }
     };
@@ -120,9 +121,10 @@ pub(super) fn empty(status: StatusCode) -> Response {
 }
 
 /// Sets a header, unless the text does not fit into one.
-pub(super) fn set_header(response: &mut Response, name: &'static str, value: &str) {
-    let value = HeaderValue::from_str(value).ok();
-    response.headers_mut().extend(value.map(|value| (HeaderName::from_static(name), value)));
+pub(super) fn set_header(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
 }
 
 impl hyper::body::Body for Body {

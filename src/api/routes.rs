@@ -150,6 +150,9 @@ pub(super) struct Unrouted {
 
 /// The path with its escapes decoded. One that is no UTF-8 stays as it is: nothing has such a name.
 pub(super) fn decode(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
     percent_encoding::percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use hyper::StatusCode;
+use hyper::{StatusCode, header::HeaderName};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The header of `/livez` with the key name in Transit's paths: the CLI reads it without the permission for status.
-const NAME: &str = "keyring-name";
+const NAME: HeaderName = HeaderName::from_static("keyring-name");
 
 /// How many keys one page of the status describes, the newest first, and how many rejected records.
 const KEYS_PER_PAGE: usize = 1000;

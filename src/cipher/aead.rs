@@ -13,8 +13,8 @@ use crate::{
     secret::wipe_stack,
 };
 
-/// More than the stack use of the block cipher, which copies blocks of plaintext there.
-pub(super) const STACK: usize = 8 << 10;
+/// More than the stack use of the block cipher, which copies blocks of plaintext there. Without optimisation frames are larger.
+pub(super) const STACK: usize = if cfg!(debug_assertions) { 8 << 10 } else { 4 << 10 };
 
 /// A result inside the buffer that it was sealed or opened in: it is never copied. The allocator wipes freed memory.
 pub struct Payload {
@@ -111,7 +111,8 @@ pub(super) fn find<'k>(keyring: &'k Keyring, id: &str) -> Result<&'k HeldKey, Op
     keyring.get(id).ok_or_else(|| KeyId::parse(id).map_or(OpenError::NotAuthentic, OpenError::UnknownKey))
 }
 
-/// Seals `buffer[start..]`: `<room for the nonce> ‖ plaintext` becomes `nonce ‖ ct ‖ tag`.
+/// Seals `buffer[start..]`: `<room for the nonce> ‖ plaintext` becomes `nonce ‖ ct ‖ tag`. The caller wipes
+/// the stack, as [`Batch`](super::Batch) does.
 pub(super) fn seal_in_place<A: AeadInOut>(
     aead: &A,
     buffer: &mut Vec<u8>,
@@ -123,10 +124,9 @@ pub(super) fn seal_in_place<A: AeadInOut>(
     head[start..].copy_from_slice(nonce);
     let tag = seal(aead, plaintext, nonce, associated_data);
     buffer.extend_from_slice(&tag);
-    wipe_stack::<STACK>();
 }
 
-/// Seals the plaintext in place and returns the tag. The caller wipes the stack.
+/// Seals the plaintext in place and returns the tag.
 fn seal<A: AeadInOut>(aead: &A, plaintext: &mut [u8], nonce: &Nonce<A>, associated_data: &[u8]) -> Tag<A> {
     aead.encrypt_inout_detached(nonce, associated_data, plaintext.into())
         .unwrap_or_else(|_| unreachable!("a request is smaller than AES-GCM's limit of 64 GiB"))

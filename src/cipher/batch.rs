@@ -7,8 +7,9 @@
 use super::{aead::NoRandomness, native, transit::NONCE_LEN};
 use crate::{keyring::LastDerived, secret::wipe_stack};
 
-/// More than the stack use of all messages: the block cipher copies blocks of plaintext there.
-const STACK: usize = 16 << 10;
+/// More than the stack use of all messages: the block cipher copies blocks of plaintext there. Without optimisation frames
+/// are larger.
+const STACK: usize = if cfg!(debug_assertions) { 16 << 10 } else { 8 << 10 };
 
 /// For the messages of one request. It is never kept for a later one: a clone of the virtual machine would reuse the nonces.
 /// On drop the derived keys are wiped, and the stack that the messages used.
@@ -40,8 +41,7 @@ impl Batch {
         if count == 0 {
             return Ok(Self::to_open());
         }
-        let (mut shared, mut own) = ([0; NONCE_LEN], vec![[0; NONCE_LEN]; count]);
-        own.push(shared);
+        let (mut shared, mut own) = ([0; NONCE_LEN], vec![[0; NONCE_LEN]; count + 1]);
         getrandom::fill(own.as_flattened_mut())?;
         if let Some(last) = own.pop() {
             shared = last;

@@ -73,10 +73,10 @@ impl CopyKey {
         let mut buffer = [MAGIC.as_slice(), &nonce].concat();
         let head = buffer.len();
         contents.write_to(&mut buffer);
-        wipe_stack::<STACK>();
         let padded = (buffer.len() - head).next_multiple_of(BLOCK);
         buffer.resize(head + padded, b' ');
         seal_in_place(&self.0, &mut buffer, MAGIC.len(), &nonce.into(), &associated_data(location));
+        wipe_stack::<STACK>();
         buffer
     }
 

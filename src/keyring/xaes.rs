@@ -3,6 +3,8 @@
 //! Own code instead of the crate `xaes-256-gcm` for speed: the key schedule dominates the cost of small messages, and an
 //! encrypt-only AES needs half of it and half of the wiping. A test compares both.
 
+use std::mem::ManuallyDrop;
+
 use aes_gcm::{
     AesGcm,
     aead::{
@@ -19,6 +21,10 @@ use zeroize::Zeroize as _;
 /// AES-256-GCM uses the block cipher in encrypt direction only.
 pub(crate) type Aes256Gcm = AesGcm<Aes256Enc, U12>;
 
+/// The cipher of one message, or of the messages of one request. The program's allocator wipes it when it is freed: that is
+/// one fill of memory, where `zeroize` takes as many instructions as the message itself.
+type MessageCipher = Box<ManuallyDrop<Aes256Gcm>>;
+
 /// Its 192-bit nonces may be random for any number of messages.
 pub struct Xaes256Gcm {
     aes: Aes256Enc,
@@ -27,8 +33,10 @@ pub struct Xaes256Gcm {
 }
 
 impl Xaes256Gcm {
-    /// AES-256-GCM under Kx, derived from the first half of the nonce.
-    fn derived_cipher(&self, nonce: &[u8; 12]) -> Aes256Gcm {
+    /// AES-256-GCM under Kx, derived from the first half of the nonce. The frame that it is made in is one of those that
+    /// [`wipe_stack`](crate::secret::wipe_stack) wipes for the caller.
+    #[inline(never)]
+    fn derived_cipher(&self, nonce: &[u8; 12]) -> MessageCipher {
         let input = |counter| {
             let mut block = self.k1;
             for (byte, input) in block.iter_mut().zip([0, counter, b'X', 0].iter().chain(nonce)) {
@@ -43,7 +51,7 @@ impl Xaes256Gcm {
             half.copy_from_slice(block);
             block.zeroize();
         }
-        let aes = Aes256Gcm::new(&key);
+        let aes = Box::new(ManuallyDrop::new(Aes256Gcm::new(&key)));
         key.zeroize();
         aes
     }
@@ -66,7 +74,7 @@ struct Derived {
     /// Tells the keys apart: two have the same with a probability of 2⁻¹²⁸.
     k1: Block,
     kdf_input: [u8; 12],
-    aes: Aes256Gcm,
+    aes: MessageCipher,
 }
 
 impl Derived {

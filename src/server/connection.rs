@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hyper::{
     Request,
     body::{Bytes, Frame, Incoming, SizeHint},
@@ -140,12 +141,10 @@ pub(super) async fn serve<S>(
         let _ = timeout(FIRST_REQUEST_TIME, connection.first_request.notified()).await;
     };
     let serving = serve_protocols(stream, &connection, h2, &limits, stopping);
-    let ended = tokio::select! {
-        ended = serving => ended,
-        () = closed.cancelled() => return tracing::debug!("a connection was closed for another user's"),
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
+    match serving.await {
+        Err(error) => tracing::debug!(%error, "a connection ended early"),
+        Ok(()) if closed.is_cancelled() => tracing::debug!("a connection was closed for another user's"),
+        Ok(()) => {}
     }
 }
 
@@ -161,11 +160,13 @@ async fn serve_protocols<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let closed = &connection.caller.closed;
     let mut stopping = pin!(stopping);
     let mut read = Bytes::new();
     loop {
         let detected = tokio::select! {
             () = stopping.as_mut() => return Ok(()),
+            () = closed.cancelled() => return Ok(()),
             detected = timeout(limits.header_time, detect(&mut stream, read)) => detected,
         };
         let Ok(Ok((protocol, first))) = detected else { return Ok(()) };
@@ -180,20 +181,20 @@ where
         match protocol {
             Protocol::Http1 => {
                 let mut serving =
-                    Box::pin(http1(limits).serve_connection(TokioIo::new(ErrorBody::new(client)), handle));
-                let idle = connection.permit.activity().quiet(&connection.blocked);
-                tokio::select! {
+                    Box::pin(http1().serve_connection(TokioIo::new(ErrorBody::new(client)), handle));
+                let event = tokio::select! {
                     biased;
                     ended = serving.as_mut() => return ended,
-                    () = stopping.as_mut() => {
-                        serving.as_mut().graceful_shutdown();
-                        return serving.await;
-                    }
-                    () = idle => {}
+                    event = Rarely::new(connection.event(limits, stopping.as_mut())) => event,
+                };
+                match event {
+                    Event::Closed | Event::LateHead => return Ok(()),
+                    Event::Stopping | Event::Quiet => serving.as_mut().graceful_shutdown(),
                 }
-                serving.as_mut().graceful_shutdown();
-                if poll_fn(|cx| Poll::Ready(serving.poll_without_shutdown(cx).is_pending())).await {
-                    return serving.await;
+                if event == Event::Stopping
+                    || poll_fn(|cx| Poll::Ready(serving.poll_without_shutdown(cx).is_pending())).await
+                {
+                    return unless_closed(serving, closed).await;
                 }
                 let parts = Pin::into_inner(serving).into_parts();
                 // A copy: the rest of a buffer would keep the whole buffer.
@@ -214,31 +215,80 @@ where
                 };
                 let serving =
                     run(serving, |mut serving| serving.future.as_mut().graceful_shutdown(), idle, stopping);
-                return tokio::select! {
-                    ended = serving => ended,
-                    () = h2_permit.closed().cancelled() => Ok(()),
-                };
+                return unless_closed(unless_closed(serving, h2_permit.closed()), closed).await;
             }
         }
     }
 }
 
+/// What happens to a connection of HTTP/1.1, besides its requests and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    /// Its permit or its bytes are for another user.
+    Closed,
+    /// The server stops.
+    Stopping,
+    /// It has had requests, and none for [`QUIET_TIME`].
+    Quiet,
+    /// Its first request is not whole within the header time.
+    LateHead,
+}
+
+/// A future that is polled when it was woken itself, and not at each event of the connection that waits for it too.
+struct Rarely<F>(FuturesUnordered<F>);
+
+impl<F: Future> Rarely<F> {
+    fn new(future: F) -> Self {
+        Self(FuturesUnordered::from_iter([future]))
+    }
+}
+
+impl<F: Future> Future for Rarely<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.0.poll_next_unpin(cx) {
+            Poll::Ready(Some(output)) => Poll::Ready(output),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Serves on, and is cut when `closed` is cancelled.
+async fn unless_closed(
+    serving: impl Future<Output = hyper::Result<()>>,
+    closed: &CancellationToken,
+) -> hyper::Result<()> {
+    tokio::select! {
+        ended = serving => ended,
+        () = closed.cancelled() => Ok(()),
+    }
+}
+
 impl Connection {
+    async fn event(&self, limits: &Limits, stopping: Pin<&mut impl Future<Output = ()>>) -> Event {
+        tokio::select! {
+            biased;
+            () = self.caller.closed.cancelled() => Event::Closed,
+            () = stopping => Event::Stopping,
+            event = self.permit.activity().pause(&self.blocked, limits) => event,
+        }
+    }
+
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> hyper::Response<Sending> {
-        self.first_request.notify_one();
+        if self.permit.activity().begun.load(Ordering::Relaxed) == 0 {
+            self.first_request.notify_one();
+        }
         let active = Active::begin(&self);
         let response = self.api.handle(&self.caller, request).await;
         response.map(|body| Sending { body, _active: active })
     }
 }
 
-fn http1(limits: &Limits) -> http1::Builder {
+/// Without hyper's timer for heads, which is set and cleared with each request: [`Activity::pause`] looks once a second.
+fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_time)
-        .max_header_size(MAX_HTTP1_HEAD)
-        .max_buf_size(READ_BUFFER);
+    builder.header_read_timeout(None).max_header_size(MAX_HTTP1_HEAD).max_buf_size(READ_BUFFER);
     builder
 }
 
@@ -274,19 +324,21 @@ async fn run<C: Future<Output = hyper::Result<()>>>(
 }
 
 impl Activity {
-    /// Waits until there was at least one request since the call, and then none for [`QUIET_TIME`], with nothing left to
-    /// write.
-    fn quiet(&self, blocked: &AtomicBool) -> impl Future<Output = ()> {
-        let first = self.begun.load(Ordering::Relaxed);
-        async move {
-            let mut before = first;
-            loop {
-                tokio::time::sleep(QUIET_TIME).await;
-                let (begun, ended) = (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
-                if begun == ended && begun == before && begun != first && !blocked.load(Ordering::Relaxed) {
-                    return;
-                }
-                before = begun;
+    /// Waits until there was no request for too long, with nothing left to write: for [`QUIET_TIME`] after the first one since
+    /// the call, before it for the header time. It looks once per [`QUIET_TIME`], so it may end up to two of these late.
+    async fn pause(&self, blocked: &AtomicBool, limits: &Limits) -> Event {
+        let counts = || (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
+        let (first, _) = counts();
+        let (mut before, mut since) = (counts(), Instant::now());
+        loop {
+            tokio::time::sleep(QUIET_TIME.min(limits.header_time)).await;
+            let (begun, ended) = counts();
+            if (begun, ended) != before || begun != ended || blocked.load(Ordering::Relaxed) {
+                (before, since) = ((begun, ended), Instant::now());
+            } else if begun != first && since.elapsed() >= QUIET_TIME {
+                return Event::Quiet;
+            } else if begun == first && since.elapsed() >= limits.header_time {
+                return Event::LateHead;
             }
         }
     }

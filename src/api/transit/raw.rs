@@ -6,7 +6,7 @@
 use hyper::{
     StatusCode,
     body::Bytes,
-    header::{self, HeaderMap},
+    header::{self, HeaderMap, HeaderName},
 };
 
 use super::{
@@ -26,13 +26,16 @@ use crate::{
 };
 
 const CONTENT_TYPE: &str = "application/octet-stream";
-const ASSOCIATED_DATA: &str = "keyring-associated-data";
-const KEY_ID: &str = "keyring-key-id";
-const KEY_VERSION: &str = "keyring-key-version";
-const NEEDS_REWRAP: &str = "keyring-needs-rewrap";
+const ASSOCIATED_DATA: HeaderName = HeaderName::from_static("keyring-associated-data");
+const KEY_ID: HeaderName = HeaderName::from_static("keyring-key-id");
+const KEY_VERSION: HeaderName = HeaderName::from_static("keyring-key-version");
+const NEEDS_REWRAP: HeaderName = HeaderName::from_static("keyring-needs-rewrap");
 
 pub(super) fn is_raw(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    if value == CONTENT_TYPE.as_bytes() {
+        return true;
+    }
     let media_type = value.split(|b| *b == b';').next().unwrap_or(value).trim_ascii();
     media_type.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes())
 }

@@ -9,6 +9,7 @@ use hyper::{
     StatusCode,
     header::{self, HeaderMap},
 };
+use memchr::memchr;
 use serde::de::DeserializeSeed as _;
 
 use super::{
@@ -131,7 +132,7 @@ pub(super) fn unescape(json: &mut Vec<u8>, start: usize) {
     let (mut from, mut to) = (start, start);
     loop {
         let rest = &json[from..];
-        let run = rest.iter().position(|byte| *byte == b'\\').unwrap_or(rest.len());
+        let run = memchr(b'\\', rest).unwrap_or(rest.len());
         if from != to {
             json.copy_within(from..from + run, to);
         }

@@ -2,6 +2,7 @@
 //!
 //! Memory is reserved before it is allocated. A request that computes for long takes a turn.
 
+use memchr::{memchr, memchr_iter};
 use tokio::sync::SemaphorePermit;
 
 use super::{
@@ -62,18 +63,19 @@ pub(super) struct Turn<'c>(Option<SemaphorePermit<'c>>);
 
 impl<'c> Turn<'c> {
     /// Waits for it, unless the memory is needed for another user's request.
-    pub(super) async fn take(call: &Call<'c>) -> Result<Self, ApiError> {
+    pub(super) async fn take(call: &mut Call<'c>) -> Result<Self, ApiError> {
         let body = call.body.as_bytes();
         let is_long = body.len() > VERY_LONG
-            || items(body, call.config.limits.batch).saturating_mul(ITEM_WORK) > VERY_LONG
-                && !raw::is_raw(&call.head.headers);
+            || body.len() > VERY_LONG / ITEM_WORK
+                && !raw::is_raw(&call.head.headers)
+                && items(body, call.config.limits.batch).saturating_mul(ITEM_WORK) > VERY_LONG;
         if !is_long {
             return Ok(Self(None));
         }
-        let context: &'c Context = call.context;
+        let (context, revoked): (&'c Context, _) = (call.context, call.budget.revoked());
         tokio::select! {
             Ok(turn) = context.turns.acquire() => Ok(Self(Some(turn))),
-            () = call.budget.revoked().cancelled() => Err(over_budget(Refused::Busy, &call.config.limits)),
+            () = revoked.cancelled() => Err(over_budget(Refused::Busy, &call.config.limits)),
         }
     }
 
@@ -84,7 +86,7 @@ impl<'c> Turn<'c> {
 
 /// At least as many items as are parsed of the body's batch: parsing ends at the first over the limit.
 fn items(body: &[u8], max_batch: usize) -> usize {
-    body.split(|byte| *byte == b'{').count().min(max_batch.saturating_add(1))
+    memchr_iter(b'{', body).count().min(max_batch).saturating_add(1)
 }
 
 /// The most bytes that handling a JSON body or a form allocates. Texts are decoded, encrypted and decrypted where they are, so
@@ -103,7 +105,7 @@ fn memory(call: &Call<'_>) -> usize {
         bytes = bytes.saturating_add(body.len().saturating_mul(1 + FORM_GROWTH));
     }
     // A text with escapes is copied when it is parsed, into a buffer that grows by doubling, and out of it.
-    if form || body.contains(&b'\\') {
+    if form || memchr(b'\\', body).is_some() {
         bytes = bytes.saturating_add(body.len().saturating_mul(3));
     }
     // The list of items grows by doubling, and has a copy meanwhile.
