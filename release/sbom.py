@@ -50,6 +50,7 @@ def main(target):
         if one not in found:
             found.add(one)
             waiting += nodes[one]
+    found = sorted(found, key=lambda one: purl(packages[one]))
     bom = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -58,10 +59,10 @@ def main(target):
             "timestamp": datetime.datetime.fromtimestamp(EPOCH, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "component": component(packages[root], checksums) | {"type": "application"},
         },
-        "components": [component(packages[one], checksums) for one in sorted(found - {root}, key=lambda one: purl(packages[one]))],
+        "components": [component(packages[one], checksums) for one in found if one != root],
         "dependencies": [
             {"ref": purl(packages[one]), "dependsOn": sorted(purl(packages[other]) for other in nodes[one])}
-            for one in sorted(found, key=lambda one: purl(packages[one]))
+            for one in found
         ],
     }
     bom["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bom, sort_keys=True))}"
