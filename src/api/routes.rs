@@ -297,6 +297,9 @@ fn no_route(path: &str, below_mount: Option<&str>, grpc: bool, mounts: &[String]
 }
 
 #[cfg(test)]
+mod openapi;
+
+#[cfg(test)]
 mod tests {
     use hyper::Request;
 

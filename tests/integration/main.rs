@@ -50,6 +50,7 @@ mod login;
 mod login_faults;
 mod memory;
 mod metrics;
+mod openapi;
 mod operators;
 mod outage;
 
