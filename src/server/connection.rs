@@ -182,10 +182,12 @@ where
             Protocol::Http1 => {
                 let mut serving =
                     Box::pin(http1().serve_connection(TokioIo::new(ErrorBody::new(client)), handle));
+                // Now: the first requests may be served before the other future is polled.
+                let before = connection.permit.activity().begun.load(Ordering::Relaxed);
                 let event = tokio::select! {
                     biased;
                     ended = serving.as_mut() => return ended,
-                    event = Rarely::new(connection.event(limits, stopping.as_mut())) => event,
+                    event = Rarely::new(connection.event(before, limits, stopping.as_mut())) => event,
                 };
                 match event {
                     Event::Closed | Event::LateHead => return Ok(()),
@@ -266,12 +268,18 @@ async fn unless_closed(
 }
 
 impl Connection {
-    async fn event(&self, limits: &Limits, stopping: Pin<&mut impl Future<Output = ()>>) -> Event {
+    /// The next event of one that had begun `before` requests.
+    async fn event(
+        &self,
+        before: u64,
+        limits: &Limits,
+        stopping: Pin<&mut impl Future<Output = ()>>,
+    ) -> Event {
         tokio::select! {
             biased;
             () = self.caller.closed.cancelled() => Event::Closed,
             () = stopping => Event::Stopping,
-            event = self.permit.activity().pause(&self.blocked, limits) => event,
+            event = self.permit.activity().pause(before, &self.blocked, limits) => event,
         }
     }
 
@@ -324,20 +332,19 @@ async fn run<C: Future<Output = hyper::Result<()>>>(
 }
 
 impl Activity {
-    /// Waits until there was no request for too long, with nothing left to write: for [`QUIET_TIME`] after the first one since
-    /// the call, before it for the header time. It looks once per [`QUIET_TIME`], so it may end up to two of these late.
-    async fn pause(&self, blocked: &AtomicBool, limits: &Limits) -> Event {
+    /// Waits until there was no request for too long, with nothing left to write: for [`QUIET_TIME`] if more than `before` have
+    /// begun, else for the header time. It looks once per [`QUIET_TIME`], so it may end up to two of these late.
+    async fn pause(&self, before: u64, blocked: &AtomicBool, limits: &Limits) -> Event {
         let counts = || (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed));
-        let (first, _) = counts();
-        let (mut before, mut since) = (counts(), Instant::now());
+        let (mut last, mut since) = (counts(), Instant::now());
         loop {
             tokio::time::sleep(QUIET_TIME.min(limits.header_time)).await;
             let (begun, ended) = counts();
-            if (begun, ended) != before || begun != ended || blocked.load(Ordering::Relaxed) {
-                (before, since) = ((begun, ended), Instant::now());
-            } else if begun != first && since.elapsed() >= QUIET_TIME {
+            if (begun, ended) != last || begun != ended || blocked.load(Ordering::Relaxed) {
+                (last, since) = ((begun, ended), Instant::now());
+            } else if begun != before && since.elapsed() >= QUIET_TIME {
                 return Event::Quiet;
-            } else if begun == first && since.elapsed() >= limits.header_time {
+            } else if begun == before && since.elapsed() >= limits.header_time {
                 return Event::LateHead;
             }
         }
