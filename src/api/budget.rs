@@ -335,7 +335,10 @@ mod tests {
         let mut third = budget.guard(3, LIMIT);
         let (taken, mut hostile) = tokio::join!(third.reserve(2 << 20), one_revoked(hostile));
         assert!(taken.is_ok() && budget.used() <= LIMIT);
-        assert!(!honest.revoked().is_cancelled() && hostile.iter_mut().all(|guard| !guard.revoked().is_cancelled()));
+        assert!(
+            !honest.revoked().is_cancelled()
+                && hostile.iter_mut().all(|guard| !guard.revoked().is_cancelled())
+        );
     }
 
     /// Ends the first request that is revoked.
