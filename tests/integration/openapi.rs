@@ -117,9 +117,12 @@ fn payloads(recorder: &mut Recorder, daemon: &Daemon) {
         |field: &str, value: &Value| json!({ field: value, "associated_data": "YQ==", "context": "Yg==" });
     let plaintext = with("plaintext", &"aGVsbG8=".into());
     let sealed = recorder.send(daemon, "POST", ENCRYPT, &plaintext)["data"]["ciphertext"].clone();
-    for (path, good) in
-        [(ENCRYPT, plaintext), (DECRYPT, with("ciphertext", &sealed)), (REWRAP, with("ciphertext", &sealed))]
-    {
+    let (opens, fails) = (with("ciphertext", &sealed), json!({ "ciphertext": "kr1:first:AAAA" }));
+    for (path, good, bad) in [
+        (ENCRYPT, plaintext, json!({ "plaintext": "A" })),
+        (DECRYPT, opens.clone(), fails.clone()),
+        (REWRAP, opens, fails),
+    ] {
         recorder.send(daemon, "POST", path, &good);
         recorder.send(
             daemon,
@@ -127,7 +130,7 @@ fn payloads(recorder: &mut Recorder, daemon: &Daemon) {
             path,
             &json!({ "batch_input": [good], "partial_failure_response_code": 200 }),
         );
-        recorder.send(daemon, "POST", path, &json!({ "batch_input": [good, {}] }));
+        recorder.send(daemon, "POST", path, &json!({ "batch_input": [good, bad] }));
         recorder.send(daemon, "POST", path, &json!({}));
     }
     let headers = [("content-type", RAW), ("keyring-associated-data", "YQ==")];
@@ -147,7 +150,7 @@ fn tools(recorder: &mut Recorder, daemon: &Daemon) {
     let index = json!({ "input": "aGVsbG8=", "associated_data": "YQ==", "bits": 10, "key_version": 1 });
     let mac = recorder.send(daemon, "POST", HMAC, &input)["data"]["hmac"].clone();
     recorder.send(daemon, "POST", HMAC, &index);
-    recorder.send(daemon, "POST", HMAC, &json!({ "batch_input": [input, index, {}] }));
+    recorder.send(daemon, "POST", HMAC, &json!({ "batch_input": [input, index, { "input": "A" }] }));
     recorder.send_as(
         daemon,
         "POST",
@@ -219,8 +222,8 @@ fn operators(recorder: &mut Recorder, daemon: &Daemon) {
 fn refusals(recorder: &mut Recorder, daemon: &Daemon) {
     let body = json!({ "plaintext": "aGVsbG8=" });
     let large = json!({ "plaintext": "A".repeat(2 << 20) });
-    recorder.send_as(daemon, "DELETE", ENCRYPT, &[], "");
     recorder.send(daemon, "POST", ENCRYPT, &json!({ "plaintext": "A".repeat(5 << 20) }));
+    recorder.send_as(daemon, "DELETE", ENCRYPT, &[], "");
     recorder.send_as(
         daemon,
         "POST",

@@ -66,9 +66,13 @@ class Checker:
     def exchange(self, one):
         """What is wrong with one exchange."""
         item = self.document["paths"][one["path"]]
-        operation = item[one["method"].lower()]
-        base = f"/paths/{one['path'].replace('/', '~1')}/{one['method'].lower()}"
+        method = one["method"].lower()
         wrong = []
+        if method not in item:
+            wrong = ["the method is not described"] if one["status"] != 405 else []
+            method = "post"
+        operation = item[method]
+        base = f"/paths/{one['path'].replace('/', '~1')}/{method}"
         known = [self.resolved(each) for each in item.get("parameters", []) + operation.get("parameters", [])]
         for name in urllib.parse.parse_qs(one["query"]):
             if not any(each["in"] == "query" and each["name"] == name for each in known):
