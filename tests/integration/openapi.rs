@@ -2,6 +2,7 @@
 //! every status of the file needs an exchange here.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     path::Path,
@@ -87,7 +88,7 @@ impl Recorder {
     }
 
     fn push(&mut self, exchange: &Value) {
-        self.lines += &format!("{exchange}\n");
+        writeln!(self.lines, "{exchange}").unwrap();
     }
 }
 
