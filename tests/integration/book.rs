@@ -26,6 +26,7 @@ macro_rules! pages {
 pages! {
     readme: "README.md",
     quick_start: "docs/quick-start.md",
+    clients: "docs/clients.md",
     columns: "docs/columns.md",
     kong: "docs/kong.md",
     rotate: "docs/rotate.md",

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Daemon, OpenBao, openbao, python, success};
 
+#[path = "../clients/examples/client.rs"]
+#[expect(dead_code, clippy::disallowed_methods, reason = "a test gives the socket, and does not call `main`")]
+mod example;
+
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// A daemon, and a ciphertext under an older key than the active one.
@@ -134,4 +138,16 @@ fn curl_encrypts_and_decrypts_raw_bytes() {
     curl("decrypt", "sealed", "opened");
     assert_eq!(std::fs::read(path("opened")).unwrap(), plaintext);
     assert!(std::fs::read(path("sealed")).unwrap().starts_with(b"KR1\x06second"));
+}
+
+/// The book shows it, and runs the programs in other languages.
+#[test]
+fn the_example_in_rust_does_what_the_others_do() {
+    let (_server, daemon, _) = rotated();
+    // Another test of this program may have done so.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let lines = tokio::runtime::Runtime::new().unwrap().block_on(example::run(&daemon.socket())).unwrap();
+    assert_eq!(lines[0], "4111 1111 1111 1111");
+    assert!(lines[1].starts_with("decryption failed: "), "{lines:?}");
+    assert_eq!(lines[2..], ["alice@example.org bob@example.org"]);
 }

@@ -4,6 +4,7 @@ pub mod attack;
 pub mod certificates;
 pub mod cgroup;
 pub mod daemon;
+pub mod go;
 pub mod http;
 pub mod jwt;
 pub mod kms;

@@ -9,7 +9,7 @@
 //! | `sh by=PATH` | the script of that path runs these programs |
 //! | `text` behind `sh` | is what that block prints, where `…` is any text |
 //! | `LANGUAGE file=NAME` | is written into the folder of the section's shell, whose blocks use it |
-//! | `LANGUAGE from=PATH` | is the file of that path, which has a test of its own |
+//! | `LANGUAGE from=PATH` | is the file of that path, which has a test of its own, or blocks of the section that use it there |
 //! | `json`, `yaml`, `ini` | parses; settings of keyringd are known, and their values valid |
 
 use std::{fs, path::Path};
@@ -120,6 +120,15 @@ impl Section {
 }
 
 impl Block {
+    /// The name of the file that the block is, in the folder of the section's shell.
+    pub fn file_name(&self) -> Option<&str> {
+        match &self.tested {
+            Tested::File(name) => Some(name),
+            Tested::From(path) => path.rsplit('/').next(),
+            Tested::Plain | Tested::By(_) => None,
+        }
+    }
+
     pub fn is_run(&self) -> bool {
         self.language == "sh" && self.tested == Tested::Plain
     }

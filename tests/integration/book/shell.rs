@@ -9,19 +9,20 @@ use std::{
     thread,
 };
 
-use super::page::{Block, Page, Section, Tested};
-use crate::support::{Proxy, daemon::PROGRAM, free_port, jwt::Issuer, openbao, python, success};
+use super::page::{Block, Page, Section};
+use crate::support::{Proxy, daemon::PROGRAM, free_port, go, jwt::Issuer, node, openbao, python, success};
 
 /// The functions that wait for the servers that a page starts in the background.
 const PROLOGUE: &str = "set -euo pipefail
 export HOME=$PWD
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
-until_it() { for _ in $(seq 1500); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo timeout: \"$@\" >&2; return 1; }
+until_it() { for _ in $(seq 6000); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo timeout: \"$@\" >&2; return 1; }
 ";
 const ISSUER: &str = "https://idp.example.com";
 const PORTS: [&str; 4] = ["8200", "8443", "8444", "9187"];
 /// What the pages install, below the folder of the shell.
-const SYSTEM_FOLDERS: [&str; 2] = ["/usr/share/", "/usr/local/share/"];
+const SYSTEM_FOLDERS: [&str; 4] =
+    ["/usr/share/bash-completion/", "/usr/share/zsh/", "/usr/share/fish/", "/usr/local/share/"];
 
 /// Runs every section of a page.
 pub fn run(path: &str) {
@@ -40,7 +41,7 @@ fn run_section(page: &Page, section: &Section) {
     let folder = tempfile::tempdir().unwrap();
     let script = script(&blocks, folder.path());
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", "--", "timeout", "180", "bash", "-c", &script]);
+    command.args(["--pdeathsig", "TERM", "--", "timeout", "600", "bash", "-c", &script]);
     command.current_dir(folder.path());
     eprintln!("{place}:\n{script}");
     success(&command.output().unwrap());
@@ -88,7 +89,7 @@ fn issuer() -> Proxy {
 fn script(blocks: &[Block], folder: &Path) -> String {
     let mut script = environment(blocks) + PROLOGUE;
     for (at, block) in blocks.iter().enumerate() {
-        if let Tested::File(name) = &block.tested {
+        if let Some(name) = block.file_name() {
             fs::write(folder.join(name), &block.text).unwrap();
         }
         if !block.is_run() {
@@ -96,7 +97,7 @@ fn script(blocks: &[Block], folder: &Path) -> String {
         }
         let code = &block.text;
         let _ = writeln!(script, "exec > block-{at}.out\n{code}");
-        if code.contains("bao server") {
+        if code.contains("bao server -dev") {
             script += "until_it curl -sf -H \"X-Vault-Token: $VAULT_TOKEN\" $VAULT_ADDR/v1/secret/config\n";
         }
         if code.contains("keyringd run") || code.contains("keyringd dev") {
@@ -112,11 +113,22 @@ fn environment(blocks: &[Block]) -> String {
         let mut lines = blocks.iter().filter(|block| block.is_run()).flat_map(|block| block.text.lines());
         lines.any(|line| line.split([' ', '(']).any(|word| word == program))
     };
-    let path = [Path::new(PROGRAM), openbao::program()].map(|program| program.parent().unwrap().to_owned());
+    let mut path: Vec<_> = [Path::new(PROGRAM), openbao::program()]
+        .iter()
+        .map(|program| program.parent().unwrap().into())
+        .collect();
     let mut variables = String::new();
     if uses("python3") {
-        let packages = ["hvac-requirements.txt", "grpcio-requirements.txt"].map(python::packages);
+        let packages = ["hvac-requirements.txt", "grpcio-requirements.txt", "columns-requirements.txt"];
+        let packages = packages.map(python::packages);
         let _ = writeln!(variables, "export PYTHONPATH={}", joined(&packages));
+    }
+    if uses("node") {
+        path.push(node::programs());
+    }
+    if uses("go") {
+        path.push(go::programs());
+        let _ = writeln!(variables, "export {}", go::ENVIRONMENT);
     }
     let _ = writeln!(variables, "export PATH={}:$PATH", joined(&path));
     variables

