@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 mod blocks;
 mod links;
+mod messages;
 mod page;
 mod shell;
 mod tables;

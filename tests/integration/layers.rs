@@ -185,7 +185,7 @@ impl<'ast> Visit<'ast> for Imports<'_> {
     }
 }
 
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
         .flat_map(|path| match path.extension().and_then(|extension| extension.to_str()) {
