@@ -72,7 +72,7 @@ class EmailColumn:
         some = [(row, email) for row, email in rows if email is not None]
         sealed = self.keyring.post("encrypt", [
             # Bound to its row: a ciphertext that is copied to another row does not open.
-            {"plaintext": base64_of(email), "associated_data": base64_of(f"{LABEL}:{row}")}
+            {"plaintext": base64_of(email), "associated_data": base64_of(f"{LABEL}.{row}")}
             for row, email in some
         ])
         indexes = self.indexes([email for _, email in some], self.index_versions[0])
@@ -85,7 +85,7 @@ class EmailColumn:
     def open(self, rows):
         """`(id, ciphertext)` to emails."""
         opened = self.keyring.post("decrypt", [
-            {"ciphertext": sealed, "associated_data": base64_of(f"{LABEL}:{row}")} for row, sealed in rows
+            {"ciphertext": sealed, "associated_data": base64_of(f"{LABEL}.{row}")} for row, sealed in rows
         ])
         return [base64.b64decode(one["plaintext"]).decode() for one in opened]
 
@@ -131,7 +131,7 @@ class EmailColumn:
             "SELECT id, email FROM users WHERE email_key <> ? LIMIT ?", (version, BATCH)
         ).fetchall():
             sealed = self.keyring.post("rewrap", [
-                {"ciphertext": sealed, "associated_data": base64_of(f"{LABEL}:{row}")} for row, sealed in rows
+                {"ciphertext": sealed, "associated_data": base64_of(f"{LABEL}.{row}")} for row, sealed in rows
             ])
             with db:
                 db.executemany(

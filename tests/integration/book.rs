@@ -8,6 +8,7 @@ mod blocks;
 mod links;
 mod messages;
 mod page;
+mod runbook;
 mod shell;
 mod tables;
 

@@ -4,7 +4,8 @@ use std::{fs, path::Path};
 
 use keyringd::settings::keys::{self, SOCKET_PATH};
 
-use super::page::{root, text_of};
+use super::page::{pages, root, text_of};
+use crate::docs::commands;
 
 #[test]
 fn the_settings_table_is_up_to_date() {
@@ -38,4 +39,22 @@ fn the_kubernetes_files_name_the_default_socket() {
 fn the_readme_is_short() {
     let lines = text_of("README.md").lines().count();
     assert!(lines <= 90, "{lines} lines: what is longer belongs to docs");
+}
+
+#[test]
+fn the_pages_name_commands_that_exist() {
+    let commands = commands();
+    let exists =
+        |word: &str| word == "help" || commands.iter().any(|name| name.split(' ').next() == Some(word));
+    let mut count = 0;
+    for page in pages() {
+        let codes = page.sections.iter().flat_map(|section| section.prose.split('`').skip(1).step_by(2));
+        let words = codes.filter_map(|code| code.strip_prefix("keyringd ")?.split_whitespace().next());
+        // Not options, nor the infos of derivations such as `keyringd kr1 context`.
+        for word in words.filter(|word| word.starts_with(char::is_alphabetic) && !word.starts_with("kr")) {
+            assert!(exists(word), "{}: keyringd has no command {word}", page.path);
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} commands");
 }
