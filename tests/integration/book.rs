@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 mod blocks;
+mod evidence;
 mod links;
 mod messages;
 mod page;
