@@ -12,6 +12,7 @@ mod page;
 mod runbook;
 mod shell;
 mod tables;
+mod terms;
 
 /// A test for each page with blocks to run, and the list of these pages.
 macro_rules! pages {
