@@ -19,6 +19,7 @@ mod support;
 
 mod access;
 mod audit;
+mod backoff;
 mod book;
 mod bounds;
 mod bounds_memory;
