@@ -35,12 +35,18 @@ pub struct OpenBao {
 impl OpenBao {
     /// In memory, unsealed, with KV v2 at `secret`.
     pub fn dev() -> Self {
-        let port = free_port();
+        Self::dev_in(tempfile::tempdir().unwrap(), "")
+    }
+
+    fn dev_in(folder: TempDir, more: &str) -> Self {
+        let (port, config) = (free_port(), folder.path().join("more.hcl"));
+        fs::write(&config, more).unwrap();
         let arguments = [
             "-dev".to_owned(),
             "-dev-no-store-token".to_owned(),
             format!("-dev-root-token-id={DEV_TOKEN}"),
             format!("-dev-listen-address=127.0.0.1:{port}"),
+            format!("-config={}", config.display()),
         ];
         let mut server = Self {
             port,
@@ -48,7 +54,7 @@ impl OpenBao {
             unseal_key: None,
             arguments: arguments.into(),
             child: None,
-            folder: tempfile::tempdir().unwrap(),
+            folder,
         };
         server.start();
         server
@@ -62,18 +68,7 @@ impl OpenBao {
 
     /// Like [`OpenBao::dev`] with more configuration.
     pub fn dev_with(more: &str) -> Self {
-        let mut server = Self::dev();
-        server.configure(more);
-        server
-    }
-
-    /// Restarts it with more configuration.
-    fn configure(&mut self, more: &str) {
-        let config = self.folder.path().join("more.hcl");
-        fs::write(&config, more).unwrap();
-        self.stop();
-        self.arguments.push(format!("-config={}", config.display()));
-        self.start();
+        Self::dev_in(tempfile::tempdir().unwrap(), more)
     }
 
     /// On disk, initialised and unsealed, with KV v2 at `secret`.
@@ -319,14 +314,13 @@ impl OpenBao {
 
     /// A server with an audit log.
     pub fn dev_with_audit() -> Self {
-        let mut server = Self::dev();
-        let log = server.folder.path().join("audit.log");
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("audit.log");
         let text = format!(
             "audit \"file\" \"to-a-file\" {{\n options {{\n  file_path = \"{}\"\n }}\n}}\n",
             log.display()
         );
-        server.configure(&text);
-        server
+        Self::dev_in(folder, &text)
     }
 }
 
