@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{
     Daemon, OpenBao,
     daemon::{PROGRAM, kongs_settings},
-    success, wait_for,
+    passed_as_root, success, wait_for,
 };
 
 /// Long and unique, so that a match is no coincidence.
@@ -42,8 +42,7 @@ pub fn memory(daemon: &Daemon) -> Vec<u8> {
 }
 
 pub fn count(memory: &[u8], needle: &[u8]) -> usize {
-    let finder = memory.windows(needle.len()).filter(|window| window[0] == needle[0] && *window == needle);
-    finder.count()
+    memchr::memmem::find_iter(memory, needle).count()
 }
 
 /// Waits until the memory contains none of these, and returns it. A connection frees its buffers shortly after its
@@ -65,6 +64,9 @@ fn derived(text: &str) -> [Vec<u8>; 2] {
 
 #[test]
 fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);
@@ -100,6 +102,9 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
 
 #[test]
 fn a_cached_secret_is_wiped_when_it_is_dropped() {
+    if passed_as_root() {
+        return;
+    }
     let (server, text) = (OpenBao::dev(), "a-secret-by-reference-Vn4kT8xW2qL6");
     server.put_record("first", FIRST);
     server.api("POST", "secret/data/a", &json!({ "data": { "b": text } }));
@@ -118,6 +123,9 @@ fn a_cached_secret_is_wiped_when_it_is_dropped() {
 
 #[test]
 fn it_cannot_be_dumped_or_read_by_its_own_user() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);

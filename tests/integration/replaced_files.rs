@@ -13,7 +13,7 @@ use rustix::{
     fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
 };
 
-use crate::support::{Daemon, daemon::PROGRAM, success};
+use crate::support::{Daemon, daemon::PROGRAM, passed_as_root, success};
 
 /// An ACL in the form of its attribute (Linux, `posix_acl_xattr.h`): the owner, one more user, the group, the mask, and others.
 fn acl(user: u32, permissions: u16) -> Vec<u8> {
@@ -61,6 +61,9 @@ fn ciphertext(daemon: &Daemon, path: &Path) {
 
 #[test]
 fn a_file_that_is_replaced_keeps_its_owner_its_mode_and_its_links() {
+    if passed_as_root() {
+        return;
+    }
     let daemon = Daemon::dev();
     let file = |name: &str| daemon.folder().join(name);
     ciphertext(&daemon, &file("secret"));
@@ -81,6 +84,9 @@ fn a_file_that_is_replaced_keeps_its_owner_its_mode_and_its_links() {
 
 #[test]
 fn a_file_that_is_replaced_keeps_its_acl_and_attributes_and_inherits_none() {
+    if passed_as_root() {
+        return;
+    }
     const ACL: &str = "system.posix_acl_access";
     let daemon = Daemon::dev();
     let file = daemon.folder().join("secret");
@@ -104,6 +110,9 @@ fn a_file_that_is_replaced_keeps_its_acl_and_attributes_and_inherits_none() {
 
 #[test]
 fn a_file_of_another_user_is_written_over_and_stays_theirs() {
+    if passed_as_root() {
+        return;
+    }
     let daemon = Daemon::dev();
     let file = daemon.folder().join("secret");
     ciphertext(&daemon, &file);

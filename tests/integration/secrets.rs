@@ -6,7 +6,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{Daemon, Fault, OpenBao, Proxy, daemon::run, wait_for};
+use crate::support::{Daemon, Fault, OpenBao, Proxy, daemon::run, passed_as_root, wait_for};
 
 /// Every form in which a secret could appear.
 fn forms(secret: &str) -> Vec<String> {
@@ -107,6 +107,9 @@ fn environment(daemon: &Daemon) -> String {
 
 #[test]
 fn a_secret_variable_is_removed_from_the_environment_and_still_used() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
@@ -121,6 +124,9 @@ fn a_secret_variable_is_removed_from_the_environment_and_still_used() {
 
 #[test]
 fn a_secret_variable_overrides_a_kong_conf_after_it_was_removed_from_the_environment() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     let variables = [("KONG_KEYRING_VAULT_TOKEN", server.token())];
@@ -131,6 +137,9 @@ fn a_secret_variable_overrides_a_kong_conf_after_it_was_removed_from_the_environ
 
 #[test]
 fn variables_that_a_kong_conf_refers_to_are_removed_from_the_environment_and_used_at_every_reload() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     server.put_record("first", KEY);
     server.enable("approle");
@@ -170,6 +179,9 @@ fn variables_that_a_kong_conf_refers_to_are_removed_from_the_environment_and_use
 
 #[test]
 fn a_variable_with_a_reference_stays_and_the_named_variable_is_removed() {
+    if passed_as_root() {
+        return;
+    }
     let server = OpenBao::dev();
     let (token, path) = ("planted-token-9e02c4", "planted-path-60d1f7");
     server.api("POST", "auth/token/create", &json!({ "id": token, "policies": ["root"], "no_parent": true }));

@@ -14,6 +14,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod relay;
+pub mod root;
 pub mod terminal;
 
 pub use daemon::Daemon;
@@ -21,3 +22,4 @@ pub use openbao::OpenBao;
 pub use process::{ending_with_us, free_port, success, wait_for};
 pub use proxy::{Door, Fault, Proxy};
 pub use relay::Relay;
+pub use root::passed_as_root;

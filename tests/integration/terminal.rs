@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::support::{
     Daemon,
     daemon::{PROGRAM, run},
+    passed_as_root,
     process::ending_with_us,
     success,
     terminal::on_terminal,
@@ -130,6 +131,9 @@ fn messages_name_the_input_and_no_temporary_file() {
 
 #[test]
 fn a_socket_that_cannot_be_used_has_one_of_three_reasons() {
+    if passed_as_root() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.path().join("s");
@@ -140,7 +144,9 @@ fn a_socket_that_cannot_be_used_has_one_of_three_reasons() {
     assert!(errors(&absent).contains(&format!("there is no socket {socket}")), "{absent:?}");
     drop(UnixListener::bind(&path).unwrap());
     assert!(errors(&status()).contains("the keyringd that made it has ended"), "{:?}", status());
-    for other in [folder.path().display().to_string(), PROGRAM.to_owned()] {
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for other in [folder.path(), &file].map(|path| path.display().to_string()) {
         let no_socket = run(&["status", "--socket", &other], &[], b"");
         assert!(errors(&no_socket).contains(&format!("{other} is not a socket")), "{no_socket:?}");
     }

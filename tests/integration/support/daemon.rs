@@ -200,8 +200,14 @@ impl Daemon {
         self.folder.path()
     }
 
-    /// Its standard error so far.
+    /// Its standard error so far, without the warning that ordinary users may lock little memory only.
     pub fn log(&self) -> String {
+        let log = self.whole_log();
+        let is_shown = |line: &&str| !line.starts_with("keyringd: warning: memory is not locked");
+        log.split_inclusive('\n').filter(is_shown).collect()
+    }
+
+    pub fn whole_log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
@@ -251,6 +257,11 @@ impl Daemon {
     /// Its resident memory without the pages of the program, in KiB.
     pub fn anonymous_memory(&self) -> u64 {
         self.memory("RssAnon:")
+    }
+
+    /// The peak of its resident memory without the pages of the program, as they are now, in KiB.
+    pub fn peak_of_anonymous_memory(&self) -> u64 {
+        self.peak_memory().saturating_sub(self.memory("RssFile:"))
     }
 
     fn memory(&self, field: &str) -> u64 {
