@@ -2,17 +2,17 @@
 //!
 //! Times to wait are of tokio's clock, which a simulation sets, too.
 
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 use std::time::SystemTime;
 
 /// The present by the wall clock.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
 /// A number in 0..1. Without a source of randomness there is no jitter.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 pub fn random() -> f64 {
     from_system()
 }
@@ -21,12 +21,12 @@ fn from_system() -> f64 {
     getrandom::u32().map_or(0.5, |number| f64::from(number) / (f64::from(u32::MAX) + 1.0))
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub use simulated::random;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use simulated::wall;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod simulated {
     //! The clock and the numbers of a simulation, which is one thread.
 

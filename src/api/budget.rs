@@ -169,13 +169,21 @@ impl ByteBudgetGuard {
     /// Holds the response instead of the body, until it was sent. An existing response is never refused. When its bytes are
     /// needed for another uid, `connection` is cancelled. A small one is not held: it fits into what a connection buffers.
     pub(super) fn attach(&mut self, response: Bytes, connection: &CancellationToken) -> Bytes {
-        self.release_all();
         if response.len() <= SMALL {
+            self.release_all();
             return response;
         }
         let mut guard = self.budget.guard(self.uid, self.limit);
         guard.held = response.len();
-        guard.number = Some(self.budget.lock().register(self.uid, guard.held, connection));
+        let mut shares = self.budget.lock();
+        guard.number = Some(shares.register(self.uid, guard.held, connection));
+        // In one step: what the response needs of the body's bytes must not be granted to others meanwhile.
+        if let Some(number) = self.number {
+            shares.remove(self.uid, number, std::mem::take(&mut self.held));
+        }
+        drop(shares);
+        self.release_all();
+        self.budget.released.notify_waiters();
         Bytes::from_owner(HeldBytes { bytes: response, _guard: guard })
     }
 

@@ -99,7 +99,9 @@ impl Cache {
         });
         let slot = Arc::clone(slot);
         drop(slots);
-        *lock(&slot.fetch) = Arc::clone(fetch);
+        if !Arc::ptr_eq(&lock(&slot.fetch), fetch) {
+            slot.outdate(fetch);
+        }
         slot
     }
 
@@ -145,14 +147,20 @@ impl Cache {
     pub(super) fn outdate(&self, engines: &HashMap<Arc<str>, Fetch>) {
         lock(&self.0).retain(|key, slot| {
             let Some(fetch) = engines.get(&key.engine) else { return false };
-            lock(&slot.entry).outdate();
-            *lock(&slot.fetch) = Arc::clone(fetch);
+            slot.outdate(fetch);
             true
         });
     }
 }
 
 impl Slot {
+    /// The settings have changed, and so has the way to read. What a running read gives is outdated too.
+    fn outdate(&self, fetch: &Fetch) {
+        let mut current = lock(&self.fetch);
+        *current = Arc::clone(fetch);
+        lock(&self.entry).outdate();
+    }
+
     /// Reads the secret, unless another read has ended since `start`.
     async fn read(self: Arc<Self>, start: Instant) -> Outcome {
         let _turn = self.reading.lock().await;
@@ -162,10 +170,7 @@ impl Slot {
         }
         let fetch = Arc::clone(&lock(&self.fetch));
         let outcome = fetch(self.key.address.clone()).await.map(Arc::new).map_err(Arc::new);
-        let mut entry = lock(&self.entry);
-        let had_value = entry.size() > 0;
-        entry.apply(&outcome, Instant::now());
-        drop(entry);
+        let had_value = self.apply(&outcome, &fetch);
         match &outcome {
             Err(error) if had_value && is_absence(error) => {
                 tracing::info!(%error, "a referenced secret was deleted in Vault; dropped from the cache");
@@ -179,6 +184,18 @@ impl Slot {
             _ => {}
         }
         outcome
+    }
+
+    /// Applies the outcome of a read by this way. Returns whether there was a value before.
+    fn apply(&self, outcome: &Outcome, fetch: &Fetch) -> bool {
+        let current = lock(&self.fetch);
+        let mut entry = lock(&self.entry);
+        let had_value = entry.size() > 0;
+        entry.apply(outcome, Instant::now());
+        if !Arc::ptr_eq(&current, fetch) {
+            entry.outdate();
+        }
+        had_value
     }
 }
 
@@ -283,6 +300,24 @@ mod tests {
         }
         assert_eq!((last, server.reads()), (Duration::from_secs(600), 61));
         cache.get(key("a"), Caching::default(), &fetch).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_read_gives_that_began_before_a_reload_is_not_fresh_after_it() {
+        let (before, after) = (Server::with_permits(0), Server::with_permits(1));
+        let (cache, old, new) = (Arc::new(Cache::default()), before.fetch(), after.fetch());
+        let reading = tokio::spawn({
+            let cache = Arc::clone(&cache);
+            async move { cache.get(key("a"), Caching::default(), &old).await }
+        });
+        while before.reads() == 0 {
+            tokio::task::yield_now().await;
+        }
+        cache.outdate(&HashMap::from([("s".into(), Arc::clone(&new))]));
+        before.permits.add_permits(1);
+        assert!(reading.await.unwrap().is_ok());
+        assert!(cache.get(key("a"), Caching::default(), &new).await.is_ok());
+        assert_eq!((before.reads(), after.reads()), (1, 1));
     }
 
     #[tokio::test]

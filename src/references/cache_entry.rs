@@ -136,7 +136,7 @@ impl CacheEntry {
         self.not_before.is_some_and(|at| now < at)
     }
 
-    /// The outcome of a read that ended after `start`.
+    /// The outcome of a read that ended after `start`, by the settings of now.
     pub(super) fn outcome_since(&self, start: Instant) -> Option<Outcome> {
         let (at, error) = self.last_read.as_ref()?;
         if *at < start {
@@ -144,7 +144,10 @@ impl CacheEntry {
         }
         match error {
             Some(error) => Some(Err(Arc::clone(error))),
-            None => self.value.as_ref().map(|value| Ok(Arc::clone(&value.json))),
+            None => {
+                let value = self.value.as_ref().filter(|value| !value.outdated);
+                value.map(|value| Ok(Arc::clone(&value.json)))
+            }
         }
     }
 

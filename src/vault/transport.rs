@@ -5,7 +5,7 @@
 //! The file is longer than most: the request and each way in which it fails.
 
 mod message;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod simulated;
 
 use std::{
@@ -217,12 +217,12 @@ impl Transport {
         }
     }
 
-    #[cfg(not(test))]
+    #[cfg(not(any(test, fuzzing)))]
     async fn respond(&self, builder: reqwest::RequestBuilder) -> Result<reqwest::Response, VaultError> {
         builder.send().await.map_err(|error| self.failure(&error))
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     async fn respond(&self, builder: reqwest::RequestBuilder) -> Result<reqwest::Response, VaultError> {
         let Some(network) = simulated::network() else {
             return builder.send().await.map_err(|error| self.failure(&error));
