@@ -40,6 +40,8 @@ use crate::metrics::Metrics;
 pub use access::{Caller, ListenerKind, Peer};
 pub use body::Limits;
 use context::Context;
+#[cfg(any(test, fuzzing))]
+pub(crate) use context::testing;
 pub use context::{ResolvedValue, RuntimeConfig, Upstream, UpstreamFuture};
 pub use error::{ApiError, ErrorKind};
 pub use response::Body;
@@ -91,6 +93,6 @@ impl Api {
 impl Api {
     /// One for the server's tests.
     pub(crate) fn without_vault(metrics: Arc<Metrics>) -> Self {
-        Self::new(context::testing::config(), metrics, Arc::new(context::testing::Nowhere))
+        Self::new(testing::config(), metrics, Arc::new(testing::Nowhere))
     }
 }

@@ -6,6 +6,8 @@
 mod accept;
 mod connection;
 mod error_body;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod listen;
 mod pace;
 mod permits;

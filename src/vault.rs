@@ -12,6 +12,8 @@
 pub mod backoff;
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod kv;
 mod lease;
 mod login;

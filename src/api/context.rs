@@ -180,12 +180,12 @@ impl Context {
     }
 }
 
-#[cfg(test)]
-pub(super) mod testing {
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing {
     use super::*;
     use crate::keyring::{Format, Formats, KongFields, Published};
 
-    pub(in crate::api) fn config() -> RuntimeConfig {
+    pub(crate) fn config() -> RuntimeConfig {
         let formats = Formats { write: Format::Native, kong_fields: KongFields::Refuse };
         let published = Arc::new(Published::default());
         let entry = KeyringEntry {
@@ -209,7 +209,7 @@ pub(super) mod testing {
     }
 
     /// A Vault that is never asked.
-    pub(in crate::api) struct Nowhere;
+    pub(crate) struct Nowhere;
 
     impl Upstream for Nowhere {
         fn sync<'a>(
@@ -240,7 +240,7 @@ pub(super) mod testing {
         }
 
         fn reload(&self) -> UpstreamFuture<'_, Result<serde_json::Value, String>> {
-            Box::pin(std::future::pending())
+            Box::pin(async { Err("nowhere".to_owned()) })
         }
 
         fn describe(&self) -> serde_json::Value {
