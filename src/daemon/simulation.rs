@@ -1,16 +1,18 @@
 //! The sync, the session and the sealed copy against a model of Vault, in virtual time: days of rotations, faults, clock
 //! jumps, reloads and restarts within seconds. Each run follows from its seed.
 //!
-//! `vault` is the model with its faults, `operator` what is done to the secret, `oracle` what the keyring must be, `life` one
+//! `vault` is the model with its faults, `folder` and `wrapping` two parts of it, `operator` what is done to the secret, `oracle` what the keyring must be, `life` one
 //! life of the daemon, from a start to a stop or a kill. `KEYRINGD_SIMULATION=<first seed>,<seeds>,<days>` makes other runs than the short ones; one seed
 //! alone is logged.
 
 mod configuration;
+mod folder;
 mod life;
 mod operator;
 mod oracle;
 mod random;
 mod vault;
+mod wrapping;
 
 use std::{
     path::Path,

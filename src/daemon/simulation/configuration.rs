@@ -2,23 +2,25 @@
 
 use std::time::Duration;
 
+use super::folder;
 use crate::{
     keyring::KeyDerivation,
     secret::Secret,
     settings::{
-        self, Auth, CiphertextFormat, KvSecret, KvVersion, SecretPath, Server, SettingNames, Tls,
-        credential::Credential, server::AppRole,
+        self, Auth, CiphertextFormat, KeyringPath, KvSecret, KvVersion, SecretPath, Server, SettingNames,
+        Tls, credential::Credential, server::AppRole,
     },
 };
 
 pub(super) const ROLE_ID: &str = "role";
 
-pub(super) fn server(secret_id: &str) -> Server {
+/// `credential` is the secret ID, or a token that wraps it.
+pub(super) fn server(credential: &str, wrapped: bool) -> Server {
     let auth = Auth::AppRole(AppRole {
         mount: SecretPath(vec!["approle".to_owned()]),
         role_id: ROLE_ID.to_owned(),
-        secret_id: Credential::Inline(Secret::new(secret_id.to_owned())),
-        wrapped: false,
+        secret_id: Credential::Inline(Secret::new(credential.to_owned())),
+        wrapped,
     });
     let names = SettingNames {
         host: "keyring_vault_host",
@@ -35,7 +37,7 @@ pub(super) fn keyring(interval: Duration) -> settings::Keyring {
     settings::Keyring {
         secret: KvSecret { mount: path("secret"), path: path("app"), kv: KvVersion::V2 },
         name: "keyring".to_owned(),
-        further: Vec::new(),
+        further: vec![KeyringPath::Folder(path(folder::PATH))],
         kms_name: None,
         index_key: None,
         derivation: KeyDerivation::Raw,

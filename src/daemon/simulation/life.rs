@@ -21,9 +21,11 @@ use super::{
     Summary,
     configuration::{keyring, server},
     copy_path,
+    folder::{self, Folder},
     operator::{self, CHANGES, Change},
     random::Random,
     vault::{self, Shared, Vault},
+    wrapping::Wrapping,
 };
 use crate::{
     clock::{self, simulated::Clock},
@@ -37,6 +39,9 @@ use crate::{
 
 /// The mean time between two events.
 const EVENTS_EVERY: Duration = Duration::from_secs(3600);
+
+/// The default one, those of the folder, and the folder itself.
+const KEYRINGS: u64 = folder::MOST as u64 + 2;
 
 const COPY_MAX_AGE: Duration = Duration::from_secs(86_400);
 
@@ -61,7 +66,8 @@ pub(super) struct Life<'a> {
     pending: JoinSet<()>,
     stop: CancellationToken,
     interval: Duration,
-    secret_id: String,
+    /// The secret ID of the settings, or the token that wraps it.
+    credential: String,
     /// The wall clock of the last good sync, and its true time.
     last_success: (Option<SystemTime>, Duration),
     /// When something was wrong last, and how long it may take from then on until everything is right.
@@ -114,15 +120,15 @@ impl<'a> Life<'a> {
     ) -> Self {
         let (metrics, stop) = (Arc::<Metrics>::default(), CancellationToken::new());
         let mut jitter = Random::new(random.next());
-        let (secret_id, now) = {
+        let (credential, is_wrapped, now) = {
             let mut vault = vault::lock(vault);
             vault.oracle.restart();
             set_clock(&vault, *ahead, move || jitter.fraction());
-            (vault.secret_id.clone(), vault.now())
+            (vault.issue(), vault.wrapping.is_some(), vault.now())
         };
         let interval = Duration::from_secs(random.of(&[60, 600, 600, 3600]));
         let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
-        let client = sessions.client(SessionName::Keyring, server(&secret_id)).unwrap();
+        let client = sessions.client(SessionName::Keyring, server(&credential, is_wrapped)).unwrap();
         let syncs = Syncs::start(&client, keyring(interval), Arc::clone(&metrics), stop.clone());
         let file = CopyFile::new(&SealedCopy {
             path: copy_path(folder),
@@ -150,7 +156,7 @@ impl<'a> Life<'a> {
             pending: JoinSet::new(),
             stop,
             interval,
-            secret_id,
+            credential,
             last_success: (None, now),
             trouble: now,
             recovery: Duration::from_secs(300),
@@ -209,6 +215,7 @@ impl<'a> Life<'a> {
             let mut vault = vault::lock(self.vault);
             vault.oracle.sync_ended();
             vault.oracle.check(keyring.as_deref());
+            Folder::check(self.syncs.keyrings());
             (vault.now(), vault.is_troubled())
         };
         if report.last_success == self.last_success.0 {
@@ -224,7 +231,14 @@ impl<'a> Life<'a> {
     /// Checks what must hold at any time.
     fn check_times(&mut self) {
         let mut vault = vault::lock(self.vault);
+        vault.wrapping.iter().for_each(Wrapping::check);
         let (now, troubled) = (vault.now(), vault.is_troubled());
+        if vault.is_wrapping_lost() {
+            self.credential = vault.issue();
+            drop(vault);
+            self.reload();
+            vault = vault::lock(self.vault);
+        }
         if troubled {
             self.trouble = now;
             let slowest = vault.faults.iter().map(|(fault, _)| fault.recovery()).max();
@@ -239,6 +253,7 @@ impl<'a> Life<'a> {
                 since <= self.interval.mul_f64(1.1) + Duration::from_secs(130),
                 "no good sync for {since:?}"
             );
+            vault.secret.folder.check_complete(self.syncs.keyrings());
             self.recovery = Duration::from_secs(300);
         }
         assert!(vault.tokens_in_use() <= 4, "{} tokens are valid and not returned", vault.tokens_in_use());
@@ -258,9 +273,10 @@ impl<'a> Life<'a> {
         let ttl = vault.leases.ttl.as_secs();
         let limit = if is_calm {
             // A sync per interval, the limit of the engine, renewals, and a login with its revocation near a token's end.
-            4000 / interval + 3 + 3 * 7200 / ttl + 12
+            // In an interval, the folder is listed, and so is each secret.
+            4000 / interval * KEYRINGS + 3 + 3 * 7200 / ttl + 12
         } else {
-            1500
+            1500 * KEYRINGS
         };
         assert!(count <= limit, "{count} requests within an hour, calm: {is_calm}, at most {limit} expected");
     }
@@ -271,9 +287,11 @@ impl<'a> Life<'a> {
             Event::Fault => self.begin_fault(),
             Event::RevokeTokens => vault::lock(self.vault).revoke_all(),
             Event::ChangeSecretId => {
-                let name = format!("secret-{}", self.random.next());
-                vault::lock(self.vault).secret_id.clone_from(&name);
-                self.secret_id = name;
+                {
+                    let mut vault = vault::lock(self.vault);
+                    vault.secret_id = format!("secret-{}", self.random.next());
+                    self.credential = vault.issue();
+                }
                 self.reload();
             }
             Event::ClockJump => {
@@ -311,7 +329,9 @@ impl<'a> Life<'a> {
 
     /// As `daemon::reload` changes the syncs.
     fn reload(&mut self) {
-        let client = self.sessions.client(SessionName::Keyring, server(&self.secret_id)).unwrap();
+        let is_wrapped = vault::lock(self.vault).wrapping.is_some();
+        let server = server(&self.credential, is_wrapped);
+        let client = self.sessions.client(SessionName::Keyring, server).unwrap();
         self.pending.abort_all();
         self.syncs.change(&client, keyring(self.interval));
         let syncs = Arc::clone(&self.syncs);

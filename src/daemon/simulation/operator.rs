@@ -23,6 +23,8 @@ pub(super) enum Change {
     DeleteAll,
     RecreateSecret,
     RestoreSnapshot,
+    AddToFolder,
+    RemoveFromFolder,
 }
 
 /// Each as often as it is here.
@@ -47,6 +49,9 @@ pub(super) const CHANGES: &[Change] = &[
     Change::DeleteAll,
     Change::RecreateSecret,
     Change::RestoreSnapshot,
+    Change::AddToFolder,
+    Change::AddToFolder,
+    Change::RemoveFromFolder,
 ];
 
 fn record(random: &mut Random, id: &str) -> Arc<Record> {
@@ -95,6 +100,13 @@ pub(super) fn change(vault: &mut Vault, random: &mut Random, change: Change) {
             vault.secret.versions.retain(|number, _| number + 2 <= current);
             vault.secret.current = current.saturating_sub(2);
         }
+        (Change::AddToFolder, _) => {
+            let name = format!("tenant-{}", one_of % 5);
+            let id = format!("{name}.{}", random.below(10_000_000));
+            let record = record(random, &id);
+            vault.secret.folder.add(name, now, record);
+        }
+        (Change::RemoveFromFolder, _) => vault.secret.folder.remove(one_of),
         (Change::RecreateSecret, _) => {
             (vault.secret.versions, vault.secret.current) = (BTreeMap::new(), 0);
             if random.one_in(2) {

@@ -15,8 +15,10 @@ use tokio::time::Instant;
 
 use super::{
     configuration::ROLE_ID,
+    folder::{self, Folder},
     oracle::{Oracle, Record},
     random::Random,
+    wrapping::Wrapping,
 };
 use crate::{
     keyring::key::VersionId,
@@ -95,6 +97,8 @@ pub(super) struct Secret {
     pub(super) versions: BTreeMap<u64, Version>,
     pub(super) current: u64,
     pub(super) max_versions: u64,
+    /// It is beside the secret, and a standby that lags lags in it too.
+    pub(super) folder: Folder,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,8 @@ pub(super) struct Vault {
     /// What a standby that lags answers.
     stale: Secret,
     pub(super) secret_id: String,
+    /// Secret IDs are response-wrapped, if so.
+    pub(super) wrapping: Option<Wrapping>,
     pub(super) leases: Leases,
     pub(super) faults: Vec<(Fault, Duration)>,
     tokens: BTreeMap<String, Token>,
@@ -149,6 +155,7 @@ impl Vault {
             secret: Secret { max_versions: random.of(&[3, 10, 20]), ..Secret::default() },
             stale: Secret::default(),
             secret_id: "first".to_owned(),
+            wrapping: random.one_in(3).then(Wrapping::default),
             leases: Leases { ttl, max_ttl, renewable: !random.one_in(4) },
             faults: Vec::new(),
             tokens: BTreeMap::new(),
@@ -186,7 +193,18 @@ impl Vault {
         let now = self.now();
         self.faults.retain(|(_, end)| *end > now);
         let usable = |version: &Version| self.is_live(version) && version.record.key.is_some();
-        !self.faults.is_empty() || !self.secret.versions.values().any(usable)
+        self.is_wrapping_lost() || !self.faults.is_empty() || !self.secret.versions.values().any(usable)
+    }
+
+    /// Whether the daemon's wrapping token is spent and gave nothing.
+    pub(super) fn is_wrapping_lost(&self) -> bool {
+        self.wrapping.as_ref().is_some_and(Wrapping::is_lost)
+    }
+
+    /// The credential that an operator puts into the settings.
+    pub(super) fn issue(&mut self) -> String {
+        let Self { secret_id, wrapping, .. } = self;
+        wrapping.as_mut().map_or_else(|| secret_id.clone(), |wrapping| wrapping.issue(secret_id))
     }
 
     pub(super) fn is_live(&self, version: &Version) -> bool {
@@ -259,6 +277,9 @@ async fn exchange(vault: &Shared, request: Request) -> Result<Response<Vec<u8>>,
         let hour = vault.now().as_secs() / 3600;
         *vault.requests.entry(hour).or_default() += 1;
         vault.note_return(&request);
+        if let Some(wrapping) = &mut vault.wrapping {
+            wrapping.note(&request);
+        }
         let most = if vault.has(Fault::Slow) { 6000 } else { 40 };
         (vault.random.below(most), vault.random.below(most) + 1)
     };
@@ -288,10 +309,10 @@ async fn exchange(vault: &Shared, request: Request) -> Result<Response<Vec<u8>>,
     Ok(response.body(answer.body).unwrap())
 }
 
-struct Request {
-    path: String,
+pub(super) struct Request {
+    pub(super) path: String,
     version: Option<u64>,
-    token: Option<String>,
+    pub(super) token: Option<String>,
     body: Value,
 }
 
@@ -309,7 +330,7 @@ impl Request {
     }
 }
 
-struct Answer {
+pub(super) struct Answer {
     status: u16,
     body: Vec<u8>,
     retry_after: Option<u64>,
@@ -330,7 +351,12 @@ impl Answer {
         Self { status: 200, body: body.to_string().into_bytes(), retry_after: None, tells }
     }
 
-    fn error(status: u16, message: &str) -> Self {
+    /// The data of a response that the oracle need not know of.
+    pub(super) fn data(data: &Value) -> Self {
+        Self::ok(&json!({ "data": data }), Tells::Nothing)
+    }
+
+    pub(super) fn error(status: u16, message: &str) -> Self {
         let errors: &[&str] = if message.is_empty() { &[] } else { &[message] };
         Self { status, ..Self::ok(&json!({ "errors": errors }), Tells::Nothing) }
     }
@@ -360,6 +386,10 @@ impl Vault {
         match request.path.as_str() {
             "/v1/auth/approle/login" => self.log_in(&request.body),
             "/v1/auth/token/renew-self" => self.renew(request),
+            "/v1/sys/wrapping/lookup" => {
+                self.wrapping.as_ref().unwrap().look_up(request.body["token"].as_str().unwrap())
+            }
+            "/v1/sys/wrapping/unwrap" => self.wrapping.as_mut().unwrap().unwrap(request),
             path => {
                 if self.valid(request).is_none() {
                     return Answer::error(403, "permission denied");
@@ -373,9 +403,19 @@ impl Vault {
                     }
                     "/v1/secret/metadata/app" => self.metadata(),
                     "/v1/secret/data/app" => self.data(request.version.unwrap()),
-                    other => panic!("an unexpected request: {other}"),
+                    other => self.folder(other),
                 }
             }
+        }
+    }
+
+    /// The answer to a path of the folder.
+    fn folder(&self, path: &str) -> Answer {
+        let parts: Vec<_> = path.trim_start_matches("/v1/secret/").split('/').collect();
+        match parts[..] {
+            [endpoint, folder::PATH] => self.seen().folder.answer(endpoint, None),
+            [endpoint, folder::PATH, name] => self.seen().folder.answer(endpoint, Some(name)),
+            _ => panic!("an unexpected request: {path}"),
         }
     }
 
@@ -486,6 +526,9 @@ impl Vault {
     }
 
     fn deliver(&mut self, request: &Request, answer: &Answer) {
+        if let Some(wrapping) = &mut self.wrapping {
+            wrapping.deliver(request, answer.status);
+        }
         match &answer.tells {
             Tells::Nothing => {}
             Tells::Versions(versions) => self.oracle.listed(versions.clone()),
