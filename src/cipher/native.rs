@@ -371,6 +371,13 @@ mod tests {
     }
 
     #[test]
+    fn the_binary_form_is_known_by_its_first_bytes() {
+        let sealed = seal_binary(&some_keyring(), [0; NONCE_LEN], b"", b"x");
+        assert!(is_binary(&sealed) && is_binary(b"KR1"));
+        assert!(!is_binary(b"kr1:id:AAAA") && !is_binary(b"KR") && !is_binary(b"vault:v1:AAAA"));
+    }
+
+    #[test]
     fn bytes_whose_key_is_not_held_stay_with_the_caller() {
         let mut sealed = seal_binary(&some_keyring(), [3; NONCE_LEN], b"", b"plaintext");
         let other = keyring(key("other", 8));

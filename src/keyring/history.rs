@@ -447,6 +447,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_the_form_of_its_newest_version_and_names_all_of_them() {
+        let map = || record(r#"{"active": "a", "keys": {"a": "x", "b": "y"}}"#);
+        let mut history = two_versions();
+        let keyring = history.advance(&listing(&[1, 2, 3]), vec![(version(3), map())]).keyring.unwrap();
+        let (a, b) = (keyring.get("a").unwrap(), keyring.get("b").unwrap());
+        assert!(a.mapped && b.mapped);
+        assert_eq!((&*a.earlier_versions, a.newest()), (&[version(1)][..], version(3)));
+        assert_eq!((&*b.earlier_versions, b.newest()), (&[version(2)][..], version(3)));
+        let built = history.advance(&listing(&[2, 3, 4]), vec![(version(4), single("a", "x"))]);
+        let keyring = built.keyring.unwrap();
+        let a = keyring.get("a").unwrap();
+        assert!(!a.mapped && !a.retired, "one of its versions is in Vault");
+        assert_eq!((&*a.earlier_versions, a.newest()), (&[version(1), version(3)][..], version(4)));
+        let keyring = history.advance(&listing(&[4]), vec![]).keyring.unwrap();
+        assert!(keyring.get("b").unwrap().retired, "none of its versions is");
+    }
+
+    #[test]
+    fn what_a_record_should_not_be_is_reported_with_its_version() {
+        let mut history = two_versions();
+        let long = "0123456789abcdef0123456789abcdef";
+        let fetched = vec![(version(3), single("c", long)), (version(4), single("d", &format!("{long}\\n")))];
+        assert!(history.advance(&listing(&[1, 2, 3, 4]), fetched).keyring.is_ok());
+        let ids =
+            |all: Vec<(u64, KeyId)>| -> Vec<_> { all.iter().map(|(at, id)| format!("{at} {id}")).collect() };
+        assert_eq!(ids(history.short_keys()), ["1 a", "2 b"]);
+        let line_breaks = history.line_breaks().into_iter().map(|(at, id, _)| (at, id)).collect();
+        assert_eq!(ids(line_breaks), ["4 d"]);
+    }
+
+    #[test]
     fn the_newest_record_of_a_key_decides_its_hmac_key() {
         let mut history = two_versions();
         let given = record(r#"{"id": "a", "key": "x", "hmac_key": "c2l4dGVlbiBieXRlcyAhIQ=="}"#);

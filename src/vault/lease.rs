@@ -200,6 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_nothing_can_replace_is_kept_without_a_step() {
+        let now = Instant::now();
+        let mut lease = lease(30, true, now);
+        lease.keep_until_expiry();
+        assert_eq!((lease.next(), lease.login_due()), (None, None));
+        assert_eq!(lease.step(now + Duration::from_secs(29)), Step::Wait);
+        assert_eq!(lease.remaining(now + Duration::from_secs(29)), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_token_without_a_ttl_does_not_expire() {
+        let (lease, now) = (lease(0, true, Instant::now()), Instant::now());
+        assert_eq!((lease.remaining(now), lease.step(now)), (None, Step::Wait));
+    }
+
+    #[test]
     fn a_refused_renewal_leads_to_a_login() {
         let now = Instant::now();
         let mut lease = lease(30, true, now);
