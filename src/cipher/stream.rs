@@ -218,10 +218,14 @@ impl<R: Read> Segments<R> {
     /// Reads the next segment into the buffer. `None` after the last.
     fn advance(&mut self) -> Result<Option<SegmentPosition>, StreamError> {
         let Some(index) = self.next_index else { return Ok(None) };
-        self.buffer.clear();
-        self.buffer.extend(self.ahead.take());
-        let filled = self.buffer.len();
-        self.buffer.resize(self.len + 1, 0);
+        self.buffer.resize(self.len + 1, 0); // the former segment is overwritten, which costs less than clearing it
+        let filled = match (self.ahead.take(), self.buffer.first_mut()) {
+            (Some(ahead), Some(first)) => {
+                *first = ahead;
+                1
+            }
+            _ => 0,
+        };
         let read = read_full(&mut self.input, &mut self.buffer[filled..])?;
         self.buffer.truncate(filled + read);
         if self.buffer.len() > self.len {

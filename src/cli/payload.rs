@@ -4,6 +4,7 @@
 //! stream (`cipher::stream`): this process encrypts it with a data key from the daemon. `lines` has many short values.
 
 mod attributes;
+mod behind;
 mod census;
 mod input;
 mod line;
@@ -28,6 +29,7 @@ use crate::{
     cipher::stream::{self, Header, MAGIC, StreamError},
     client::{BatchOperation, Client, ClientError, DataKey},
 };
+use behind::write_behind;
 use input::Input;
 use output::Output;
 
@@ -196,9 +198,11 @@ impl<'a> Work<'a> {
         work: impl FnOnce(&mut dyn Read, &mut dyn Write, &mut dyn FnMut(u64)) -> Result<(), StreamError>,
     ) -> Result<ExitCode, Failure> {
         let progress = Progress::new(self.input.len(), &self.output);
-        let done = work(&mut self.input, &mut self.output, &mut |bytes| progress.set(bytes));
+        let Self { input, output, .. } = &mut self;
+        let (done, written) =
+            write_behind(output, |blocks| work(input, blocks, &mut |bytes| progress.set(bytes)));
         drop(progress);
-        done.map_err(|error| self.failure(error))?;
+        written.map_err(StreamError::Write).and(done).map_err(|error| self.failure(error))?;
         self.output.finish()
     }
 
