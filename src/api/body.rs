@@ -206,14 +206,15 @@ const fn with_room(len: usize) -> usize {
     len.saturating_add(HEADROOM).saturating_add(TAILROOM)
 }
 
-/// The new capacity for `len` bytes, if the old one is too small: the double, or the announced one once a quarter of it arrived.
+/// The new capacity for `len` bytes, if the old one is too small: four times of what arrived, but not more than
+/// announced, or the double.
 fn grown_capacity(len: usize, capacity: usize, announced: usize) -> Option<usize> {
     let needed = len.saturating_add(TAILROOM);
     if needed <= capacity {
         return None;
     }
-    let credible = announced > 0 && needed >= announced / 4;
-    let capacity = if credible { announced } else { capacity.saturating_mul(2) };
+    let capacity =
+        if announced > 0 { announced.min(needed.saturating_mul(4)) } else { capacity.saturating_mul(2) };
     Some(capacity.max(needed))
 }
 
