@@ -21,6 +21,16 @@ use crate::{
 /// The number of connections to measure the memory per connection.
 const FURTHER: usize = 900;
 
+/// How long after the load its memory is measured.
+const REST: Duration = Duration::from_secs(30);
+
+/// The resident memory of the daemon that served all cases, after a rest.
+pub fn after_load(servers: &Servers) -> Fact {
+    std::thread::sleep(REST);
+    let value = resident(servers.keyringd.target().pid);
+    Fact { name: format!("resident {} s after the load", REST.as_secs()), value, unit: "KiB" }
+}
+
 pub fn measure(servers: &Servers, effort: Effort) -> Vec<Fact> {
     let fact = |name: &str, value: f64, unit| Fact { name: name.to_owned(), value, unit };
     let mut facts = Vec::new();

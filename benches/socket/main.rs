@@ -70,6 +70,9 @@ fn main() {
     if is_wanted("fairness") {
         facts.extend(fairness::measure(&servers, effort));
     }
+    if effort.rounds > 1 && is_wanted("memory after the load") {
+        facts.push(footprint::after_load(&servers));
+    }
     if is_wanted("footprint") {
         facts.extend(footprint::measure(&servers, effort));
     }

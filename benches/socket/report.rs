@@ -22,8 +22,8 @@ impl Measured {
 /// One row per case: keyringd's results, their ratios to the other servers, and the latencies.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "| case | requests/s | of the echo | × OpenBao | CPU µs | of OpenBao's | peak MiB | p50 µs | p99 µs | p99.9 µs | echo's p99.9 |\n\
-         |---|---|---|---|---|---|---|---|---|---|---|\n",
+        "| case | requests/s | of the echo | × OpenBao | CPU µs | over the echo, µs | of OpenBao's | peak MiB | p50 µs | p99 µs | p99.9 µs | echo's p99.9 |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for Outcome { case, keyringd: ours, echo, openbao } in outcomes {
         let of_echo = ours.per_second / echo.per_second;
@@ -33,9 +33,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
         let [p50, p99, p999] = [500, 990, 999].map(|thousandths| ours.percentile(thousandths));
         let _ = writeln!(
             text,
-            "| {case} | {:.0} | {of_echo:.2} | {times} | {:.1} | {cpu} | {:.1} | {p50} | {p99} | {p999} | {} |",
+            "| {case} | {:.0} | {of_echo:.2} | {times} | {:.1} | {:+.1} | {cpu} | {:.1} | {p50} | {p99} | {p999} | {} |",
             ours.per_second,
             ours.cpu,
+            ours.cpu - echo.cpu,
             ours.peak / 1024.0,
             echo.percentile(999),
         );
