@@ -25,10 +25,10 @@ use crate::{
     },
 };
 
-/// The credential that is sent. No error may quote it, even if the server does.
+/// The credential that is sent. No error may quote it, even if the server repeats what a request carried.
 const PLANTED: &str = "planted-0b5e";
 
-/// The byte of an answer in whose place the server sends the credential.
+/// The byte of an answer in whose place the server repeats the credential of the request.
 const ECHO: u8 = 1;
 
 /// Parts of the input end with this byte.
@@ -43,15 +43,16 @@ pub(crate) async fn answers(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     let answers: VecDeque<_> = rest.split(|byte| *byte == END).map(<[u8]>::to_vec).collect();
     let left = Arc::new(Mutex::new(answers));
-    simulated::install(Some(Arc::new(move |_| {
+    simulated::install(Some(Arc::new(move |request| {
         let answer = left.lock().unwrap().pop_front();
+        let repeated = if carries_credential(request) { PLANTED } else { "" };
         Box::pin(async move {
             let answer = answer.ok_or(Loss::Refused)?;
             let (status, body) = answer.split_first().ok_or(Loss::Refused)?;
             let status = STATUSES[usize::from(*status) % STATUSES.len()];
-            let body = body
-                .iter()
-                .flat_map(|byte| if *byte == ECHO { PLANTED.as_bytes() } else { std::slice::from_ref(byte) });
+            let body = body.iter().flat_map(|byte| {
+                if *byte == ECHO { repeated.as_bytes() } else { std::slice::from_ref(byte) }
+            });
             Ok(hyper::Response::builder().status(status).body(body.copied().collect()).unwrap())
         })
     })));
@@ -68,6 +69,12 @@ pub(crate) async fn answers(input: &[u8]) {
     drop(client);
     sessions.end().await;
     simulated::install(None);
+}
+
+fn carries_credential(request: &reqwest::Request) -> bool {
+    let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
+    let mut parts = request.headers().values().map(reqwest::header::HeaderValue::as_bytes).chain([body]);
+    parts.any(|part| memchr::memmem::find(part, PLANTED.as_bytes()).is_some())
 }
 
 fn check<T>(outcome: &Result<T, VaultError>) {
