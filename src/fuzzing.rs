@@ -3,7 +3,12 @@
 //!
 //! Compiled for them and for tests only: a test runs each target on its corpus. `fuzz/README.md` says how to run them.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "a fuzz target fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a fuzz target fails by panicking"
+)]
 
 use std::{
     sync::{Arc, LazyLock},

@@ -155,7 +155,7 @@ impl Cache {
 
 impl Slot {
     /// The settings have changed, and so has the way to read. What a running read gives is outdated too.
-    #[expect(clippy::significant_drop_tightening, reason = "a read begins before both changes or after both")]
+    #[expect(clippy::significant_drop_tightening, reason = "a read ends before both changes or after both")]
     fn outdate(&self, fetch: &Fetch) {
         let mut current = lock(&self.fetch);
         *current = Arc::clone(fetch);
