@@ -25,6 +25,7 @@ const FURTHER: usize = 900;
 const REST: Duration = Duration::from_secs(30);
 
 /// The resident memory of the daemon that served all cases, after a rest.
+#[expect(clippy::disallowed_methods, reason = "the time of rest is given")]
 pub fn after_load(servers: &Servers) -> Fact {
     std::thread::sleep(REST);
     let value = resident(servers.keyringd.target().pid);

@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 use crate::support::{Daemon, OpenBao, openbao, python, success};
 
 #[path = "../clients/examples/client.rs"]
-#[expect(dead_code, clippy::disallowed_methods, reason = "a test gives the socket, and does not call `main`")]
+#[expect(
+    dead_code,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test gives the socket, and does not call `main`"
+)]
 mod example;
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";

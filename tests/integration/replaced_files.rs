@@ -82,12 +82,13 @@ fn a_file_that_is_replaced_keeps_its_owner_its_mode_and_its_links() {
     assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".tmp")));
 }
 
+const ACL: &str = "system.posix_acl_access";
+
 #[test]
 fn a_file_that_is_replaced_keeps_its_acl_and_attributes_and_inherits_none() {
     if passed_as_root() {
         return;
     }
-    const ACL: &str = "system.posix_acl_access";
     let daemon = Daemon::dev();
     let file = daemon.folder().join("secret");
     ciphertext(&daemon, &file);
