@@ -8,6 +8,7 @@
 mod configuration;
 mod folder;
 mod life;
+mod message;
 mod operator;
 mod oracle;
 mod random;

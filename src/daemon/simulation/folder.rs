@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{oracle::Record, vault::Answer};
+use super::{message::Answer, oracle::Record};
 use crate::keyring::Keyrings;
 
 /// Its path below the mount.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     configuration::ROLE_ID,
     folder::{self, Folder},
+    message::{Answer, Request, Tells},
     oracle::{Oracle, Record},
     random::Random,
     wrapping::Wrapping,
@@ -307,59 +308,6 @@ async fn exchange(vault: &Shared, request: Request) -> Result<Response<Vec<u8>>,
     drop(vault);
     let response = response.header(header::DATE, httpdate::fmt_http_date(answered));
     Ok(response.body(answer.body).unwrap())
-}
-
-pub(super) struct Request {
-    pub(super) path: String,
-    version: Option<u64>,
-    pub(super) token: Option<String>,
-    body: Value,
-}
-
-impl Request {
-    fn new(request: &reqwest::Request) -> Self {
-        let query = request.url().query().unwrap_or_default();
-        let token = request.headers().get("x-vault-token").map(|token| token.to_str().unwrap().to_owned());
-        let body = request.body().and_then(reqwest::Body::as_bytes).unwrap_or_default();
-        Self {
-            path: request.url().path().to_owned(),
-            version: query.strip_prefix("version=").map(|number| number.parse().unwrap()),
-            token,
-            body: serde_json::from_slice(body).unwrap_or_default(),
-        }
-    }
-}
-
-pub(super) struct Answer {
-    status: u16,
-    body: Vec<u8>,
-    retry_after: Option<u64>,
-    /// What it tells of the secret.
-    tells: Tells,
-}
-
-enum Tells {
-    Nothing,
-    Versions(BTreeMap<VersionId, bool>),
-    Record(VersionId, Arc<Record>),
-    Removed(VersionId),
-    Token(String),
-}
-
-impl Answer {
-    fn ok(body: &Value, tells: Tells) -> Self {
-        Self { status: 200, body: body.to_string().into_bytes(), retry_after: None, tells }
-    }
-
-    /// The data of a response that the oracle need not know of.
-    pub(super) fn data(data: &Value) -> Self {
-        Self::ok(&json!({ "data": data }), Tells::Nothing)
-    }
-
-    pub(super) fn error(status: u16, message: &str) -> Self {
-        let errors: &[&str] = if message.is_empty() { &[] } else { &[message] };
-        Self { status, ..Self::ok(&json!({ "errors": errors }), Tells::Nothing) }
-    }
 }
 
 impl Vault {

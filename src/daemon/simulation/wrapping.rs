@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::vault::{Answer, Request};
+use super::message::{Answer, Request};
 
 /// What became of a wrapping token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
