@@ -122,7 +122,7 @@ fn the_allocators_options_are_linked_into_the_program() {
         "opt.retain: false",
         "opt.dirty_decay_ms: 1000",
         "opt.muzzy_decay_ms: 0",
-        "opt.oversize_threshold: 4194304",
+        "opt.oversize_threshold: 262144",
         "opt.narenas: 1",
     ] {
         assert!(text.contains(option), "{option}: {text}");
