@@ -19,10 +19,7 @@ use crate::{
     keyring::{KeyDerivation, record::Contents},
     metrics::Metrics,
     secret::Secret,
-    settings::{
-        Auth, KvSecret, KvVersion, SecretPath, Server, SettingNames, Tls, credential::Credential,
-        server::AppRole,
-    },
+    settings::{Auth, KvSecret, KvVersion, SecretPath, Server, credential::Credential, server::AppRole},
 };
 
 /// The credential that is sent. No error may quote it, even if the server repeats what a request carried.
@@ -114,12 +111,5 @@ fn server(choice: u8) -> Server {
         1 => approle(false),
         _ => approle(true),
     };
-    let names = SettingNames {
-        host: "keyring_vault_host",
-        protocol: "keyring_vault_host",
-        token: "keyring_vault_token",
-        prefix: "keyring_vault_",
-    };
-    let host = "http://vault.invalid:8200".parse().unwrap();
-    Server { host, namespace: None, auth, identity: None, tls: Tls::default(), names }
+    simulated::server(auth)
 }

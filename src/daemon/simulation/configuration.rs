@@ -7,9 +7,10 @@ use crate::{
     keyring::KeyDerivation,
     secret::Secret,
     settings::{
-        self, Auth, CiphertextFormat, KeyringPath, KvSecret, KvVersion, SecretPath, Server, SettingNames,
-        Tls, credential::Credential, server::AppRole,
+        self, Auth, CiphertextFormat, KeyringPath, KvSecret, KvVersion, SecretPath, Server,
+        credential::Credential, server::AppRole,
     },
+    vault::transport::simulated,
 };
 
 pub(super) const ROLE_ID: &str = "role";
@@ -22,14 +23,7 @@ pub(super) fn server(credential: &str, wrapped: bool) -> Server {
         secret_id: Credential::Inline(Secret::new(credential.to_owned())),
         wrapped,
     });
-    let names = SettingNames {
-        host: "keyring_vault_host",
-        protocol: "keyring_vault_host",
-        token: "keyring_vault_token",
-        prefix: "keyring_vault_",
-    };
-    let host = "http://vault.invalid:8200".parse().unwrap();
-    Server { host, namespace: None, auth, identity: None, tls: Tls::default(), names }
+    simulated::server(auth)
 }
 
 pub(super) fn keyring(interval: Duration) -> settings::Keyring {

@@ -13,7 +13,7 @@ use crate::{
     metrics::Metrics,
     secret::Secret,
     settings::{
-        Auth, KvSecret, KvVersion, SecretPath, Server, SettingNames, Tls, credential::Credential,
+        Auth, KvSecret, KvVersion, SecretPath, Server, credential::Credential,
         server::AppRole,
     },
     vault::{
@@ -84,14 +84,7 @@ fn server() -> Server {
         secret_id: Credential::Inline(Secret::new("secret".to_owned())),
         wrapped: false,
     });
-    let names = SettingNames {
-        host: "keyring_vault_host",
-        protocol: "keyring_vault_host",
-        token: "keyring_vault_token",
-        prefix: "keyring_vault_",
-    };
-    let host = "http://vault.invalid:8200".parse().unwrap();
-    Server { host, namespace: None, auth, identity: None, tls: Tls::default(), names }
+    simulated::server(auth)
 }
 
 async fn read(client: Client) {
