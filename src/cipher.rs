@@ -96,7 +96,7 @@ pub fn in_context(held: &HeldKey, format: Format, context: &[u8]) -> Result<Held
         Format::Transit => held.key.in_transit_context(context),
         Format::Kong => return Err(SealError::KongContext),
     };
-    Ok(HeldKey { mapped: held.mapped, ..HeldKey::new(key.into(), held.version, held.created) })
+    Ok(HeldKey { mapped: held.mapped, ..HeldKey::new(key, held.version, held.created) })
 }
 
 /// Seals `buffer[ROOM..]` in place into the binary form of the native format. The first [`ROOM`] bytes are free.

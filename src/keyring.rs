@@ -6,6 +6,7 @@
 pub mod copy;
 mod format;
 pub(crate) mod history;
+pub(crate) mod kdf;
 pub(crate) mod key;
 pub(crate) mod new_record;
 pub(crate) mod options;

@@ -7,8 +7,6 @@
 use std::fmt;
 
 use aes_gcm::KeyInit as _;
-use hkdf::Hkdf;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{
@@ -16,7 +14,7 @@ use super::{
     native::NONCE_LEN,
 };
 use crate::{
-    keyring::{SecretLocation, Xaes256Gcm, copy::CopyContents, key::decode_32_bytes},
+    keyring::{SecretLocation, Xaes256Gcm, copy::CopyContents, kdf::expand, key::decode_32_bytes},
     secret::{Secret, wipe_stack},
 };
 
@@ -51,10 +49,14 @@ impl CopyKey {
     fn derive_on_stack(text: &Secret<String>) -> Option<Box<Self>> {
         let cache_key = decode_32_bytes(text.expose())?;
         let mut okm = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, cache_key.expose())
-            .expand(b"keyringd krc1 cache", okm.as_mut_slice())
-            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
-        Some(Box::new(Self(Xaes256Gcm::new((&*okm).into()))))
+        expand(cache_key.expose(), &mut [(&[b"keyringd krc1 cache"], okm.as_mut_slice())]);
+        Some(Self::with_derived(&okm))
+    }
+
+    /// On the stack that [`expand`] wiped.
+    #[inline(never)]
+    fn with_derived(okm: &[u8; 32]) -> Box<Self> {
+        Box::new(Self(Xaes256Gcm::new(okm.into())))
     }
 
     /// The bytes of the file, with a new nonce.

@@ -4,9 +4,8 @@
 //! blind index is the leftmost bits of HMAC-SHA256(K_idx, input), K_idx = HKDF-SHA256(K_mac, no salt, info `keyringd kri1
 //! index` ‖ 0x00 ‖ label, 32). K_mac is the key's HMAC key. The algorithms are SHA-2 (FIPS 180-4) and SHA-3 (FIPS 202). <https://openbao.org/api-docs/secret/transit/#generate-hmac>
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
-use hkdf::Hkdf;
 use hmac::{KeyInit as _, Mac as _, SimpleHmac};
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512, digest::common::BlockSizeUser};
 use sha3::{Sha3_224, Sha3_256, Sha3_384, Sha3_512};
@@ -14,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::{encoding, transit::TEXT_PREFIX as TRANSIT_PREFIX};
-use crate::keyring::{Format, HeldKey, Key, Keyring};
+use crate::keyring::{Format, HeldKey, Key, Keyring, kdf::expand};
 
 const NATIVE_PREFIX: &str = "krm1:";
 
@@ -104,7 +103,7 @@ fn mac<D: Digest + BlockSizeUser>(key: &[u8], input: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`MacError::Context`]
-pub(crate) fn in_context(key: &Key, context: &[u8]) -> Result<Key, MacError> {
+pub(crate) fn in_context(key: &Key, context: &[u8]) -> Result<Arc<Key>, MacError> {
     if key.has_own_hmac() { Err(MacError::Context) } else { Ok(key.in_context(context)) }
 }
 
@@ -181,9 +180,7 @@ pub(crate) const INDEX_BITS: RangeInclusive<usize> = 8..=256;
 pub(crate) fn index(key: &Key, label: &[u8], bits: usize, input: &[u8]) -> Vec<u8> {
     assert!(INDEX_BITS.contains(&bits), "the caller checks the width");
     let mut k = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(None, key.hmac())
-        .expand_multi_info(&[b"keyringd kri1 index\0", label], k.as_mut_slice())
-        .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
+    expand(key.hmac(), &mut [(&[b"keyringd kri1 index\0", label], k.as_mut_slice())]);
     let mut index = mac::<Sha256>(k.as_slice(), input);
     index.truncate(bits.div_ceil(8));
     let spare = index.len() * 8 - bits;

@@ -17,14 +17,16 @@ use std::{
 
 use aes_gcm::KeyInit as _;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use hkdf::Hkdf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
-use super::xaes::{Aes256Gcm, Xaes256Gcm};
-use crate::secret::Secret;
+use super::{
+    kdf::{STACK, expand},
+    xaes::{Aes256Gcm, Xaes256Gcm},
+};
+use crate::secret::{Secret, wipe_stack};
 
 /// A key ID: 1 to 64 of `A-Z a-z 0-9 _ . -`. The word `active` is reserved for a path of the API.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +68,15 @@ pub struct Key {
     fingerprint: [u8; 3],
     /// Messages that this process sealed with [`Key::aes`] and 96-bit nonces.
     messages: AtomicU64,
+}
+
+/// What is derived from K.
+#[derive(Default, Zeroize)]
+struct DerivedKeys {
+    xaes: [u8; 32],
+    kms: [u8; 32],
+    hmac: [u8; 32],
+    fingerprint: [u8; 3],
 }
 
 /// A KV version. The number alone is ambiguous: a secret that was deleted and recreated counts from 1 again. The order
@@ -167,41 +178,58 @@ impl Key {
 
     /// A key from K itself.
     pub fn new(id: KeyId, k: Secret<[u8; 32]>) -> Self {
-        let hkdf = Hkdf::<Sha256>::new(None, k.expose());
-        let expand = |info: &[u8], okm: &mut [u8]| {
-            hkdf.expand(info, okm).unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
-        };
-        let cipher = |info: &[u8]| {
-            let mut okm = Zeroizing::new([0; 32]);
-            expand(info, okm.as_mut_slice());
-            Xaes256Gcm::new((&*okm).into())
-        };
-        let (xaes, kms) = (cipher(b"keyringd kr1 xaes-256-gcm"), cipher(b"keyringd kr1 kms"));
-        let mut hmac = Secret::new(vec![0; 32]);
-        expand(b"keyringd krm1 hmac", hmac.expose_mut());
-        let mut fingerprint = [0; 3];
-        expand(b"keyringd fingerprint", &mut fingerprint);
-        let aes = Aes256Gcm::new(k.expose().into());
-        Self { id, k, aes, xaes, kms, hmac, has_own_hmac: false, fingerprint, messages: AtomicU64::new(0) }
+        let mut derived = Zeroizing::new(DerivedKeys::default());
+        let DerivedKeys { xaes, kms, hmac, fingerprint } = &mut *derived;
+        expand(
+            k.expose(),
+            &mut [
+                (&[b"keyringd kr1 xaes-256-gcm"], xaes),
+                (&[b"keyringd kr1 kms"], kms),
+                (&[b"keyringd krm1 hmac"], hmac),
+                (&[b"keyringd fingerprint"], fingerprint),
+            ],
+        );
+        Self::with_derived(id, k, &derived)
+    }
+
+    /// On the stack that [`expand`] wiped.
+    #[inline(never)]
+    fn with_derived(id: KeyId, k: Secret<[u8; 32]>, derived: &DerivedKeys) -> Self {
+        Self {
+            id,
+            aes: Aes256Gcm::new(k.expose().into()),
+            k,
+            xaes: Xaes256Gcm::new(&derived.xaes.into()),
+            kms: Xaes256Gcm::new(&derived.kms.into()),
+            hmac: Secret::new(derived.hmac.to_vec()),
+            has_own_hmac: false,
+            fingerprint: derived.fingerprint,
+            messages: AtomicU64::new(0),
+        }
     }
 
     /// The key for one context in K's place: HKDF-SHA256(K, no salt, info `keyringd kr1 context` ‖ 0x00 ‖ context, 32). An HMAC
     /// key of the record does not follow.
-    pub(crate) fn in_context(&self, context: &[u8]) -> Self {
+    pub(crate) fn in_context(&self, context: &[u8]) -> Arc<Self> {
         self.derived(&[b"keyringd kr1 context\0", context])
     }
 
     /// The same as Transit's derived keys have it: HKDF-SHA256(K, no salt, info = context, 32).
-    pub(crate) fn in_transit_context(&self, context: &[u8]) -> Self {
+    pub(crate) fn in_transit_context(&self, context: &[u8]) -> Arc<Self> {
         self.derived(&[context])
     }
 
-    fn derived(&self, info: &[&[u8]]) -> Self {
+    fn derived(&self, info: &[&[u8]]) -> Arc<Self> {
+        let key = self.derived_on_stack(info);
+        wipe_stack::<STACK>();
+        key
+    }
+
+    #[inline(never)]
+    fn derived_on_stack(&self, info: &[&[u8]]) -> Arc<Self> {
         let mut k = Secret::new([0; 32]);
-        let hkdf = Hkdf::<Sha256>::new(None, self.k.expose());
-        hkdf.expand_multi_info(info, k.expose_mut())
-            .unwrap_or_else(|_| unreachable!("32 bytes are within HKDF-SHA256's 8160"));
-        Self::new(self.id.clone(), k)
+        expand(self.k.expose(), &mut [(info, k.expose_mut())]);
+        Arc::new(Self::new(self.id.clone(), k))
     }
 
     /// The same key with an exported HMAC key of Transit in the place of the derived one. A sealed copy names the derived one too,

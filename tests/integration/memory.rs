@@ -6,6 +6,10 @@ use std::{
     process::Command,
 };
 
+use aes_gcm::{
+    KeyInit as _,
+    aes::{Aes256, cipher::BlockCipherEncrypt as _},
+};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use hkdf::Hkdf;
 use serde_json::json;
@@ -54,12 +58,27 @@ fn memory_without(daemon: &Daemon, secrets: &[&str]) -> Vec<u8> {
     })
 }
 
-/// The keys that are derived from a key text: K, and the key of the native format.
-fn derived(text: &str) -> [Vec<u8>; 2] {
-    let k = Sha256::digest(text.as_bytes());
-    let mut xaes = vec![0; 32];
-    Hkdf::<Sha256>::new(None, &k).expand(b"keyringd kr1 xaes-256-gcm", &mut xaes).unwrap();
-    [k.to_vec(), xaes]
+fn hkdf(key: &[u8], info: &[u8]) -> Vec<u8> {
+    let mut okm = vec![0; 32];
+    Hkdf::<Sha256>::new(None, key).expand(info, &mut okm).unwrap();
+    okm
+}
+
+/// The keys that are derived from a key text: K, and those of the native format, of Kubernetes' ciphertexts and of HMACs.
+fn derived(text: &str) -> [Vec<u8>; 4] {
+    derived_from(Sha256::digest(text.as_bytes()).to_vec())
+}
+
+fn derived_from(k: Vec<u8>) -> [Vec<u8>; 4] {
+    let infos: [&[u8]; 3] = [b"keyringd kr1 xaes-256-gcm", b"keyringd kr1 kms", b"keyringd krm1 hmac"];
+    let [xaes, kms, hmac] = infos.map(|info| hkdf(&k, info));
+    [k, xaes, kms, hmac]
+}
+
+/// K exists once by itself and once at the start of its AES key schedule; the others in their schedule, or by themselves.
+fn assert_each_exists_once(held: &[u8], text: &str) {
+    let [k, others @ ..] = derived(text).map(|key| count(held, &key));
+    assert!((1..=2).contains(&k) && others == [1; 3], "copies: {k} of K, {others:?} of those from it");
 }
 
 #[test]
@@ -76,9 +95,7 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
         &daemon,
         &[FIRST, &encoded, "a-plaintext-that-is-nowhere-else", "YS1wbGFpbnRleHQtdGhhd"],
     );
-    // K exists once by itself and once at the start of its AES key schedule; the other only in its schedule.
-    let [k, xaes] = derived(FIRST).map(|key| count(&held, &key));
-    assert!((1..=2).contains(&k) && xaes == 1, "each key exists once: {k} and {xaes}");
+    assert_each_exists_once(&held, FIRST);
 
     server.put_record("second", SECOND);
     daemon.sync();
@@ -93,11 +110,71 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
     for key in derived(FIRST) {
         assert_eq!(count(&held, &key), 0, "a removed key is wiped");
     }
-    let [k, xaes] = derived(SECOND).map(|key| count(&held, &key));
-    assert!((1..=2).contains(&k) && xaes == 1, "each key exists once: {k} and {xaes}");
+    assert_each_exists_once(&held, SECOND);
     // In the moved variable, in the settings, in the session, and in the buffer of the connection to Vault, which keeps the last request.
     let tokens = count(&held, server.token().as_bytes());
     assert!(tokens <= 4, "{tokens} copies of the token");
+}
+
+#[test]
+fn no_operation_leaves_the_keys_that_it_derives() {
+    if passed_as_root() {
+        return;
+    }
+    let server = OpenBao::dev();
+    server.put_record("first", FIRST);
+    let daemon = Daemon::start(&server, &[("KONG_KEYRING_INDEX_KEY", "first")]);
+    let encoded = |text: &str| BASE64_STANDARD.encode(text);
+    let input = json!({ "input": encoded("alice"), "context": encoded("tenant") });
+    assert_eq!(daemon.post("/v1/transit/hmac/keyring", &input).status, 200);
+    let index = json!({ "input": encoded("alice"), "associated_data": encoded("users.email"), "bits": 24 });
+    assert_eq!(daemon.post("/v1/transit/hmac/keyring", &index).status, 200);
+    let mut nonces = Vec::new();
+    for context in ["", "tenant"] {
+        let item = json!({ "plaintext": encoded("alice"), "context": encoded(context) });
+        for body in [item.clone(), json!({ "batch_input": [item.clone(), item] })] {
+            let sealed = daemon.post("/v1/transit/encrypt/keyring", &body).json()["data"].clone();
+            let one =
+                sealed["batch_results"].get(0).unwrap_or(&sealed)["ciphertext"].as_str().unwrap().to_owned();
+            let opened = json!({ "ciphertext": one, "context": encoded(context) });
+            assert_eq!(daemon.post("/v1/transit/decrypt/keyring", &opened).status, 200);
+            let bytes = BASE64_STANDARD.decode(one.rsplit(':').next().unwrap()).unwrap();
+            nonces.push((context, bytes[..12].to_vec()));
+        }
+    }
+    let k = Sha256::digest(FIRST.as_bytes()).to_vec();
+    let in_context = derived_from(hkdf(&k, b"keyringd kr1 context\0tenant"));
+    let [_, xaes, _, hmac] = derived(FIRST);
+    let mut gone = vec![("the key of the index", hkdf(&hmac, b"keyringd kri1 index\0users.email"))];
+    gone.extend(nonces.iter().map(|(context, kdf_input)| {
+        (
+            "the key of a message",
+            message_key(if context.is_empty() { &xaes } else { &in_context[1] }, kdf_input),
+        )
+    }));
+    gone.extend(["K", "xaes", "kms", "hmac"].into_iter().zip(in_context));
+    let held = memory(&daemon);
+    for (what, key) in gone {
+        assert_eq!(count(&held, &key), 0, "{what}");
+    }
+    assert_each_exists_once(&held, FIRST);
+}
+
+/// Kx of XAES-256-GCM (c2sp.org/XAES-256-GCM).
+fn message_key(key: &[u8], kdf_input: &[u8]) -> Vec<u8> {
+    let aes = Aes256::new_from_slice(key).unwrap();
+    let encrypted = |block: u128| {
+        let mut block = block.to_be_bytes().into();
+        aes.encrypt_block(&mut block);
+        u128::from_be_bytes(block.into())
+    };
+    let l = encrypted(0);
+    let k1 = (l << 1) ^ ((l >> 127) * 0b1000_0111);
+    let half = |counter| {
+        let input = [&[0, counter, b'X', 0], kdf_input].concat();
+        encrypted(k1 ^ u128::from_be_bytes(input.try_into().unwrap())).to_be_bytes()
+    };
+    [half(1), half(2)].concat()
 }
 
 #[test]

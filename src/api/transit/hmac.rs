@@ -192,7 +192,7 @@ impl Macs<'_> {
         let index = if context.is_empty() {
             mac::index(&held.key, label, *bits, input)
         } else {
-            mac::index(&mac::in_context(&held.key, context)?, label, *bits, input)
+            mac::index(&*mac::in_context(&held.key, context)?, label, *bits, input)
         };
         out.extend_from_slice(br#""index":""#);
         hex_simd::encode_append(&index, out, hex_simd::AsciiCase::Lower);
