@@ -20,6 +20,7 @@ mod cases;
 mod echo;
 mod fairness;
 mod footprint;
+mod kms;
 mod load;
 mod report;
 mod servers;
@@ -69,6 +70,9 @@ fn main() {
     let mut facts = Vec::new();
     if is_wanted("fairness") {
         facts.extend(fairness::measure(&servers, effort));
+    }
+    if is_wanted("KMS") {
+        facts.extend(kms::measure(&servers, effort));
     }
     if effort.rounds > 1 && is_wanted("memory after the load") {
         facts.push(footprint::after_load(&servers));

@@ -4,6 +4,8 @@
 
 #[path = "../../tests/integration/support/http.rs"]
 pub mod http;
+#[path = "../../tests/integration/support/kms.rs"]
+pub mod kms;
 #[path = "../../tests/integration/support/openbao.rs"]
 pub mod openbao;
 #[path = "../../tests/integration/support/process.rs"]

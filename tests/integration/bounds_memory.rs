@@ -45,12 +45,15 @@ fn no_mix_of_formats_and_operations_takes_more_than_the_limit() {
         ("raw_bodies", [8, 8 << 20]),
         ("batches", [10, 10_000]),
         ("mixed", [3, 2 << 20]),
+        ("raw_bodies", [40, 1 << 20]),
+        ("json_bodies", [30, 1 << 20]),
     ] {
         let open = open(&sizes);
         let (peak, result) = peak_of(&open, name, &numbers);
         // A refused body is received and dropped for 5 s. A slow client has not sent it by then.
         only(&result["statuses"], &["200", "429", "BrokenPipeError", "ConnectionResetError"]);
         assert!(result["statuses"]["200"].as_u64().is_some(), "{name}: {result}");
+        eprintln!("{name}, {numbers:?}: {} KiB for each MiB of the limit", peak / limit);
         assert!(peak <= limit * MIB * 115 / 100, "{name}: {peak} KiB over the start, {result}");
         assert_eq!(open.daemon.opened(&open.daemon.encrypt("alive")), "alive");
         wait_for("memory to be given back", || (resident(&open.daemon) <= RESTING).then_some(()));
