@@ -176,9 +176,10 @@ impl History {
     /// one, because its ciphertexts still exist.
     pub fn replace(&mut self, contents: Contents, now: SystemTime) -> Built {
         let source = Source::Fields(contents.digest);
-        let newest = self.versions.last_key_value();
+        // Not the newest by its time: a wall clock that was set back dates a later record earlier.
+        let live = self.versions.values().find(|held| !held.retired);
         let mut next = self.clone();
-        if newest.is_none_or(|(_, held)| !held.contents.same_as(&contents)) {
+        if live.is_none_or(|held| !held.contents.same_as(&contents)) {
             let mut contents = contents;
             self.keep_malformed(&mut contents);
             next.versions
@@ -513,6 +514,16 @@ mod tests {
             summary(&history.replace(record(r#"{"active": "c", "keys": {"c": "z"}}"#), at(6))),
             "c of c"
         );
+    }
+
+    #[test]
+    fn on_kv_v1_a_clock_that_is_set_back_does_not_keep_an_earlier_record_from_becoming_active_again() {
+        let mut history = History::default();
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        assert_eq!(summary(&history.replace(single("a", "x"), at(10))), "a of a");
+        assert_eq!(summary(&history.replace(single("b", "y"), at(5))), "b of a* b");
+        assert_eq!(summary(&history.replace(single("b", "y"), at(6))), "b of a* b");
+        assert_eq!(summary(&history.replace(single("a", "x"), at(7))), "a of a b*");
     }
 
     #[test]
