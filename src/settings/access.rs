@@ -240,6 +240,7 @@ mod tests {
     fn a_peer_has_the_union_of_the_entries_that_match_it() {
         let text = "user:root=status, uid:1001=encrypt , gid:20=decrypt + encrypt,,gid:21=all";
         let list = list(text, KERNEL).unwrap();
+        assert_eq!(list.len(), 4);
         let words = |uid, groups: &[u32]| Permission::words(list.permissions_of(uid, groups));
         assert_eq!(words(0, &[0]), "status");
         assert_eq!(words(1001, &[]), "encrypt");
@@ -303,6 +304,16 @@ mod tests {
         let warnings = list.warnings(Permission::Encrypt | Permission::Decrypt, |name| name == "cards");
         assert!(warnings[0].starts_with("entry 1 names a keyring that is neither"), "{warnings:?}");
         assert!(!warnings.iter().any(|warning| warning.starts_with("entry 3")), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_common_use_that_no_entry_grants_is_warned_of() {
+        let warned = |text| {
+            list(text, KERNEL).unwrap().warnings(Permission::Encrypt | Permission::Decrypt, |_| true).concat()
+        };
+        assert!(warned("uid:1=encrypt, uid:2=status").starts_with("no entry grants decrypt: "));
+        assert_eq!(warned("uid:1=encrypt, uid:2=decrypt"), "");
+        assert_eq!(warned("uid:1=kms"), "");
     }
 
     #[test]

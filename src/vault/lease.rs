@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn a_login_that_is_due_with_a_renewal_comes_instead_of_it() {
+        let now = Instant::now();
+        let mut lease = lease(100, true, now);
+        lease.renewed(Duration::from_secs(30), Renewal::Possible, now);
+        assert_eq!(lease.next(), Some((now + Duration::from_secs(20), Step::LogIn)));
+    }
+
+    #[test]
     fn a_clock_that_jumps_ahead_causes_a_login_and_one_that_jumps_back_changes_nothing() {
         let now = Instant::now() + Duration::from_secs(10_000);
         let lease = lease(30, true, now);
