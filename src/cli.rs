@@ -82,6 +82,9 @@ enum Command {
         /// Log in with an AppRole secret ID, which uses it once
         #[arg(long)]
         login: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show the status of the running daemon
     Status(status::Status),
@@ -168,8 +171,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             let file = positional.map_or(file, SettingsFile::new);
             if json { check::check_json(&file, shown) } else { check::check(&file, shown) }
         }
-        Command::Doctor { file, login: false } => check::doctor(&file, SecretIds::Spare),
-        Command::Doctor { file, login: true } => check::doctor(&file, SecretIds::UseOnce),
+        Command::Doctor { file, login, json } => {
+            let secret_ids = if login { SecretIds::UseOnce } else { SecretIds::Spare };
+            let doctor = if json { check::doctor_json } else { check::doctor };
+            doctor(&file, secret_ids)
+        }
         Command::Status(status) => status::status(&status),
         Command::Health(keyring) => status::health(&keyring),
         Command::Sync(sync) => status::sync(&sync),

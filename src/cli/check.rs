@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     doctor::{self, Finding, SecretIds, State},
-    settings::{Effective, Loaded, Note, keys::CACHE_KEY, source::Origin},
+    settings::{Effective, Keyrings, Loaded, Note, Settings, keys::CACHE_KEY, source::Origin},
     vault::kv,
 };
 
@@ -114,14 +114,7 @@ pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitC
     };
     let key = if needs_key { key_command() } else { String::new() };
     let settings = valid_settings(loaded).inspect_err(|_| drop(print(&key)))?;
-    let keyrings = settings.keyrings.as_ref();
-    let policy = keyrings.map(|all| {
-        kv::least_privilege(
-            &all.default.secret,
-            &all.default.further,
-            kv::Use::Daemon(all.server.auth.method()),
-        )
-    });
+    let policy = policy(&settings);
     let (mut failed, mut printed) = (false, Ok(()));
     let report = |finding: Finding| {
         failed |= finding.state == State::Failed;
@@ -136,6 +129,24 @@ pub(super) fn doctor(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitC
         print(format!("\nThe token's policy must allow:\n\n{policy}"))?;
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// `keyringd doctor --json`
+pub(super) fn doctor_json(file: &SettingsFile, secret_ids: SecretIds) -> Result<ExitCode, Failure> {
+    let settings = valid_settings(file.load())?;
+    let policy = policy(&settings);
+    let mut findings = Vec::new();
+    wait(doctor::examine(settings, secret_ids, |finding| findings.push(finding)))?;
+    print(format!("{:#}\n", json!({ "findings": findings, "policy": policy })))?;
+    let failed = findings.iter().any(|finding| finding.state == State::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What the daemon's token must be allowed, if it serves keyrings.
+fn policy(settings: &Settings) -> Option<String> {
+    let Keyrings { server, default } = settings.keyrings.as_ref()?;
+    let usage = kv::Use::Daemon(server.auth.method());
+    Some(kv::least_privilege(&default.secret, &default.further, usage))
 }
 
 fn key_command() -> String {

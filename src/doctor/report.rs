@@ -1,15 +1,19 @@
 //! Findings: the outcome of each step, and how a failed step ends those that depend on it.
 
+use serde::Serialize;
+
 /// The outcome of one step.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Finding {
     pub step: &'static str,
     pub state: State,
     pub message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
+    #[serde(rename = "ok")]
     Good,
     Warning,
     Failed,

@@ -49,6 +49,25 @@ fn every_step_succeeds_and_the_printed_policy_suffices() {
 }
 
 #[test]
+fn programs_get_findings_as_json() {
+    let server = OpenBao::dev();
+    server.put_record("first", KEY);
+    let good: Value = serde_json::from_str(&success(&run_for(&server, "doctor --json", &[]))).unwrap();
+    let findings = good["findings"].as_array().unwrap();
+    let login = json!({ "step": "login", "state": "ok", "message": "the configured token is used as it is" });
+    assert!(findings.contains(&login), "{good}");
+    assert!(findings.iter().any(|finding| finding["state"] == "warning"), "a root token: {good}");
+    assert!(good["policy"].as_str().unwrap().contains("secret/metadata/keyring"), "{good}");
+
+    let wrong = [("KONG_KEYRING_VAULT_TOKEN", "hvs.wrong")];
+    let failed = failed_output(&run_for(&server, "doctor --json", &wrong));
+    assert!(!failed.contains("hvs.wrong"), "{failed}");
+    let failed: Value = serde_json::from_str(&failed).unwrap();
+    let last = failed["findings"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["step"], &last["state"]), (&json!("login"), &json!("failed")), "{failed}");
+}
+
+#[test]
 fn each_fault_fails_its_own_step() {
     let server = OpenBao::dev();
     server.put_record("first", KEY);
