@@ -304,9 +304,23 @@ impl AsRef<[u8]> for HeldBytes {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Wake, Waker};
+
     use super::*;
 
     const LIMIT: usize = 16 << 20;
+
+    /// Notes how many bytes are held each time that bytes were given back.
+    struct Observer {
+        budget: Arc<ByteBudget>,
+        seen: Mutex<Vec<usize>>,
+    }
+
+    impl Wake for Observer {
+        fn wake(self: Arc<Self>) {
+            self.seen.lock().unwrap().push(self.budget.used());
+        }
+    }
 
     #[tokio::test]
     async fn requests_share_the_limit_and_give_back_their_bytes() {
@@ -371,6 +385,20 @@ mod tests {
         let giving = async { one.release(10 << 20) };
         assert!(tokio::join!(waiting, giving).0.is_ok());
         assert_eq!(budget.used(), 12 << 20);
+    }
+
+    #[tokio::test]
+    async fn bytes_of_a_body_that_its_response_needs_are_never_free() {
+        let budget = Arc::new(ByteBudget::default());
+        let (mut one, mut two) = (budget.guard(1, LIMIT), budget.guard(1, LIMIT));
+        one.reserve(10 << 20).await.unwrap();
+        let observer = Arc::new(Observer { budget: Arc::clone(&budget), seen: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&observer));
+        let mut waiting = std::pin::pin!(two.reserve_work(8 << 20));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        let response = one.attach(Bytes::from(vec![0; 9 << 20]), &CancellationToken::new());
+        let seen = std::mem::take(&mut *observer.seen.lock().unwrap());
+        assert!(!seen.is_empty() && seen.iter().all(|used| *used >= response.len()), "{seen:?}");
     }
 
     #[tokio::test]
