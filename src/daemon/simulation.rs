@@ -26,7 +26,7 @@ use life::{Ended, Life};
 use random::Random;
 use vault::Vault;
 
-use crate::{clock::simulated as clock, vault::transport::simulated as transport};
+use crate::{clock::simulated as clock, settings::KvVersion, vault::transport::simulated as transport};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -159,6 +159,7 @@ async fn a_wrong_clock_of_this_machine_neither_keeps_nor_drops_a_version() {
         let folder = tempfile::tempdir().unwrap();
         let mut random = Random::new(1);
         let mut vault = Vault::new(random.clone());
+        vault.kv = KvVersion::V2;
         operator::write_key(&mut vault, "first", None);
         operator::write_key(&mut vault, "for-a-day", Some(DAY));
         let vault = Arc::new(Mutex::new(vault));

@@ -26,10 +26,10 @@ pub(super) fn server(credential: &str, wrapped: bool) -> Server {
     simulated::server(auth)
 }
 
-pub(super) fn keyring(interval: Duration) -> settings::Keyring {
+pub(super) fn keyring(interval: Duration, kv: KvVersion) -> settings::Keyring {
     let path = |name: &str| SecretPath(vec![name.to_owned()]);
     settings::Keyring {
-        secret: KvSecret { mount: path("secret"), path: path("app"), kv: KvVersion::V2 },
+        secret: KvSecret { mount: path("secret"), path: path("app"), kv },
         name: "keyring".to_owned(),
         further: vec![KeyringPath::Folder(path(folder::PATH))],
         kms_name: None,

@@ -33,8 +33,8 @@ impl Folder {
         name.inspect(|name| drop(self.0.remove(name)));
     }
 
-    /// The answer to a path below `metadata` or `data`.
-    pub(super) fn answer(&self, endpoint: &str, name: Option<&str>) -> Answer {
+    /// The answer to a path below an endpoint of KV v2, `metadata` or `data`, or of KV v1, which has none.
+    pub(super) fn answer(&self, endpoint: Option<&str>, name: Option<&str>) -> Answer {
         let Some(name) = name else {
             if self.0.is_empty() {
                 return Answer::error(404, "");
@@ -47,8 +47,11 @@ impl Folder {
         let version =
             json!({ "version": 1, "created_time": created, "deletion_time": "", "destroyed": false });
         Answer::data(&match endpoint {
-            "metadata" => json!({ "current_version": 1, "max_versions": 0, "versions": { "1": version } }),
-            _ => json!({ "data": record.fields, "metadata": version }),
+            Some("metadata") => {
+                json!({ "current_version": 1, "max_versions": 0, "versions": { "1": version } })
+            }
+            Some(_) => json!({ "data": record.fields, "metadata": version }),
+            None => record.fields.clone(),
         })
     }
 

@@ -40,8 +40,13 @@ use crate::{
 /// The mean time between two events.
 const EVENTS_EVERY: Duration = Duration::from_secs(3600);
 
-/// The default one, those of the folder, and the folder itself.
-const KEYRINGS: u64 = folder::MOST as u64 + 2;
+/// The default one, and those of the folder.
+const KEYRINGS: u64 = folder::MOST as u64 + 1;
+
+/// The requests of any hour: as if no keyring had keys, and each tried as often as it then does, every 11.25 s. A try that
+/// fails is one request. What else there is, such as the syncs that an answer of Vault causes early, has room in this, since
+/// keyrings that have keys try at most every 15 s.
+const TROUBLED_LIMIT: u64 = 320 * (KEYRINGS + 1);
 
 const COPY_MAX_AGE: Duration = Duration::from_secs(86_400);
 
@@ -120,16 +125,16 @@ impl<'a> Life<'a> {
     ) -> Self {
         let (metrics, stop) = (Arc::<Metrics>::default(), CancellationToken::new());
         let mut jitter = Random::new(random.next());
-        let (credential, is_wrapped, now) = {
+        let (credential, is_wrapped, now, kv) = {
             let mut vault = vault::lock(vault);
             vault.oracle.restart();
             set_clock(&vault, *ahead, move || jitter.fraction());
-            (vault.issue(), vault.wrapping.is_some(), vault.now())
+            (vault.issue(), vault.wrapping.is_some(), vault.now(), vault.kv)
         };
         let interval = Duration::from_secs(random.of(&[60, 600, 600, 3600]));
         let sessions = Arc::new(Sessions::new(Arc::clone(&metrics), stop.clone()));
         let client = sessions.client(SessionName::Keyring, server(&credential, is_wrapped)).unwrap();
-        let syncs = Syncs::start(&client, keyring(interval), Arc::clone(&metrics), stop.clone());
+        let syncs = Syncs::start(&client, keyring(interval, kv), Arc::clone(&metrics), stop.clone());
         let file = CopyFile::new(&SealedCopy {
             path: copy_path(folder),
             key: Credential::Inline(Secret::new(BASE64_STANDARD.encode([7; 32]))),
@@ -261,23 +266,16 @@ impl<'a> Life<'a> {
         drop(vault);
     }
 
-    /// The hour before the last one: few requests when nothing happened, and not very many whatever happened.
+    /// The hour before the present one: as many requests as documented when nothing happened, and not very many whatever
+    /// happened.
     fn check_requests(&self, vault: &Vault, now: Duration) {
         let hour = now.as_secs() / 3600;
         let Some(count) = hour.checked_sub(1).and_then(|hour| vault.requests.get(&hour)).copied() else {
             return;
         };
-        let interval = self.interval.as_secs();
         let is_calm =
             hour > self.busy_hour + 2 && now > self.trouble + self.recovery + 2 * Duration::from_secs(3600);
-        let ttl = vault.leases.ttl.as_secs();
-        let limit = if is_calm {
-            // A sync per interval, the limit of the engine, renewals, and a login with its revocation near a token's end.
-            // In an interval, the folder is listed, and so is each secret.
-            4000 / interval * KEYRINGS + 3 + 3 * 7200 / ttl + 12
-        } else {
-            1500 * KEYRINGS
-        };
+        let limit = if is_calm { calm_limit(self.interval, vault.leases.ttl) } else { TROUBLED_LIMIT };
         assert!(count <= limit, "{count} requests within an hour, calm: {is_calm}, at most {limit} expected");
     }
 
@@ -329,11 +327,14 @@ impl<'a> Life<'a> {
 
     /// As `daemon::reload` changes the syncs.
     fn reload(&mut self) {
-        let is_wrapped = vault::lock(self.vault).wrapping.is_some();
+        let (is_wrapped, kv) = {
+            let vault = vault::lock(self.vault);
+            (vault.wrapping.is_some(), vault.kv)
+        };
         let server = server(&self.credential, is_wrapped);
         let client = self.sessions.client(SessionName::Keyring, server).unwrap();
         self.pending.abort_all();
-        self.syncs.change(&client, keyring(self.interval));
+        self.syncs.change(&client, keyring(self.interval, kv));
         let syncs = Arc::clone(&self.syncs);
         self.pending.spawn(async move {
             if client.is_standby() {
@@ -363,6 +364,16 @@ impl<'a> Life<'a> {
         vault.forget_tokens();
         Ended { at: vault.now(), keeps_copy: !self.random.one_in(8) }
     }
+}
+
+/// The requests of an hour in which nothing happens, as docs/speed.md describes them.
+fn calm_limit(interval: Duration, ttl: Duration) -> u64 {
+    // In an interval, which jitter makes shorter by a tenth at most, the folder is listed, and so is each secret.
+    let syncs = 4000 / interval.as_secs() * (KEYRINGS + 1);
+    // After half of the TTL at the earliest a token is renewed, or replaced by a login and given back.
+    let tokens = 7200 / ttl.as_secs() * 3;
+    // The limit of the engine once for each keyring, and what the divisions above leave out.
+    syncs + tokens + KEYRINGS + 11
 }
 
 fn set_clock(vault: &Vault, ahead: i64, random: impl FnMut() -> f64 + 'static) {

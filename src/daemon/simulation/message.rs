@@ -40,6 +40,8 @@ pub(super) enum Tells {
     Nothing,
     Versions(BTreeMap<VersionId, bool>),
     Record(VersionId, Arc<Record>),
+    /// The content of a secret of KV v1.
+    Fields(Arc<Record>),
     Removed(VersionId),
     Token(String),
 }

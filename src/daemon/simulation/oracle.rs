@@ -28,6 +28,9 @@ pub(super) struct Oracle {
     pending: BTreeMap<VersionId, Arc<Record>>,
     /// The last listing that is not applied yet: which versions are live.
     listing: Option<BTreeMap<VersionId, bool>>,
+    /// Of KV v1: the records that are used, the live one last, and what was read since.
+    records: Vec<Arc<Record>>,
+    fields: Option<Arc<Record>>,
     expected: Option<(Keys, String)>,
     /// The fingerprints of all keys that any life of the daemon has read.
     ever: HashSet<(String, String)>,
@@ -47,9 +50,27 @@ impl Oracle {
 
     pub(super) fn read(&mut self, id: VersionId, record: &Arc<Record>) {
         self.pending.insert(id, Arc::clone(record));
+        self.note(record);
+    }
+
+    pub(super) fn read_fields(&mut self, record: &Arc<Record>) {
+        self.fields = Some(Arc::clone(record));
+        self.note(record);
+    }
+
+    fn note(&mut self, record: &Record) {
         if let Some(key) = &record.key {
             self.ever.insert((key.id().as_str().to_owned(), key.fingerprint()));
         }
+    }
+
+    /// The records of KV v1 once this one is read; `None` if it makes no keyring.
+    pub(super) fn records_with(&self, record: &Arc<Record>) -> Option<Vec<Arc<Record>>> {
+        let key = record.key.as_ref()?;
+        let mut records = self.records.clone();
+        records.retain(|held| held.key.as_ref().is_none_or(|held| !held.same_key(key)));
+        let is_other = |held: &Arc<Record>| held.key.as_ref().is_some_and(|held| held.id() == key.id());
+        (!records.iter().any(is_other)).then(|| records.into_iter().chain([Arc::clone(record)]).collect())
     }
 
     pub(super) fn removed(&mut self, id: VersionId) {
@@ -60,6 +81,13 @@ impl Oracle {
 
     /// A sync has ended: if it read everything that is live, it must have applied it.
     pub(super) fn sync_ended(&mut self) {
+        if let Some(records) = self.fields.take().and_then(|record| self.records_with(&record)) {
+            let keys: Vec<_> = records.iter().filter_map(|record| record.key.clone()).collect();
+            let active = keys.last().unwrap().id().as_str().to_owned();
+            let keys = keys.into_iter().map(|key| (key.id().as_str().to_owned(), key));
+            let keys = keys.map(|(id, key)| (id.clone(), (key, id != active))).collect();
+            (self.records, self.expected) = (records, Some((keys, active)));
+        }
         let is_held = |id: &VersionId| self.history.contains_key(id) || self.pending.contains_key(id);
         let is_complete = |listing: &BTreeMap<_, _>| listing.iter().all(|(id, live)| !live || is_held(id));
         let Some(listing) = self.listing.take_if(|listing| is_complete(listing)) else { return };

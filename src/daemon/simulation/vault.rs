@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     keyring::key::VersionId,
+    settings::KvVersion,
     vault::transport::simulated::{Answering, Loss, Network},
 };
 
@@ -123,6 +124,8 @@ pub(super) struct Leases {
 
 #[derive(Debug)]
 pub(super) struct Vault {
+    /// The engine's. For version 1, the newest version is the content of the secret.
+    pub(super) kv: KvVersion,
     pub(super) secret: Secret,
     /// What a standby that lags answers.
     stale: Secret,
@@ -153,6 +156,7 @@ impl Vault {
         let ttl = Duration::from_secs(random.of(&[300, 1200, 3600, 86_400]));
         let max_ttl = ttl * u32::try_from(random.of(&[1_u64, 2, 24])).unwrap();
         Self {
+            kv: if random.one_in(4) { KvVersion::V1 } else { KvVersion::V2 },
             secret: Secret { max_versions: random.of(&[3, 10, 20]), ..Secret::default() },
             stale: Secret::default(),
             secret_id: "first".to_owned(),
@@ -193,8 +197,24 @@ impl Vault {
     pub(super) fn is_troubled(&mut self) -> bool {
         let now = self.now();
         self.faults.retain(|(_, end)| *end > now);
+        self.is_wrapping_lost() || !self.faults.is_empty() || !self.is_usable()
+    }
+
+    /// Whether the secret makes a keyring.
+    fn is_usable(&self) -> bool {
         let usable = |version: &Version| self.is_live(version) && version.record.key.is_some();
-        self.is_wrapping_lost() || !self.faults.is_empty() || !self.secret.versions.values().any(usable)
+        match self.kv {
+            KvVersion::V1 => {
+                self.content(&self.secret).is_some_and(|one| self.oracle.records_with(one).is_some())
+            }
+            KvVersion::V2 => self.secret.versions.values().any(usable),
+        }
+    }
+
+    /// What KV v1 holds.
+    fn content<'a>(&self, secret: &'a Secret) -> Option<&'a Arc<Record>> {
+        let (_, newest) = secret.versions.last_key_value()?;
+        self.is_live(newest).then_some(&newest.record)
     }
 
     /// Whether the daemon's wrapping token is spent and gave nothing.
@@ -349,6 +369,13 @@ impl Vault {
                     "/v1/secret/config" => {
                         Answer::ok(&json!({ "data": { "max_versions": 10 } }), Tells::Nothing)
                     }
+                    "/v1/secret/app" => match self.content(self.seen()) {
+                        Some(record) => {
+                            let tells = Tells::Fields(Arc::clone(record));
+                            Answer::ok(&json!({ "data": record.fields }), tells)
+                        }
+                        None => Answer::error(404, ""),
+                    },
                     "/v1/secret/metadata/app" => self.metadata(),
                     "/v1/secret/data/app" => self.data(request.version.unwrap()),
                     other => self.folder(other),
@@ -359,12 +386,10 @@ impl Vault {
 
     /// The answer to a path of the folder.
     fn folder(&self, path: &str) -> Answer {
-        let parts: Vec<_> = path.trim_start_matches("/v1/secret/").split('/').collect();
-        match parts[..] {
-            [endpoint, folder::PATH] => self.seen().folder.answer(endpoint, None),
-            [endpoint, folder::PATH, name] => self.seen().folder.answer(endpoint, Some(name)),
-            _ => panic!("an unexpected request: {path}"),
-        }
+        let mut parts = path.trim_start_matches("/v1/secret/").split('/');
+        let endpoint = if self.kv == KvVersion::V2 { parts.next() } else { None };
+        assert_eq!(parts.next(), Some(folder::PATH), "an unexpected request: {path}");
+        self.seen().folder.answer(endpoint, parts.next())
     }
 
     fn valid(&mut self, request: &Request) -> Option<&mut Token> {
@@ -481,6 +506,7 @@ impl Vault {
             Tells::Nothing => {}
             Tells::Versions(versions) => self.oracle.listed(versions.clone()),
             Tells::Record(id, record) => self.oracle.read(*id, record),
+            Tells::Fields(record) => self.oracle.read_fields(record),
             Tells::Removed(id) => self.oracle.removed(*id),
             Tells::Token(name) => {
                 assert!(request.body["secret_id"] == *self.secret_id, "a login with another secret ID");
