@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Daemon, OpenBao, passed_as_root, process::asked_by, success};
+use crate::support::{Daemon, OpenBao, passed_as_root, process::asked_by, success, tool};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
@@ -23,7 +23,7 @@ struct Open {
 }
 
 fn open(access: &str, more: &[(&str, &str)]) -> Open {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -107,7 +107,7 @@ fn a_command_needs_its_own_permission_only() {
     assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
     let run = |user: &str, command: &str, input: &[u8]| {
         use std::io::Write as _;
-        let mut child = Command::new("setpriv")
+        let mut child = tool("setpriv")
             .args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "--"])
             .arg(&copy)
             .args([command, "--socket"])
@@ -143,7 +143,7 @@ fn unmapped_users_match_no_entry() {
         asked_by("65534", "65534", &open.socket, ENCRYPT, Some(&json!({ "plaintext": "YQ==" })));
     assert_eq!(status, 403);
     // An entry for an ID that is not mapped in the daemon's user namespace is a mistake.
-    let command = Command::new("unshare")
+    let command = tool("unshare")
         .args(["--user", "--map-root-user", crate::support::daemon::PROGRAM, "check"])
         .env_clear()
         .env("KONG_KEYRING_ACCESS", "uid:40001=all, uid:0=all")

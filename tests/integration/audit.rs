@@ -35,7 +35,7 @@ const FIELDS: [&str; 19] = [
 ];
 
 fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, more);
     (server, daemon)

@@ -78,7 +78,7 @@ fn requests_a_minute_stay_few_under_permanent_faults() {
                     let request = format!("POST /v1/transit/decrypt/keyring HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
                     std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
                 }
-                wait_for_the_clock(Instant::now() + Duration::from_millis(200));
+                wait_for_the_clock(Instant::now() + Duration::from_millis(500));
             }
         });
         wait_for_the_clock(Instant::now() + Duration::from_secs(60));

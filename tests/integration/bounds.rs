@@ -9,7 +9,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -29,7 +28,7 @@ use crate::support::{
     kms::{INVALID_ARGUMENT, Kms},
     passed_as_root,
     root::is_root_of_the_machine,
-    success, wait_for,
+    success, tool, wait_for,
 };
 
 // A panic ends one request, never the daemon.
@@ -138,6 +137,9 @@ fn behind(proxy: &Proxy, server: &OpenBao, more: &[(&str, &str)]) -> Daemon {
         "keyring_vault_token = {}\nkeyring_socket_mode = 0666\nkeyring_sync_interval = 3600\n",
         server.token()
     );
+    if let Some(namespace) = server.namespace() {
+        writeln!(lines, "keyring_vault_namespace = {namespace}").unwrap();
+    }
     for (name, value) in more {
         writeln!(lines, "{} = {value}", name.strip_prefix("KONG_").unwrap().to_lowercase()).unwrap();
     }
@@ -295,7 +297,7 @@ fn applications_neither_open_what_kubernetes_sealed_nor_forge_it() {
     let (from, to) = (folder.path().join("from"), folder.path().join("to"));
     let by_application = |operation: &str, body: &[u8]| {
         fs::write(&from, body).unwrap();
-        let output = Command::new("setpriv")
+        let output = tool("setpriv")
             .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"])
             .args(["curl", "-sS", "-w", "%{http_code}", "--unix-socket"])
             .arg(&open.socket)

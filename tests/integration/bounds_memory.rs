@@ -40,9 +40,9 @@ fn no_mix_of_formats_and_operations_takes_more_than_the_limit() {
     let limit = 32;
     let sizes = [("KONG_KEYRING_MAX_INFLIGHT_SIZE", "32m"), ("KONG_KEYRING_MAX_REQUEST_SIZE", "16m")];
     for (name, numbers) in [
-        ("json_bodies", [8, 5 << 20]),
-        ("escaped_bodies", [8, 3 << 20]),
-        ("raw_bodies", [8, 8 << 20]),
+        ("json_bodies", [5, 5 << 20]),
+        ("escaped_bodies", [7, 3 << 20]),
+        ("raw_bodies", [5, 8 << 20]),
         ("batches", [10, 10_000]),
         ("mixed", [3, 2 << 20]),
         ("raw_bodies", [40, 1 << 20]),
@@ -67,7 +67,7 @@ fn the_default_limit_holds_for_the_largest_bodies_and_batches() {
         return;
     }
     let sizes = [("KONG_KEYRING_MAX_INFLIGHT_SIZE", "256m")];
-    for (name, numbers) in [("json_bodies", [12, 23 << 20]), ("batches", [10, 10_000])] {
+    for (name, numbers) in [("json_bodies", [7, 23 << 20]), ("batches", [10, 10_000])] {
         let open = open(&sizes);
         let (peak, result) = peak_of(&open, name, &numbers);
         // A refused body is received and dropped for 5 s. A slow client has not sent it by then.
@@ -88,7 +88,7 @@ fn json_costs_twice_its_body() {
         return;
     }
     let open = open(&[]);
-    let size = 8 << 20;
+    let size = 4 << 20;
     let clear = format!(r#"{{"plaintext":"{}"}}"#, "A+/9".repeat(size / 4));
     let sealed = open.daemon.request("POST", ENCRYPT, clear.as_bytes()).at("/data/ciphertext");
     let ciphertext = json!({ "ciphertext": sealed }).to_string();
@@ -160,8 +160,8 @@ fn a_daemon_serves_on_in_a_control_group_of_little_memory() {
     // The size of the bodies in MiB, and whether one alone is served.
     for (limit, size, is_served) in [(limit_of_the_examples(), 17, true), (64, 3, true), (64, 17, false)] {
         let group = MemoryGroup::new(limit << 20);
-        let open = open_by(group.command(PROGRAM), OpenBao::dev(), &[]);
-        let result = attack(HONEST, &open.socket, "json_bodies", &[10, size << 20]);
+        let open = open_by(group.command(PROGRAM), OpenBao::shared(), &[]);
+        let result = attack(HONEST, &open.socket, "json_bodies", &[6, size << 20]);
         only(&result["statuses"], if is_served { &["200", "429"] } else { &["413"] });
         let served = result["statuses"]["200"].as_u64();
         assert_eq!(served.is_some(), is_served, "{limit} MiB, bodies of {size}: {result}");
@@ -256,7 +256,7 @@ fn a_limit_that_the_control_group_cannot_hold_is_a_warning_and_auto_fits_it() {
         let warned = warnings.contains("keyring_max_inflight_size") && warnings.contains("128 MiB");
         assert_eq!(warned, !fits, "{size}: {warnings}");
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let more = [("KONG_KEYRING_MAX_INFLIGHT_SIZE", "64m")];
     let open = open_by(group.command(PROGRAM), server, &more);
     assert!(open.daemon.log().contains("128 MiB"), "{}", open.daemon.log());

@@ -5,7 +5,7 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, openbao, python, success};
+use crate::support::{Daemon, OpenBao, openbao, python, success, tool};
 
 #[path = "../clients/examples/client.rs"]
 #[expect(
@@ -20,7 +20,7 @@ const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 /// A daemon, and a ciphertext under an older key than the active one.
 fn rotated() -> (OpenBao, Daemon, String) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     let old = daemon.encrypt("hello");
@@ -113,7 +113,7 @@ assert transit.hash_data(hash_input=text)["data"]["sum"].startswith("2cf24dba"),
 print("done")
 "#;
     let (_server, daemon, old) = rotated();
-    let output = Command::new("python3")
+    let output = tool("python3")
         .args(["-c", SCRIPT])
         .arg(daemon.socket())
         .arg(old)
@@ -130,7 +130,7 @@ fn curl_encrypts_and_decrypts_raw_bytes() {
     let plaintext: Vec<_> = (0..3_000_000_u32).map(|at| at.to_le_bytes()[0]).collect();
     std::fs::write(path("plain"), &plaintext).unwrap();
     let curl = |operation: &str, from: &str, to: &str| {
-        let output = Command::new("curl")
+        let output = tool("curl")
             .args(["-sS", "--fail-with-body", "--unix-socket"])
             .arg(daemon.socket())
             .args(["-H", "Content-Type: application/octet-stream", "-H", "Keyring-Associated-Data: cm93IDc="])

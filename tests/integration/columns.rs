@@ -18,7 +18,7 @@ fn folder() -> &'static Path {
 
 #[test]
 fn ten_thousand_rows_are_searched_rotated_indexed_again_and_rewrapped_while_writers_go_on() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", "a key text of at least thirty-two characters");
     put(&server, "users", "u1");
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_PATHS", "users")]);

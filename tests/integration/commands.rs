@@ -76,7 +76,7 @@ fn a_file_is_written_completely_or_not_at_all_and_replaces_no_other() {
 
 #[test]
 fn status_sync_and_health_use_the_running_daemon() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     server.put_record("second", KEY);

@@ -43,7 +43,7 @@ struct Lives {
 
 impl Lives {
     fn new() -> Self {
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         server.api("POST", "secret/metadata/keyring", &json!({ "max_versions": kills() + 10 }));
         put_key(&server, 0);
         let proxy = Proxy::before(&server.address());

@@ -19,7 +19,7 @@ use crate::{
         daemon::{PROGRAM, run},
         passed_as_root,
         process::{Running, free_port},
-        success, wait_for,
+        success, tool, tools, wait_for,
     },
 };
 
@@ -240,7 +240,7 @@ fn as_the_first_process_exec_takes_orphans_and_keeps_the_exit_code() {
     let script = "for i in $(seq 40); do (sh -c 'exit 3' &) ; done; \
                   while [ \"$(grep -l 'PPid:.1$' /proc/[0-9]*/status 2>/dev/null | wc -l)\" -gt 1 ]; do sleep 0.05; done; \
                   grep -h '^State:.Z' /proc/[0-9]*/status | wc -l; exit 9";
-    let mut command = Command::new("unshare");
+    let mut command = tool("unshare");
     command.args([
         "--pid",
         "--fork",
@@ -304,7 +304,7 @@ fn the_files_service_writes_before_it_is_ready_and_acts_on_a_change() {
 
 /// A TLS client that trusts `authority`, until it has read the page.
 fn page(port: u16, authority: &Path) -> Option<String> {
-    let output = Command::new("curl")
+    let output = tool("curl")
         .args(["-sS", "--max-time", "10", "--cacert", authority.to_str().unwrap()])
         .args(["--resolve", &format!("test.com:{port}:127.0.0.1"), &format!("https://test.com:{port}/")])
         .output()
@@ -314,8 +314,6 @@ fn page(port: u16, authority: &Path) -> Option<String> {
 
 #[test]
 fn nginx_serves_a_rotated_pair_without_a_failed_request() {
-    let nginx = Command::new("/usr/sbin/nginx").arg("-v").output();
-    assert!(nginx.is_ok(), "this test needs nginx (Debian: apt-get install nginx-light): {nginx:?}");
     let server = OpenBao::dev();
     let address = server.address();
     let engine = json!({ "type": "kv", "options": { "version": "1" } });
@@ -350,7 +348,7 @@ fn nginx_serves_a_rotated_pair_without_a_failed_request() {
          location / {{ return 200 served; }} }} }}\n"
     );
     fs::write(&conf, lines).unwrap();
-    let named = folder.path().join("files");
+    let (named, nginx) = (folder.path().join("files"), tools::found("nginx"));
     let command = [
         "exec",
         "--on-change",
@@ -362,7 +360,7 @@ fn nginx_serves_a_rotated_pair_without_a_failed_request() {
         "--files-dir",
         named.to_str().unwrap(),
         "--",
-        "/usr/sbin/nginx",
+        nginx.to_str().unwrap(),
         "-e",
         "stderr",
         "-c",

@@ -5,14 +5,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use nix::sys::signal::Signal;
 
 use crate::{
     sealed_copy::Host,
-    support::{Daemon, OpenBao, daemon::PROGRAM, ending_with_us, passed_as_root, success, wait_for},
+    support::{Daemon, OpenBao, daemon::PROGRAM, ending_with_us, passed_as_root, success, tool, wait_for},
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -26,7 +25,7 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn new() -> Self {
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         server.put_record("first", KEY);
         let host = Host::new();
         let state = host.copy().parent().unwrap().to_owned();
@@ -50,7 +49,7 @@ impl SmallDisk {
     }
 
     fn remount(&self, option: &str) {
-        let mut command = Command::new("nsenter");
+        let mut command = tool("nsenter");
         command.args(["--mount", "--target", &self.daemon.pid().to_string(), "mount", "-o"]);
         command.arg(format!("remount,{option}")).arg(self.host.copy().parent().unwrap());
         success(&command.output().unwrap());
@@ -126,7 +125,7 @@ fn a_command_on_a_full_or_read_only_disk_fails_without_a_partial_file() {
         mount -o remount,ro small
         "$1" encrypt --socket "$2" -i large -o small/sealed; echo $?
         "$1" decrypt --socket "$2" -i sealed > /dev/full; echo $?"#;
-    let mut command = Command::new("unshare");
+    let mut command = tool("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(folder.path()).arg(PROGRAM).arg(daemon.socket());
     let output = command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -148,10 +147,10 @@ impl HungDisk {
         let folder = tempfile::tempdir().unwrap();
         let [library, gate] = ["hung.so", "hung"].map(|name| folder.path().join(name).display().to_string());
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/disk/hung.c");
-        let mut compiler = Command::new("cc");
+        let mut compiler = tool("cc");
         compiler.args(["-shared", "-fPIC", "-o", &library]).arg(source);
         success(&compiler.output().unwrap());
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         server.put_record("first", KEY);
         let host = Host::new();
         let settings = host.settings(&[("LD_PRELOAD", &library), ("HUNG", &gate)]);

@@ -114,7 +114,7 @@ fn each_fault_fails_its_own_step() {
 
 #[test]
 fn a_rejected_record_is_a_warning() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.put(&json!({ "id": "no key" }));
     let message = success(&run_for(&server, "doctor", &[]));
@@ -149,7 +149,7 @@ fn a_wrapped_secret_id_is_checked_and_not_unwrapped() {
 
 #[test]
 fn a_secret_id_that_works_once_is_left_to_the_daemon() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.enable("approle");
     let role = json!({ "token_policies": ["keyring"], "secret_id_num_uses": 1 });
@@ -227,7 +227,7 @@ fn a_clock_that_differs_is_a_warning() {
 
 #[test]
 fn low_headroom_is_a_warning() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     for n in 1..=9 {
         server.put_record(&format!("v{n}"), &format!("{n}{KEY}"));
     }
@@ -240,7 +240,7 @@ fn low_headroom_is_a_warning() {
 
 #[test]
 fn a_socket_for_everybody_is_a_warning_unless_an_access_list_decides() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let open = [("KONG_KEYRING_SOCKET_MODE", "0666"), ("KONG_KEYRING_ACCESS", "uid:0=all")];
     let warning = "keyring_socket_mode lets every user of this machine encrypt and decrypt";

@@ -18,7 +18,7 @@ fn encode(text: &str) -> String {
 
 /// A server with an exportable Transit key, whose versions are copied to the keyring's secret.
 fn with_transit_key(versions: u64) -> OpenBao {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
     server.api("POST", "transit/keys/keyring", &json!({ "exportable": true }));
     (1..versions).for_each(|_| drop(server.api("POST", "transit/keys/keyring/rotate", &json!({}))));
@@ -113,7 +113,7 @@ fn messages_under_a_transit_key_are_counted_in_status_and_metrics() {
 }
 
 fn with_kong_fields(on: &str) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("8zgITLQh", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_KONG_FIELDS", on)]);
     (server, daemon)
@@ -177,7 +177,7 @@ fn fields_of_kongs_are_off_by_default_and_have_no_associated_data() {
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
 fn started() -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     (server, daemon)

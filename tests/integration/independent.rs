@@ -5,14 +5,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Daemon, OpenBao, kms::Kms, python, success};
+use crate::support::{Daemon, OpenBao, kms::Kms, python, success, tool};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
@@ -28,7 +28,7 @@ struct Independent {
 impl Independent {
     fn new(key: Vec<u8>) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/formats.py");
-        let mut child = Command::new("python3")
+        let mut child = tool("python3")
             .arg(script)
             .env("PYTHONPATH", python::packages("cryptography-requirements.txt"))
             .stdin(Stdio::piped())
@@ -90,7 +90,7 @@ fn texts_of_each_format_open_on_the_other_side() {
     for (derivation, k) in derivations() {
         let mut independent = Independent::new(k);
         for (configured, format) in [("native", "native"), ("transit", "transit"), ("native", "kong")] {
-            let server = OpenBao::dev();
+            let server = OpenBao::shared();
             server.put_record("first", KEY);
             let kong = if format == "kong" { "on" } else { "off" };
             let settings = [
@@ -131,7 +131,7 @@ fn exchange_text(daemon: &Daemon, independent: &mut Independent, format: &str, p
 #[test]
 fn bytes_kubernetes_secrets_and_hmacs_are_the_same_on_the_other_side() {
     for (derivation, k) in derivations() {
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         server.put_record("first", KEY);
         let daemon = Daemon::start(&server, &[("KONG_KEYRING_KEY_DERIVATION", derivation)]);
         let mut independent = Independent::new(k);
@@ -173,7 +173,7 @@ fn exchange_kms(kms: &Kms, independent: &mut Independent, plaintext: &[u8]) {
 
 #[test]
 fn streams_open_on_the_other_side() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     // What fits into a request would be a text.
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_MAX_REQUEST_SIZE", "4k")]);

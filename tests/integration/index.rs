@@ -33,7 +33,7 @@ fn set_options(server: &OpenBao, options: &Value) {
 
 #[test]
 fn an_index_is_that_of_the_vectors_under_the_chosen_record_whatever_is_active() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     server.put_record("newer", "another key text of thirty-two characters");
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_INDEX_KEY", ID)]);
@@ -64,7 +64,7 @@ fn an_index_is_that_of_the_vectors_under_the_chosen_record_whatever_is_active() 
 
 #[test]
 fn an_index_without_a_chosen_record_or_with_half_of_its_fields_is_refused() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     let daemon = Daemon::start(&server, &[]);
     let refused = |answer: http::Answer| {
@@ -90,7 +90,7 @@ fn an_index_without_a_chosen_record_or_with_half_of_its_fields_is_refused() {
 
 #[test]
 fn options_in_the_custom_metadata_come_before_the_settings_and_bad_ones_are_warnings() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     let daemon = Daemon::start(&server, &[]);
     assert!(daemon.encrypt("x").starts_with("kr1:"));
@@ -122,7 +122,7 @@ fn options_in_the_custom_metadata_come_before_the_settings_and_bad_ones_are_warn
 
 #[test]
 fn doctor_and_status_warn_before_the_record_of_the_index_is_pruned() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     server.api("POST", "secret/metadata/keyring", &json!({ "max_versions": 4 }));
     for newer in ["a", "b"] {
@@ -142,7 +142,7 @@ fn doctor_and_status_warn_before_the_record_of_the_index_is_pruned() {
 
 #[test]
 fn hmacs_have_the_form_of_the_format_and_both_forms_verify() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     let daemon = Daemon::start(&server, &[]);
     let input = BASE64_STANDARD.encode("alice@example.org");
@@ -168,7 +168,7 @@ fn hmacs_have_the_form_of_the_format_and_both_forms_verify() {
 
 /// An OpenBao with a derived Transit key, and a daemon that holds its exported key in the transit format.
 fn with_derived_key() -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "sys/mounts/transit", &json!({ "type": "transit" }));
     server.api("POST", "transit/keys/derived", &json!({ "derived": true, "exportable": true }));
     let exported =
@@ -209,7 +209,7 @@ fn transits_derived_keys_open_each_others_ciphertexts_with_the_same_context() {
 
 #[test]
 fn a_context_separates_native_ciphertexts_too_also_in_a_batch() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record(ID, KEY);
     let daemon = Daemon::start(&server, &[]);
     let batch = json!({ "batch_input": [
@@ -228,7 +228,7 @@ fn a_context_separates_native_ciphertexts_too_also_in_a_batch() {
 
 #[test]
 fn options_that_make_ciphertexts_or_indexes_useless_are_a_warning_in_the_log() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", &BASE64_STANDARD.encode([7; 32]));
     let daemon = Daemon::start(&server, &[]);
     let sealed = daemon.encrypt("before");

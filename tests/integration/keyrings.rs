@@ -49,7 +49,7 @@ fn names(daemon: &Daemon) -> Vec<String> {
 
 #[test]
 fn paths_names_and_folders_give_keyrings_with_keys_of_their_own() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     for (path, id) in
         [("cards", "c1"), ("team/index", "i1"), ("team/old", "o1"), ("rings/a", "a1"), ("rings/deep/b", "b1")]
@@ -117,7 +117,7 @@ fn keyrings_of_a_folder_appear_and_go_and_no_error_takes_one_away() {
 
 #[test]
 fn a_keyring_that_fails_harms_no_other_and_is_named() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "good", "g1");
     server.api("POST", "secret/data/bad", &json!({ "data": { "id": "x" } }));
@@ -160,7 +160,7 @@ fn a_keyring_that_fails_harms_no_other_and_is_named() {
 
 #[test]
 fn settings_with_two_keyrings_of_one_name_are_refused() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     for (paths, message) in [
         ("team/keyring", "gives a name \"keyring\" to two keyrings"),
         ("a/cards, b/cards", "gives a name \"cards\" to two keyrings"),
@@ -186,7 +186,7 @@ fn a_user_cannot_tell_a_keyring_of_others_from_one_that_does_not_exist() {
     if passed_as_root() {
         return;
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "cards", "c1");
     put(&server, "orders", "o1");
@@ -269,7 +269,7 @@ fn a_reload_adds_renames_and_drops_keyrings_without_losing_keys() {
 
 #[test]
 fn kubernetes_uses_the_keyring_that_the_settings_name() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "etcd", "e1");
     let uid = nix::unistd::geteuid().as_raw();
@@ -289,7 +289,7 @@ fn kubernetes_uses_the_keyring_that_the_settings_name() {
 
 #[test]
 fn metrics_have_a_label_for_the_first_names_only() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     for ring in 0..40 {
         put(&server, &format!("rings/r{ring}"), "a");
@@ -361,7 +361,7 @@ fn fifty_keyrings_are_ready_at_once_and_cost_a_request_each_per_interval() {
 
 #[test]
 fn commands_take_the_name_of_a_keyring() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "cards", "c1");
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_VAULT_PATHS", "cards")]);
@@ -389,7 +389,7 @@ fn commands_take_the_name_of_a_keyring() {
 
 #[test]
 fn the_status_shows_what_is_wrong_with_other_keyrings_and_with_folders() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "cards", "c1");
     server.api("POST", "secret/data/cards", &json!({ "data": { "id": "without-a-key" } }));

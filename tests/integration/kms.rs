@@ -24,7 +24,7 @@ const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const OTHER_KEY: &str = "another key of thirty-two characters";
 
 fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon, Kms) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, more);
     let kms = Kms::connect(&daemon.socket());
@@ -219,7 +219,7 @@ fn a_rewritten_record_has_a_new_key_id_and_keeps_the_earlier_ones() {
 
 #[test]
 fn on_kv_v1_a_key_id_outlives_the_daemon() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "sys/mounts/kv1", &json!({ "type": "kv", "options": { "version": "1" } }));
     server.api("POST", "kv1/keyring", &json!({ "id": "first", "key": KEY }));
     let settings = [("KONG_KEYRING_VAULT_KV", "v1"), ("KONG_KEYRING_VAULT_MOUNT", "kv1")];
@@ -264,7 +264,7 @@ fn status_sends_vault_no_request_and_an_unknown_key_id_one() {
 
 #[test]
 fn without_keys_healthz_has_the_reason_and_calls_are_unavailable() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let daemon = Daemon::start_unready(&server, &[]);
     let kms = Kms::connect(&daemon.socket());
     let status = wait_for("a reason", || {

@@ -21,7 +21,7 @@ fn hash_of(key_id: &str) -> String {
 
 #[test]
 fn what_was_sealed_before_the_secret_moved_still_opens_and_is_counted() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.put_record("second", OTHER_KEY);
     let daemon = Daemon::start(&server, &[]);
@@ -65,7 +65,7 @@ fn what_was_sealed_before_the_secret_moved_still_opens_and_is_counted() {
 
 #[test]
 fn a_missing_key_is_named_by_hash_in_the_error_the_audit_and_the_metrics() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.put_record("second", OTHER_KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_AUDIT", "all")]);
@@ -124,7 +124,7 @@ fn a_reload_that_takes_a_key_away_names_its_version_and_hash() {
 
 #[test]
 fn status_lists_the_key_id_hash_of_every_version() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     for (id, key) in [("a", KEY), ("b", OTHER_KEY), ("a", KEY)] {
         server.put_record(id, key);
     }

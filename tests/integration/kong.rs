@@ -11,7 +11,7 @@ use crate::support::{
     Daemon, OpenBao,
     certificates::{Authority, self_signed},
     daemon::{PROGRAM, run},
-    success,
+    success, tool,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -166,7 +166,7 @@ fn the_env_backend_honours_its_settings_in_vault_get_exec_and_a_daemon() {
     assert_eq!(exec(&[], &[prefix]), "cmlnaHQ=");
     assert_eq!(exec(&["-c", conf], &[]), "right");
 
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let more = [
         ("KONG_KEYRING_VAULT_TOKEN", "{vault://env/token}"),
@@ -202,7 +202,7 @@ fn blanks_around_variables_files_and_referred_values_are_trimmed() {
     check(ENOUGH.replace("secret", ""), &[("KONG_KEYRING_VAULT_MOUNT", " \n")])
         .fails_with(&["keyring_vault_mount: is required"]);
 
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let token = format!("{}\n", server.token());
     assert_eq!(Daemon::start(&server, &[("KONG_KEYRING_VAULT_TOKEN", &token)]).active(), "first");
@@ -385,7 +385,7 @@ fn pem_of_the_wrong_kind_is_an_error_that_says_what_was_found() {
     let issued = self_signed(&["127.0.0.1"]);
     let folder = tempfile::tempdir().unwrap();
     let openssl = |arguments: &[&str]| {
-        let output = Command::new("openssl").args(arguments).output().unwrap();
+        let output = tool("openssl").args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -587,7 +587,7 @@ fn access_lists_that_leave_someone_out_are_warned_about() {
 
 #[test]
 fn a_refused_peer_learns_that_the_list_replaces_open_access() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_ACCESS", "uid:4000001=all")]);
     let answer = daemon.post("/v1/transit/encrypt/keyring", &serde_json::json!({ "plaintext": "YQ==" }));

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use syn::visit::{self, Visit};
@@ -215,12 +216,15 @@ fn read(module: Module, text: &str, known: &BTreeSet<Module>) -> Source {
     Source { module, imports: found, foreign }
 }
 
-fn sources() -> Vec<Source> {
-    let src = root().join("src");
-    let files = rust_files(&src);
-    let known: BTreeSet<_> = files.iter().map(|file| module_of(file, &src)).collect();
-    let read = |file: &PathBuf| read(module_of(file, &src), &fs::read_to_string(file).unwrap(), &known);
-    files.iter().map(read).collect()
+fn sources() -> &'static [Source] {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let src = root().join("src");
+        let files = rust_files(&src);
+        let known: BTreeSet<_> = files.iter().map(|file| module_of(file, &src)).collect();
+        let read = |file: &PathBuf| read(module_of(file, &src), &fs::read_to_string(file).unwrap(), &known);
+        files.iter().map(read).collect()
+    });
+    &SOURCES
 }
 
 fn layer(module: &str) -> Option<usize> {
@@ -252,9 +256,9 @@ fn each_module_imports_only_lower_layers() {
 #[test]
 fn the_server_knows_only_the_entry_of_the_api() {
     let deep: Vec<_> = sources()
-        .into_iter()
+        .iter()
         .filter(|source| source.module.first().is_some_and(|module| module == "server"))
-        .flat_map(|source| source.imports.into_iter().filter(|import| import.len() > 1 && import[0] == "api"))
+        .flat_map(|source| source.imports.iter().filter(|import| import.len() > 1 && import[0] == "api"))
         .collect();
     assert!(deep.is_empty(), "the server imports {deep:?}; only what api.rs itself exports is for it");
 }
@@ -318,7 +322,7 @@ fn sibling_graphs(sources: &[Source]) -> BTreeMap<String, BTreeMap<String, BTree
 
 #[test]
 fn sibling_files_import_each_other_in_no_cycle() {
-    let cycles: Vec<_> = sibling_graphs(&sources())
+    let cycles: Vec<_> = sibling_graphs(sources())
         .into_iter()
         .filter_map(|(folder, graph)| Some(format!("{folder}: {}", cycle(&graph)?.join(" -> "))))
         .collect();

@@ -16,13 +16,13 @@ use nix::{
 use crate::support::{
     Daemon, OpenBao,
     daemon::{kongs_settings, run},
-    http, wait_for,
+    http, tool, wait_for,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 fn started() -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     (server, daemon)
@@ -30,7 +30,7 @@ fn started() -> (OpenBao, Daemon) {
 
 #[test]
 fn sigterm_and_sigint_stop_it_with_success_and_remove_its_socket() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut daemon = Daemon::start(&server, &[]);
@@ -101,7 +101,7 @@ fn an_unwritable_log_does_not_stop_the_daemon() {
     let (server, _) = started();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
-    let mut child = std::process::Command::new("setpriv")
+    let mut child = tool("setpriv")
         .args(["--pdeathsig", "KILL", "--", crate::support::daemon::PROGRAM, "run"])
         .env_clear()
         .envs(kongs_settings(&server))
@@ -124,7 +124,7 @@ fn an_unread_log_delays_no_request() {
     let (server, _) = started();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");
-    let mut child = std::process::Command::new("setpriv")
+    let mut child = tool("setpriv")
         .args(["--pdeathsig", "KILL", "--", crate::support::daemon::PROGRAM, "run"])
         .env_clear()
         .envs(kongs_settings(&server))
@@ -177,7 +177,7 @@ fn a_live_daemons_socket_is_kept_and_a_killed_ones_is_replaced() {
 
 #[test]
 fn the_socket_has_the_configured_mode_and_group() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let gid = nix::unistd::getgid().to_string();
     let daemon =

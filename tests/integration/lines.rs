@@ -14,7 +14,7 @@ fn errors(output: &Output) -> String {
 
 #[test]
 fn values_keep_their_order_and_a_rewrap_prints_only_what_changed() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     // Smaller batches than the command sends, so that it has to split them.
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_MAX_BATCH", "300")]);
@@ -52,7 +52,7 @@ fn values_keep_their_order_and_a_rewrap_prints_only_what_changed() {
 
 #[test]
 fn a_census_counts_every_key_and_asks_for_nothing_secret() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     let old = daemon.encrypt("a");
@@ -75,7 +75,7 @@ fn a_census_counts_every_key_and_asks_for_nothing_secret() {
 
 #[test]
 fn a_census_is_json_for_programs_and_knows_every_key_of_a_large_keyring() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     // More than one page of the status, and no more per version than OpenBao takes.
     for from in (0..1500).step_by(300) {
         let keys = (from..from + 300).map(|at| (format!("k{at}"), json!(KEY)));

@@ -34,7 +34,7 @@ impl AppRole {
     }
 
     fn with(role: &Value) -> Self {
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         server.put_record("first", KEY);
         server.enable("approle");
         server.api("POST", "auth/approle/role/app", role);
@@ -52,11 +52,6 @@ impl AppRole {
         ];
         Daemon::start_unready(&self.server, &more)
     }
-}
-
-fn last_error(daemon: &Daemon) -> String {
-    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
-    daemon.get("/status").at("/sync/last_error")
 }
 
 #[test]
@@ -104,17 +99,17 @@ fn a_locked_role_names_the_way_to_unlock_it() {
     assert!(refused.text().contains("permission denied"), "{refused:?}");
     let daemon =
         role.start(&role.server.address(), ("KONG_KEYRING_VAULT_APPROLE_SECRET_ID", &role.secret_id));
-    let said = last_error(&daemon);
+    let said = daemon.sync_error();
     let unlock = format!("/unlock/{}", role.role_id);
     assert!(said.contains("sys/locked-users/") && said.contains(&unlock), "{said}");
 }
 
 #[test]
 fn a_token_that_vault_does_not_know_is_a_failed_login() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "wrong")]);
-    let said = last_error(&daemon);
+    let said = daemon.sync_error();
     assert!(said.contains("keyring_vault_token"), "{said}");
     assert!(!daemon.log().contains("logged in"), "{}", daemon.log());
     assert_eq!(daemon.metric("keyringd_logins_total{outcome=\"success\"}"), 0);
@@ -130,7 +125,7 @@ fn a_token_that_vault_does_not_know_is_a_failed_login() {
 
 #[test]
 fn doctor_tells_kinds_of_tokens_apart() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let limited = server.token_for(&json!({ "policies": ["keyring"], "num_uses": 100 }));
     let bare = server.token_for(&json!({ "policies": ["keyring"], "no_default_policy": true }));
@@ -161,7 +156,7 @@ fn doctor_tells_kinds_of_tokens_apart() {
 
 #[test]
 fn a_token_bound_to_other_addresses_is_a_failed_login() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.allow_reading();
     let bound = json!({ "token_bound_cidrs": ["10.0.0.0/8"], "allowed_policies": ["keyring"] });
@@ -169,7 +164,7 @@ fn a_token_bound_to_other_addresses_is_a_failed_login() {
     let made = server.api("POST", "auth/token/create/elsewhere", &json!({ "policies": ["keyring"] }));
     let token = made.at("/auth/client_token");
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", &token)]);
-    let said = last_error(&daemon);
+    let said = daemon.sync_error();
     assert!(said.contains("token_bound_cidrs"), "{said}");
 }
 
@@ -266,7 +261,7 @@ fn a_token_endpoint_that_refuses_is_quoted_and_an_opaque_token_is_named() {
     ] {
         *answer.lock().unwrap() = (status, body);
         let daemon = by_endpoint(&server, &address, &[]);
-        let said = last_error(&daemon);
+        let said = daemon.sync_error();
         assert!(said.contains(expected) && !said.contains("s3cret"), "{expected}: {said}");
         assert!(!daemon.log().contains("an-opaque-token"), "{}", daemon.log());
     }
@@ -274,7 +269,7 @@ fn a_token_endpoint_that_refuses_is_quoted_and_an_opaque_token_is_named() {
 
 #[test]
 fn plain_http_to_a_token_endpoint_elsewhere_is_a_warning() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let more = [
         ("KONG_KEYRING_VAULT_AUTH_METHOD", "oauth2"),
         ("KONG_KEYRING_VAULT_OAUTH2_ROLE_NAME", "app"),
@@ -291,7 +286,7 @@ fn plain_http_to_a_token_endpoint_elsewhere_is_a_warning() {
 
 #[test]
 fn files_that_operators_cannot_or_need_not_protect_are_no_warning() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let warnings = |more: &[(&str, &str)]| {
         let report = check(&server, more);
         report.lines().filter(|line| line.contains("every user of this machine can read")).count()
@@ -422,6 +417,6 @@ fn a_standby_whose_leader_is_gone_is_told_from_a_wrong_address() {
     let location = "location: http://127.0.0.1:1/v1/auth/token/lookup-self\r\n".to_owned();
     let proxy = Proxy::only(Fault::Answer(307, location, String::new()));
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_HOST", &proxy.address())]);
-    let said = last_error(&daemon);
+    let said = daemon.sync_error();
     assert!(said.contains("standby") && said.contains("no leader"), "{said}");
 }

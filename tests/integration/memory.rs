@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::support::{
     Daemon, OpenBao,
     daemon::{PROGRAM, kongs_settings},
-    passed_as_root, success, wait_for,
+    passed_as_root, success, tool, wait_for,
 };
 
 /// Long and unique, so that a match is no coincidence.
@@ -86,7 +86,7 @@ fn after_a_sync_a_rotation_and_a_removal_memory_holds_only_the_current_keys() {
     if passed_as_root() {
         return;
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);
     let sealed = daemon.encrypt("a-plaintext-that-is-nowhere-else");
@@ -182,7 +182,7 @@ fn a_cached_secret_is_wiped_when_it_is_dropped() {
     if passed_as_root() {
         return;
     }
-    let (server, text) = (OpenBao::dev(), "a-secret-by-reference-Vn4kT8xW2qL6");
+    let (server, text) = (OpenBao::shared(), "a-secret-by-reference-Vn4kT8xW2qL6");
     server.put_record("first", FIRST);
     server.api("POST", "secret/data/a", &json!({ "data": { "b": text } }));
     let access = format!("uid:{}=all", nix::unistd::geteuid());
@@ -203,14 +203,14 @@ fn it_cannot_be_dumped_or_read_by_its_own_user() {
     if passed_as_root() {
         return;
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", FIRST);
     let daemon = Daemon::start(&server, &[]);
     let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
     // The /proc files of a process that is not dumpable belong to root, so another process of its user cannot read them.
-    let looked = Command::new("setpriv")
+    let looked = tool("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--", "sh", "-c"])
         .arg("sleep 600 & head -c 1 /proc/$!/environ >/dev/null && echo one is readable; kill $!")
         .output()
@@ -231,7 +231,7 @@ fn it_cannot_be_dumped_or_read_by_its_own_user() {
         .spawn()
         .unwrap();
     wait_for("its socket", || socket.exists().then_some(()));
-    let looked = Command::new("setpriv")
+    let looked = tool("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--", "head", "-c", "1"])
         .arg(format!("/proc/{}/mem", other.id()))
         .output()
@@ -261,7 +261,7 @@ fn run_with_memlock_limit(server: &OpenBao, more: &[(&str, &str)]) -> (Option<i3
 
 #[test]
 fn without_memory_lock_it_warns_or_refuses_to_start_if_required() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put(&json!({ "id": "first", "key": FIRST }));
     let (exit_code, log) = run_with_memlock_limit(&server, &[]);
     assert_eq!(exit_code, None, "{log}");

@@ -1,23 +1,18 @@
 //! The metrics: the series that occurred or that alerts need, on the socket and on the loopback listener.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::TcpStream,
-    process::{Command, Output},
-};
+use std::{collections::BTreeSet, fs, net::TcpStream, process::Output};
 
 use serde_json::json;
 
 use crate::support::{
-    Daemon, OpenBao, certificates::Authority, daemon::run_for, free_port, http, success, wait_for,
+    Daemon, OpenBao, certificates::Authority, daemon::run_for, free_port, http, success, tool, wait_for,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
 
 fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, more);
     (server, daemon)
@@ -146,7 +141,7 @@ fn the_loopback_listener_serves_metrics_and_health_only() {
 #[test]
 fn an_address_in_use_or_not_loopback_is_refused_by_name() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let run = |address: &str| {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("s").display().to_string();
@@ -183,7 +178,7 @@ fn beyond_loopback_the_listener_has_tls_and_can_require_a_client_certificate() {
         ("KONG_KEYRING_METRICS_TLS_CLIENT_CA", &file("ca")),
     ]);
     let curl = |path: &str, ca: &str, more: &[&str]| -> Output {
-        let mut command = Command::new("curl");
+        let mut command = tool("curl");
         command.args(["-sS", "--cacert", ca]).args(more).arg(format!("https://localhost:{port}{path}"));
         command.output().unwrap()
     };
@@ -224,7 +219,7 @@ fn a_public_listener_without_tls_has_to_be_wanted() {
 
 #[test]
 fn check_refuses_a_certificate_with_the_key_of_another() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let authority = Authority::new("one");
     let [one, other] = [(); 2].map(|()| authority.issue(&["localhost"], |_| ()));
     let check = |certificate: &std::path::Path, key: &std::path::Path| {

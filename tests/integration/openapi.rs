@@ -6,14 +6,13 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     path::Path,
-    process::Command,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
     references::everything,
-    support::{Daemon, OpenBao, python, success, wait_for},
+    support::{Daemon, OpenBao, python, success, tool, wait_for},
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -273,7 +272,7 @@ fn check(lines: &str) {
     let text = fs::read_to_string(root.join("docs/openapi.yaml")).unwrap();
     fs::write(&file, serde_saphyr::from_str::<Value>(&text).unwrap().to_string()).unwrap();
     fs::write(&exchanges, lines).unwrap();
-    let mut command = Command::new("python3");
+    let mut command = tool("python3");
     command.arg(root.join("tests/openapi/check.py")).arg(file).arg(exchanges);
     command.env("PYTHONPATH", python::packages("openapi-requirements.txt"));
     success(&command.output().unwrap());

@@ -15,7 +15,7 @@ use crate::support::{
     daemon::{PROGRAM, kongs_settings, kongs_settings_of_nobody, run},
     openbao, passed_as_root,
     process::{Running, ending_with_us},
-    success,
+    success, tool,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -52,7 +52,7 @@ fn a_made_record_has_a_random_key_and_the_id_that_was_given() {
 
 #[test]
 fn a_rotation_writes_by_check_and_set_and_the_daemon_uses_the_key() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.api("POST", "secret/metadata/keyring", &json!({ "cas_required": true }));
     let daemon = Daemon::start(&server, &[]);
@@ -100,7 +100,7 @@ fn a_rotation_writes_by_check_and_set_and_the_daemon_uses_the_key() {
 
 #[test]
 fn concurrent_rotations_never_overwrite_each_other() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let ids = ["a", "b", "c", "d", "e", "f"];
     let outputs = std::thread::scope(|scope| {
@@ -118,7 +118,7 @@ fn concurrent_rotations_never_overwrite_each_other() {
 
 #[test]
 fn a_key_is_lost_only_by_force() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.put_record("second", KEY);
     server.api("POST", "secret/metadata/keyring", &json!({ "max_versions": 3 }));
@@ -145,7 +145,7 @@ fn a_key_is_lost_only_by_force() {
 
 #[test]
 fn a_rotation_on_an_engine_of_another_version_is_no_success() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "sys/mounts/old", &json!({ "type": "kv", "options": { "version": "1" } }));
     let settings = [("VAULT_TOKEN", server.token()), ("KONG_KEYRING_VAULT_MOUNT", "old")];
     let rotated = operator(&server, &["rotate", "--no-wait"], &settings);
@@ -160,7 +160,7 @@ fn a_rotation_on_an_engine_of_another_version_is_no_success() {
 
 #[test]
 fn a_map_keeps_its_keys_and_version_1_of_the_engine_loses_none_silently() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put(&json!({ "active": "old", "keys": { "old": KEY } }));
     let token = [("VAULT_TOKEN", server.token())];
     success(&operator(&server, &["rotate", "--no-wait", "--id", "new"], &token));
@@ -180,7 +180,7 @@ fn a_map_keeps_its_keys_and_version_1_of_the_engine_loses_none_silently() {
 
 #[test]
 fn nothing_is_written_without_a_daemon_that_reads_this_secret() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let token = [("VAULT_TOKEN", server.token())];
     let absent = operator(&server, &["rotate", "--socket", "/no/such.sock"], &token);
@@ -194,7 +194,7 @@ fn nothing_is_written_without_a_daemon_that_reads_this_secret() {
 
 #[test]
 fn the_policy_of_a_rotation_is_enough_and_the_daemons_is_not() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let token_with = |arguments: &[&str]| {
         let policy = success(&operator(&server, arguments, &[]));
@@ -342,7 +342,7 @@ fn only_root_and_the_daemons_user_may_reload_and_they_always_see_the_status() {
     if passed_as_root() {
         return;
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -353,7 +353,7 @@ fn only_root_and_the_daemons_user_may_reload_and_they_always_see_the_status() {
     assert_eq!((daemon.get("/status").status, daemon.get("/metrics").status), (200, 200));
     assert_eq!(daemon.request("POST", "/reload", b"").status, 200);
     assert_eq!(daemon.post("/v1/transit/encrypt/keyring", &json!({ "plaintext": "YQ==" })).status, 403);
-    let other = Command::new("setpriv")
+    let other = tool("setpriv")
         .args([
             "--reuid=40001",
             "--regid=40001",

@@ -301,7 +301,7 @@ fn an_engine_without_its_own_settings_uses_the_keyrings_session() {
 
 #[test]
 fn the_socket_and_the_command_report_each_error() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "secret/data/a", &json!({ "data": { "n": 1, "o": { "planted": 1 }, "t": "text" } }));
     let daemon = resolving(&server, &[("PLAIN", "a variable"), ("OBJECT", r#"{"field": "in it"}"#)]);
     for (reference, status, message) in [
@@ -348,7 +348,7 @@ fn the_socket_and_the_command_report_each_error() {
 
 #[test]
 fn a_batch_has_a_result_for_each() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "secret/data/a", &json!({ "data": { "one": "1", "two": "line\nbreak" } }));
     let daemon = resolving(&server, &[]);
     let batch = |names: &[&str]| {
@@ -372,7 +372,7 @@ fn a_batch_has_a_result_for_each() {
 
 #[test]
 fn resolving_needs_the_permission_and_the_audit_names_the_reference() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "planted-value" } }));
     let uid = nix::unistd::geteuid();
@@ -403,7 +403,7 @@ fn resolving_needs_the_permission_and_the_audit_names_the_reference() {
 
 #[test]
 fn a_rotated_secret_is_refreshed_within_its_ttl_and_a_deleted_one_is_dropped() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let put = |value: &str| server.api("POST", "secret/data/a", &json!({ "data": { "b": value } }));
     put("old");
     let daemon = resolving(&server, &[]);
@@ -568,7 +568,7 @@ fn slow_references_delay_no_decrypt_under_a_new_key() {
 
 #[test]
 fn exec_passes_signals_and_the_exit_code_through() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "secret/data/a", &json!({ "data": { "b": "value" } }));
     let daemon = resolving(&server, &[]);
     let secret = [("SECRET", "{vault://hcv/a/b}")];
@@ -607,7 +607,7 @@ fn exec_passes_signals_and_the_exit_code_through() {
 
 #[test]
 fn exec_restarts_or_signals_a_command_when_a_secret_changes() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let put = |value: &str| server.api("POST", "secret/data/a", &json!({ "data": { "b": value } }));
     put("one");
     let daemon = resolving(&server, &[]);

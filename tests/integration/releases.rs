@@ -81,7 +81,7 @@ fn bytes(base64: &str) -> Vec<u8> {
 impl Release {
     /// A server with its records.
     fn server(&self) -> OpenBao {
-        let server = OpenBao::dev();
+        let server = OpenBao::shared();
         for (path, versions) in &self.records {
             for data in versions {
                 server.api("POST", &format!("secret/data/{path}"), &json!({ "data": data }));

@@ -13,7 +13,7 @@ use rustix::{
     fs::{XattrFlags, getxattr, listxattr, removexattr, setxattr},
 };
 
-use crate::support::{Daemon, daemon::PROGRAM, passed_as_root, success};
+use crate::support::{Daemon, daemon::PROGRAM, passed_as_root, success, tool};
 
 /// An ACL in the form of its attribute (Linux, `posix_acl_xattr.h`): the owner, one more user, the group, the mask, and others.
 fn acl(user: u32, permissions: u16) -> Vec<u8> {
@@ -127,7 +127,7 @@ fn a_file_of_another_user_is_written_over_and_stays_theirs() {
     success(&Command::new("cp").arg(PROGRAM).arg(&program).output().unwrap());
     let state = || (attributes(&file), owner_and_mode(&file), fs::metadata(&file).unwrap().ino());
     let (before, content) = (state(), fs::read(&file).unwrap());
-    let rewrapped = Command::new("setpriv")
+    let rewrapped = tool("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"])
         .arg(&program)
         .arg("rewrap")

@@ -16,7 +16,7 @@ const PATHS: (&str, &str) = ("KONG_KEYRING_VAULT_PATHS", "orders=team/orders, ri
 
 /// A server with three keyrings, and their daemon.
 fn three_keyrings() -> (OpenBao, Daemon, String) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     put(&server, "team/orders", "o1");
     put(&server, "rings/a", "a1");
@@ -178,7 +178,7 @@ fn a_rotation_prints_json_and_reaches_the_daemon_whatever_becomes_of_its_output(
 
 #[test]
 fn of_several_tokens_the_most_explicit_one_is_used() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().display().to_string();

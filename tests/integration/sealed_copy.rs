@@ -202,7 +202,7 @@ fn all_keyrings_are_in_one_copy_and_one_that_vault_refuses_is_not_used() {
 
 #[test]
 fn a_revoked_role_has_no_keys_after_a_restart() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server.enable("approle");
     let role = "auth/approle/role/app";
@@ -396,7 +396,8 @@ fn a_folder_whose_listing_alone_fails_at_the_start_is_known_from_the_copy() {
     proxy.set("/v1/secret/metadata/rings?", Fault::status(500));
     let daemon = host.start(&server, &settings);
     wait_for("the keyring of the folder", || served(&daemon).then_some(()));
-    assert_eq!(source(&daemon).as_deref(), Some("vault"), "the rest is from Vault");
+    // On a loaded machine not within the wait: then the copy comes first.
+    wait_for("the rest from Vault", || (source(&daemon).as_deref() == Some("vault")).then_some(()));
     let status = daemon.command(&["status"], b"");
     let status = String::from_utf8(status.stdout).unwrap();
     assert!(status.contains("folder:       rings/") && status.contains("answered 500"), "{status}");
@@ -431,7 +432,7 @@ fn the_age_counts_for_max_stale() {
 
 #[test]
 fn a_copy_is_written_after_a_change_and_not_after_each_sync() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let host = Host::new();
     let daemon = host.start(&server, &[]);
@@ -454,7 +455,7 @@ fn a_copy_is_written_after_a_change_and_not_after_each_sync() {
 
 #[test]
 fn a_copy_that_cannot_be_written_fails_no_sync() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let host = Host::new();
     let folder = host.copy().parent().unwrap().to_owned();
@@ -482,7 +483,7 @@ fn a_copy_that_cannot_be_written_fails_no_sync() {
 
 #[test]
 fn switched_off_it_is_deleted_at_the_start() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let host = Host::new();
     host.write_copy(&server, &[]);
@@ -542,7 +543,7 @@ fn memory_holds_neither_the_cache_key_nor_a_second_copy_of_what_is_derived_from_
 
 #[test]
 fn the_key_is_a_credential_or_a_file_on_another_file_system() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let host = Host::new();
     let path = host.copy().display().to_string();
     let text = BASE64_STANDARD.encode(CACHE_KEY);
@@ -585,7 +586,7 @@ fn the_key_is_a_credential_or_a_file_on_another_file_system() {
 
 #[test]
 fn doctor_checks_the_copy_and_prints_how_to_make_a_key() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let host = Host::new();
     let doctor = || {

@@ -110,7 +110,7 @@ fn a_secret_variable_is_removed_from_the_environment_and_still_used() {
     if passed_as_root() {
         return;
     }
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
     let environment = environment(&daemon);

@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Daemon, Fault, OpenBao, Proxy, certificates::Authority, daemon::run_for, jwt::Issuer, success, wait_for,
+    Daemon, Fault, OpenBao, Proxy,
+    certificates::Authority,
+    daemon::{run_for, sync_error},
+    jwt::Issuer,
+    success, wait_for,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 fn server() -> OpenBao {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     server
 }
@@ -121,13 +125,6 @@ fn a_denied_path_and_a_bad_token_have_different_errors() {
             && message.contains("set a valid token in keyring_vault_token"),
         "{message}"
     );
-}
-
-/// The error of the daemon's first failed sync.
-fn sync_error(server: &OpenBao, more: &[(&str, &str)]) -> String {
-    let daemon = Daemon::start_unready(server, more);
-    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
-    daemon.get("/status").at("/sync/last_error")
 }
 
 #[test]

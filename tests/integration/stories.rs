@@ -1,7 +1,7 @@
 //! The how-tos of Kong's and APISIX's documentation for secrets in Vault, word for word, with `bao` for `vault`: each by every
 //! way that keyringd has. APISIX's, which ends in a TLS server, is in `direct`.
 
-use std::{collections::HashMap, fs, path::Path, process::Command, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::support::{
     jwt::Issuer,
     passed_as_root,
     process::{Running, free_port},
-    success, wait_for,
+    success, tool, wait_for,
 };
 
 /// Prints the value of `$REFERENCE` by `vault get`, `exec`, `exec --file`, `files`, `/v1/resolve`, and `vault get` from that
@@ -51,7 +51,7 @@ fn in_a_shell(folder: &Path, variables: &[(&str, &str)], script: &str) -> std::p
         hosts.display(),
         folder.display()
     );
-    let mut command = Command::new("unshare");
+    let mut command = tool("unshare");
     command.args(["--mount", "timeout", "120", "/bin/bash", "-c", &whole]);
     command.env_clear().envs(variables.iter().copied());
     command
@@ -167,7 +167,7 @@ fn tls_before(upstream: &str, folder: &Path, certificate: &Path, key: &Path) -> 
     );
     let conf = folder.join("nginx.conf");
     fs::write(&conf, lines).unwrap();
-    let mut command = Command::new("/usr/sbin/nginx");
+    let mut command = tool("nginx");
     command.args(["-e", "stderr", "-c", conf.to_str().unwrap()]);
     let running = Running::start(command);
     wait_for("nginx", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());

@@ -16,6 +16,7 @@ pub mod python;
 pub mod relay;
 pub mod root;
 pub mod terminal;
+pub mod tools;
 
 pub use daemon::Daemon;
 pub use openbao::OpenBao;
@@ -23,3 +24,4 @@ pub use process::{ending_with_us, free_port, success, wait_for};
 pub use proxy::{Door, Fault, Proxy};
 pub use relay::Relay;
 pub use root::passed_as_root;
+pub use tools::tool;

@@ -13,7 +13,7 @@ fn warnings(daemon: &Daemon) -> String {
 
 #[test]
 fn a_new_version_is_active_at_once_on_sync_and_old_ciphertexts_still_open() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     let old = daemon.encrypt("hello");
@@ -32,7 +32,7 @@ fn a_new_version_is_active_at_once_on_sync_and_old_ciphertexts_still_open() {
 
 #[test]
 fn a_new_version_is_active_within_one_interval() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[("KONG_KEYRING_SYNC_INTERVAL", "1")]);
     server.put_record("second", KEY.to_lowercase().as_str());
@@ -41,7 +41,7 @@ fn a_new_version_is_active_within_one_interval() {
 
 #[test]
 fn sigusr1_syncs() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     server.put_record("second", KEY);
@@ -51,7 +51,7 @@ fn sigusr1_syncs() {
 
 #[test]
 fn a_destroyed_key_is_removed_and_after_a_deletion_the_newest_live_one_is_active() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     for id in ["a", "b", "c"] {
         server.put_record(id, &format!("{id}{KEY}"));
     }
@@ -78,7 +78,7 @@ fn a_destroyed_key_is_removed_and_after_a_deletion_the_newest_live_one_is_active
 
 #[test]
 fn deleting_every_version_keeps_the_keyring_and_is_a_warning() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("a", KEY);
     server.put_record("b", &KEY.to_lowercase());
     let daemon = Daemon::start(&server, &[]);
@@ -101,7 +101,7 @@ fn deleting_every_version_keeps_the_keyring_and_is_a_warning() {
 
 #[test]
 fn removing_the_secret_altogether_keeps_the_keyring() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("a", KEY);
     let daemon = Daemon::start(&server, &[]);
     server.api("DELETE", "secret/metadata/keyring", &Value::Null);
@@ -120,7 +120,7 @@ fn removing_the_secret_altogether_keeps_the_keyring() {
 
 #[test]
 fn a_bad_record_is_rejected_by_itself_and_reported_without_its_content() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("good", KEY);
     let daemon = Daemon::start(&server, &[]);
     server.put(&json!({ "id": "no-key", "ky": "planted-in-a-bad-record" }));
@@ -145,7 +145,7 @@ fn a_bad_record_is_rejected_by_itself_and_reported_without_its_content() {
 
 #[test]
 fn hosts_that_hold_other_keys_of_one_id_differ_in_the_fingerprint() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("one", KEY);
     let first = Daemon::start(&server, &[]);
     let fingerprint = |daemon: &Daemon| {
@@ -166,7 +166,7 @@ fn hosts_that_hold_other_keys_of_one_id_differ_in_the_fingerprint() {
 
 #[test]
 fn a_pruned_version_stays_and_a_warning_comes_before() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("v1", KEY);
     let daemon = Daemon::start(&server, &[]);
     let old = daemon.encrypt("sealed long ago");
@@ -188,7 +188,7 @@ fn a_pruned_version_stays_and_a_warning_comes_before() {
 
 #[test]
 fn kv_v1_holds_one_record_or_a_whole_keyring() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.api("POST", "sys/mounts/kong", &json!({ "type": "kv", "options": { "version": "1" } }));
     let write = |record: &Value| server.api("POST", "kong/keyring", record);
     write(&json!({ "id": "one", "key": KEY }));
@@ -209,7 +209,7 @@ fn kv_v1_holds_one_record_or_a_whole_keyring() {
 
 #[test]
 fn kv_v2_takes_the_map_form_too() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put(&json!({ "active": "b", "keys": { "a": KEY, "b": KEY.to_lowercase() } }));
     let daemon = Daemon::start(&server, &[]);
     assert_eq!(daemon.keyring(), "b of a b");
@@ -313,7 +313,7 @@ fn a_version_that_is_removed_during_a_read_is_left_out_by_itself() {
 
 #[test]
 fn a_token_in_the_body_serves_one_sync() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start_unready(&server, &[("KONG_KEYRING_VAULT_TOKEN", "not-the-token")]);
     wait_for("the first sync to fail", || daemon.log().contains("sync failed").then_some(()));
@@ -346,7 +346,7 @@ fn a_token_in_the_body_serves_one_sync() {
 
 #[test]
 fn the_server_sees_exactly_the_configured_path() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let path = "team/k%2e%2e?x#y;z*+é &";
     let encoded = "team/k%252e%252e%3Fx%23y;z*+%C3%A9%20&";
     let data = json!({ "data": { "id": "odd", "key": KEY } });

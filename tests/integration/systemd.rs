@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     os::unix::net::{UnixDatagram, UnixStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use nix::{
 use crate::support::{
     Daemon, OpenBao,
     daemon::{PROGRAM, kongs_settings},
-    http, wait_for,
+    http, tool, wait_for,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -82,7 +82,7 @@ fn systemd_gets_ready_after_the_first_keyring_and_a_status() {
 
 #[test]
 fn the_watchdog_is_pinged_while_the_accept_loop_runs() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let notified = Notifications::new();
     let daemon = Daemon::start(&server, &[("NOTIFY_SOCKET", &notified.path()), ("WATCHDOG_USEC", "200000")]);
@@ -101,7 +101,7 @@ fn the_watchdog_is_pinged_while_the_accept_loop_runs() {
 #[test]
 fn journal_lines_have_a_priority_and_no_timestamp() {
     use std::os::unix::fs::MetadataExt as _;
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     for format in ["text", "json"] {
         let folder = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ struct Listening {
 impl Listening {
     fn new(server: &OpenBao, socket: &Path) -> Self {
         use std::io::BufRead as _;
-        let mut child = Command::new("setpriv")
+        let mut child = tool("setpriv")
             .args(["--pdeathsig", "KILL", "--", "python3", "-c", LISTENING])
             .args([socket, Path::new(PROGRAM)])
             .envs(kongs_settings(server))
@@ -182,7 +182,7 @@ impl Drop for Listening {
 
 #[test]
 fn a_restart_on_a_passed_socket_refuses_no_client() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("s");

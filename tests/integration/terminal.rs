@@ -19,7 +19,7 @@ use crate::support::{
     process::ending_with_us,
     success,
     terminal::on_terminal,
-    wait_for,
+    tool, wait_for,
 };
 
 fn shell(line: &str) -> Output {
@@ -156,7 +156,7 @@ fn a_socket_that_cannot_be_used_has_one_of_three_reasons() {
     let program = folder.path().join("keyringd");
     // By another process: a program that this one has open for writing cannot be executed.
     success(&Command::new("cp").arg(PROGRAM).arg(&program).output().unwrap());
-    let denied = Command::new("setpriv")
+    let denied = tool("setpriv")
         .args(["--reuid=40001", "--regid=40001", "--clear-groups", "--"])
         .arg(&program)
         .args(["status", "--socket", &socket])

@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::{
     Daemon, Fault, OpenBao, Proxy,
     certificates::{Authority, Issued, issued, issued_by, self_signed_with},
-    wait_for,
+    daemon::sync_error,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -14,13 +14,6 @@ fn server_with(issued: &Issued) -> (OpenBao, String) {
     let (server, port) = OpenBao::dev_with_tls(&issued.certificate, &issued.key);
     server.put_record("first", KEY);
     (server, format!("https://127.0.0.1:{port}"))
-}
-
-/// The sync error with these settings.
-fn sync_error(server: &OpenBao, more: &[(&str, &str)]) -> String {
-    let daemon = Daemon::start_unready(server, more);
-    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
-    daemon.get("/status").at("/sync/last_error")
 }
 
 #[test]

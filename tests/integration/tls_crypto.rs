@@ -2,7 +2,7 @@
 //!
 //! Trust, names and redirects are in `tls`.
 
-use std::{fs, net::TcpStream, path::Path, process::Command, time::Duration};
+use std::{fs, net::TcpStream, path::Path, time::Duration};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512};
 use serde_json::json;
@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::support::{
     Daemon, OpenBao, Relay,
     certificates::{Authority, Issued, issued},
-    daemon::check,
-    free_port, success, wait_for,
+    daemon::{check, sync_error},
+    free_port, success, tool,
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
@@ -32,13 +32,6 @@ fn server_with_listener(issued: &Issued, lines: &str) -> (OpenBao, u16) {
     ));
     server.put_record("first", KEY);
     (server, port)
-}
-
-/// Why the daemon cannot sync with these settings.
-fn error_with(server: &OpenBao, more: &[(&str, &str)]) -> String {
-    let daemon = Daemon::start_unready(server, more);
-    wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
-    daemon.get("/status").at("/sync/last_error")
 }
 
 fn host(port: u16) -> String {
@@ -68,7 +61,7 @@ fn authorities_with_large_curves_and_sha_512_are_trusted() {
 fn an_authority_on_p_384_that_signs_with_sha_512_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let openssl = |arguments: &str| {
-        let output = Command::new("openssl").current_dir(folder.path()).args(arguments.split(' ')).output();
+        let output = tool("openssl").current_dir(folder.path()).args(arguments.split(' ')).output();
         success(&output.unwrap());
     };
     fs::write(folder.path().join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
@@ -165,7 +158,7 @@ fn a_listener_that_requires_client_certificates_gets_one_with_every_login_method
         ("KONG_KEYRING_VAULT_HOST", host.as_str()),
         ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", served.authority.as_str()),
     ];
-    let said = error_with(&server, &base);
+    let said = sync_error(&server, &base);
     assert!(
         said.contains("requires a client certificate") && said.contains("keyring_vault_cert_auth_cert"),
         "{said}"
@@ -190,7 +183,7 @@ fn a_listener_that_requires_client_certificates_gets_one_with_every_login_method
 #[test]
 fn a_client_certificate_that_is_never_shown_is_a_warning() {
     let client = issued(&["a.client"], |_| ());
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     let more = [
         ("KONG_KEYRING_VAULT_CERT_AUTH_CERT", client.certificate.to_str().unwrap()),
         ("KONG_KEYRING_VAULT_CERT_AUTH_CERT_KEY", client.key.to_str().unwrap()),
@@ -207,7 +200,7 @@ fn a_listener_without_a_common_cipher_suite_is_named_as_such() {
     let lines = " tls_max_version = \"tls12\"\n tls_cipher_suites = \"TLS_RSA_WITH_AES_128_CBC_SHA\"";
     let (server, port) = server_with_listener(&served, lines);
     let host = host(port);
-    let said = error_with(
+    let said = sync_error(
         &server,
         &[("KONG_KEYRING_VAULT_HOST", &host), ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &served.authority)],
     );
@@ -223,7 +216,7 @@ fn client_certificates_that_cannot_be_used_name_the_setting_and_the_cause() {
     let (one, two) = (clients.issue(&["one.client"], |_| ()), clients.issue(&["two.client"], |_| ()));
     let host = host(port);
     let error = |certificate: &Path, private: &Path| {
-        error_with(
+        sync_error(
             &server,
             &[
                 ("KONG_KEYRING_VAULT_HOST", host.as_str()),
@@ -241,7 +234,7 @@ fn client_certificates_that_cannot_be_used_name_the_setting_and_the_cause() {
     );
 
     let encrypted = one.folder().join("encrypted.pem");
-    let mut openssl = Command::new("openssl");
+    let mut openssl = tool("openssl");
     openssl.args(["pkcs8", "-topk8", "-passout", "pass:x", "-in"]).arg(&one.key).arg("-out").arg(&encrypted);
     success(&openssl.output().unwrap());
     let more = [
@@ -269,7 +262,7 @@ fn a_server_that_sends_its_leaf_last_is_named_as_such() {
         server_with(&served)
     };
     let host = host(port);
-    let said = error_with(
+    let said = sync_error(
         &server,
         &[("KONG_KEYRING_VAULT_HOST", &host), ("KONG_LUA_SSL_TRUSTED_CERTIFICATE", &served.authority)],
     );
@@ -278,14 +271,14 @@ fn a_server_that_sends_its_leaf_last_is_named_as_such() {
 
 #[test]
 fn a_connection_that_does_not_open_names_its_own_timeout() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     // The queue of a listener that accepts nothing fills up, and the kernel drops what comes then.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok();
     let queued: Vec<_> = std::iter::from_fn(connect).collect();
     let host = format!("http://{address}");
-    let said = error_with(&server, &[("KONG_KEYRING_VAULT_HOST", &host)]);
+    let said = sync_error(&server, &[("KONG_KEYRING_VAULT_HOST", &host)]);
     assert!(said.contains("within 3 s") && said.contains("keyring_vault_host"), "{said}");
     drop(queued);
 }

@@ -5,14 +5,14 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, OpenBao, openbao, success};
+use crate::support::{Daemon, OpenBao, openbao, success, tool};
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
 const DECRYPT: &str = "/v1/transit/decrypt/keyring";
 
 fn started() -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("8zgITLQh", KEY);
     let daemon = Daemon::start(&server, &[]);
     (server, daemon)
@@ -46,7 +46,7 @@ fn curl_round_trips_and_put_is_the_same_as_post() {
     let (_server, daemon) = started();
     for method in ["POST", "PUT"] {
         let curl = |path: &str, body: &Value| {
-            let output = Command::new("curl")
+            let output = tool("curl")
                 .args(["-sS", "--fail-with-body", "-X", method, "--unix-socket"])
                 .arg(daemon.socket())
                 .arg(format!("http://localhost{path}"))

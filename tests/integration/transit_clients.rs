@@ -28,13 +28,13 @@ use vaultrs::{
 
 use crate::{
     keyrings::put,
-    support::{Daemon, OpenBao, node, openbao, passed_as_root, python, success, wait_for},
+    support::{Daemon, OpenBao, node, openbao, passed_as_root, python, success, tool, wait_for},
 };
 
 const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 
 fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, more);
     (server, daemon)
@@ -43,7 +43,7 @@ fn started(more: &[(&str, &str)]) -> (OpenBao, Daemon) {
 /// Runs a Python script of `tests/clients`.
 fn python(script: &str, packages: &str, arguments: &[&Path]) -> Output {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    let mut command = Command::new("python3");
+    let mut command = tool("python3");
     command.arg(path).args(arguments).env("PYTHONPATH", python::packages(packages));
     command.output().unwrap()
 }
@@ -169,7 +169,7 @@ fn tinks_envelopes_are_sealed_by_the_socket() {
 
 /// A daemon with the keyrings orders, cards and users, each for a user of its own. This process may use orders.
 fn with_three_names(folder: &Path) -> (OpenBao, Daemon) {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     for (name, id) in [("orders", "o1"), ("cards", "c1"), ("users", "u1")] {
         put(&server, name, id);
@@ -210,7 +210,7 @@ fn hvac_tink_bao_and_vaultrs_use_keyrings_of_their_own_under_users_of_their_own(
     success(&Command::new("cp").arg(openbao::program()).arg(&program).output().unwrap());
     let bao = |name: &str, field: &str| {
         let address = format!("unix://{}", socket.display());
-        let mut command = Command::new("setpriv");
+        let mut command = tool("setpriv");
         command.args(["--reuid=40002", "--regid=40002", "--clear-groups", "--"]).arg(&program);
         command.args(["write", "-field=ciphertext", &format!("transit/encrypt/{name}"), field]);
         command.env("HOME", "/nonexistent").env("BAO_ADDR", &address).env("VAULT_ADDR", &address);

@@ -47,7 +47,7 @@ fn every_success_has_an_envelope_with_an_id_of_its_own() {
 
 #[test]
 fn a_key_version_seals_under_that_version_while_vault_lists_it() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", KEY);
     let daemon = Daemon::start(&server, &[]);
     for id in ["second", "third"] {

@@ -403,11 +403,7 @@ fn vault_trouble_behind_a_batch_of_references_is_unavailable() {
 #[test]
 fn a_mount_that_does_not_exist_is_told_from_a_record_that_does_not() {
     let server = server_with_versions(1);
-    let error = |settings: &[(&str, &str)]| {
-        let daemon = Daemon::start_unready(&server, settings);
-        wait_for("a sync to fail", || daemon.log().contains("sync failed").then_some(()));
-        daemon.get("/status").at("/sync/last_error")
-    };
+    let error = |settings: &[(&str, &str)]| Daemon::start_unready(&server, settings).sync_error();
     let mount = error(&[("KONG_KEYRING_VAULT_MOUNT", "nowhere")]);
     assert!(
         mount.contains("no secrets engine is mounted at nowhere") && mount.contains("keyring_vault_mount"),

@@ -1,6 +1,6 @@
 //! `docs/messages.md` explains every message: each text of an error type, and each warning and error of the log.
 
-use std::fs;
+use std::{fs, sync::LazyLock};
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -78,7 +78,7 @@ fn shape(format: &str) -> String {
     shape + rest
 }
 
-fn texts() -> Texts {
+static TEXTS: LazyLock<Texts> = LazyLock::new(|| {
     let mut texts = Texts::default();
     for file in rust_files(&root().join("src")) {
         texts.visit_file(&syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap());
@@ -87,7 +87,7 @@ fn texts() -> Texts {
     texts.messages.retain(|text| !says_nothing(text));
     texts.all.extend(texts.messages.iter().cloned());
     texts
-}
+});
 
 /// The first column of the tables.
 fn quotations() -> Vec<String> {
@@ -110,7 +110,7 @@ fn is_part(quotation: &str, message: &str) -> bool {
 
 #[test]
 fn every_message_is_explained() {
-    let (texts, quotations) = (texts(), quotations());
+    let (texts, quotations) = (&TEXTS, quotations());
     assert!(texts.messages.len() > 180, "{}", texts.messages.len());
     let is_explained = |message: &&String| quotations.iter().any(|quotation| is_part(quotation, message));
     let missing: Vec<_> = texts.messages.iter().filter(|message| !is_explained(message)).collect();
@@ -119,8 +119,7 @@ fn every_message_is_explained() {
 
 #[test]
 fn every_message_that_is_explained_exists() {
-    let texts = texts();
-    let exists = |quotation: &&String| texts.all.iter().any(|text| is_part(quotation, text));
+    let exists = |quotation: &&String| TEXTS.all.iter().any(|text| is_part(quotation, text));
     let gone: Vec<_> = quotations().into_iter().filter(|quotation| !exists(&quotation)).collect();
     assert!(gone.is_empty(), "keyringd has no message {gone:#?}");
 }

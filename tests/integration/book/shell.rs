@@ -4,19 +4,21 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     thread,
 };
 
 use super::page::{Block, Page, Section};
-use crate::support::{Proxy, daemon::PROGRAM, free_port, go, jwt::Issuer, node, openbao, python, success};
+use crate::support::{
+    Proxy, daemon::PROGRAM, free_port, go, jwt::Issuer, node, openbao, python, success, tool,
+    tools::require_those_of,
+};
 
 /// The functions that wait for the servers that a page starts in the background.
 const PROLOGUE: &str = "set -euo pipefail
-export HOME=$PWD
+export HOME=$PWD GOGC=off GOMEMLIMIT=256MiB
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
-until_it() { for _ in $(seq 6000); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.02; done; echo timeout: \"$@\" >&2; return 1; }
+until_it() { for _ in $(seq 1200); do if \"$@\" >/dev/null 2>&1; then return; fi; sleep 0.1; done; echo timeout: \"$@\" >&2; return 1; }
 ";
 const ISSUER: &str = "https://idp.example.com";
 const PORTS: [&str; 4] = ["8200", "8443", "8444", "9187"];
@@ -40,7 +42,7 @@ fn run_section(page: &Page, section: &Section) {
     let _issuer = adapt(&mut blocks);
     let folder = tempfile::tempdir().unwrap();
     let script = script(&blocks, folder.path());
-    let mut command = Command::new("setpriv");
+    let mut command = tool("setpriv");
     command.args(["--pdeathsig", "TERM", "--", "timeout", "600", "bash", "-c", &script]);
     command.current_dir(folder.path());
     eprintln!("{place}:\n{script}");
@@ -109,10 +111,9 @@ fn script(blocks: &[Block], folder: &Path) -> String {
 
 /// The assignments with which the shell finds the programs and packages that the blocks need, each fetched once.
 fn environment(blocks: &[Block]) -> String {
-    let uses = |program: &str| {
-        let mut lines = blocks.iter().filter(|block| block.is_run()).flat_map(|block| block.text.lines());
-        lines.any(|line| line.split([' ', '(']).any(|word| word == program))
-    };
+    let lines = || blocks.iter().filter(|block| block.is_run()).flat_map(|block| block.text.lines());
+    require_those_of(lines());
+    let uses = |program: &str| lines().any(|line| line.split([' ', '(']).any(|word| word == program));
     let mut path: Vec<_> = [Path::new(PROGRAM), openbao::program()]
         .iter()
         .map(|program| program.parent().unwrap().into())

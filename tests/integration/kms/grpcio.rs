@@ -1,8 +1,6 @@
 //! An independent client: Google's gRPC for Python, on messages that it builds itself from the table of fields.
 
-use std::process::Command;
-
-use crate::support::{Daemon, OpenBao, python, success};
+use crate::support::{Daemon, OpenBao, python, success, tool};
 
 const SCRIPT: &str = r#"
 import sys
@@ -74,10 +72,10 @@ print(refused(service(None), "Status"))
 
 #[test]
 fn googles_grpc_for_python_speaks_kms_once_its_authority_is_no_path() {
-    let server = OpenBao::dev();
+    let server = OpenBao::shared();
     server.put_record("first", "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=");
     let daemon = Daemon::start(&server, &[]);
-    let output = Command::new("python3")
+    let output = tool("python3")
         .args(["-c", SCRIPT])
         .arg(daemon.socket())
         .env("PYTHONPATH", python::packages("grpcio-requirements.txt"))

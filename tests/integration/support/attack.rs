@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Daemon, OpenBao, daemon::PROGRAM, ending_with_us};
+use super::{Daemon, OpenBao, daemon::PROGRAM, ending_with_us, tools::tool};
 
 pub const KEY: &str = "t6NWgbj3g9cbNVC3/D6oZ2Md1Br5gWtRrqb1T2FZy44=";
 pub const ENCRYPT: &str = "/v1/transit/encrypt/keyring";
@@ -42,7 +42,7 @@ pub struct Open {
 }
 
 pub fn open(more: &[(&str, &str)]) -> Open {
-    open_by(ending_with_us(Path::new(PROGRAM)), OpenBao::dev(), more)
+    open_by(ending_with_us(Path::new(PROGRAM)), OpenBao::shared(), more)
 }
 
 pub fn open_by(command: Command, server: OpenBao, more: &[(&str, &str)]) -> Open {
@@ -65,7 +65,7 @@ pub struct Attack {
 impl Attack {
     pub fn by(user: u32, socket: &Path, name: &str, numbers: &[u64]) -> Self {
         let user = user.to_string();
-        let mut child = Command::new("setpriv")
+        let mut child = tool("setpriv")
             .args(["--pdeathsig", "KILL", "--reuid", &user, "--regid", &user, "--clear-groups", "--"])
             .args(["/usr/bin/python3", "-c", include_str!("../../attacks/attack.py")])
             .arg(socket)

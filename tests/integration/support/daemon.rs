@@ -38,7 +38,8 @@ pub fn kongs_settings(server: &OpenBao) -> Vec<(String, String)> {
         // Long enough that only the test's own syncs happen: the second sync is at a random time in the interval.
         ("KONG_KEYRING_SYNC_INTERVAL", "3600"),
     ];
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    let namespace = server.namespace().map(|namespace| ("KONG_KEYRING_VAULT_NAMESPACE", namespace));
+    pairs.into_iter().chain(namespace).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The same for a server that is not there.
@@ -190,6 +191,17 @@ impl Daemon {
 
     pub fn wait_until_ready(&self) {
         wait_for("keyringd to be ready", || (self.get("/readyz").status == 200).then_some(()));
+    }
+
+    /// Why its syncs fail. On a loaded machine a server may not answer in time, and may close a connection before its request is
+    /// sent: then the next sync tells.
+    pub fn sync_error(&self) -> String {
+        wait_for("a sync to fail", || {
+            let error = self.get("/status").json()["sync"]["last_error"].as_str()?.to_owned();
+            let is_chance =
+                ["did not answer within", "operation was canceled"].iter().any(|text| error.contains(text));
+            (!is_chance).then_some(error)
+        })
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -349,6 +361,11 @@ pub fn run_for(server: &OpenBao, command: &str, more: &[(&str, &str)]) -> std::p
     variables.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
     variables.extend(more);
     run(&command.split(' ').collect::<Vec<_>>(), &variables, b"")
+}
+
+/// Why a daemon with these settings cannot sync.
+pub fn sync_error(server: &OpenBao, more: &[(&str, &str)]) -> String {
+    Daemon::start_unready(server, more).sync_error()
 }
 
 /// All that `check` prints.

@@ -4,6 +4,7 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,8 @@ use nix::{
 };
 use serde_json::Value;
 
+use super::tools::tool;
+
 /// Far longer than any condition takes on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -21,29 +24,42 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// # Panics
 /// After [`TIMEOUT`].
 pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + TIMEOUT;
+    let begun = Instant::now();
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(Instant::now() < deadline, "no {what} within {TIMEOUT:?}");
-        pause();
+        assert!(begun.elapsed() < TIMEOUT, "no {what} within {TIMEOUT:?}");
+        pause_after(begun.elapsed());
     }
 }
 
+/// What was waited for long is polled less often: the polls of all tests together would keep a processor busy.
 #[expect(clippy::disallowed_methods, reason = "the interval between two polls of a condition")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
+fn pause_after(waited: Duration) {
+    std::thread::sleep((waited / 20).clamp(Duration::from_millis(5), Duration::from_millis(100)));
 }
 
-/// A port that was free a moment ago.
+/// A port that is free like the one above it, which OpenBao takes too, and that nobody else is given: it is below those of the
+/// kernel, and no other test's.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const PAIRS: u32 = 10_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    loop {
+        // Several test programs may run at once.
+        let number = std::process::id().wrapping_mul(97).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + number % PAIRS * 2).unwrap();
+        if [port, port + 1].iter().all(is_free) {
+            return port;
+        }
+    }
 }
 
 /// A command that is killed when the test ends, even by a crash.
 pub fn ending_with_us(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
+    let mut command = tool("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
@@ -82,7 +98,7 @@ pub fn success(output: &Output) -> String {
 
 /// The status and body of the request of a user with these further groups.
 pub fn asked_by(user: &str, groups: &str, socket: &Path, path: &str, body: Option<&Value>) -> (u16, String) {
-    let mut command = Command::new("setpriv");
+    let mut command = tool("setpriv");
     let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
     command.args([&format!("--reuid={user}"), &format!("--regid={user}"), &groups, "--"]);
     command.args(["curl", "-sS", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket);

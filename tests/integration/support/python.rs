@@ -6,13 +6,15 @@ use std::{
     process::Command,
 };
 
+use super::tools::tool;
+
 /// The folder with the packages of `requirements`, a file in `tests`.
 ///
 /// # Panics
 /// If they cannot be downloaded: a test without its client or server would prove nothing.
 pub fn packages(requirements: &str) -> PathBuf {
     fetched(requirements, |folder, list| {
-        run(pip(&["install", "--only-binary=:all:", "--root-user-action=ignore", "--target"], folder, list));
+        run(pip(&["install", "--only-binary=:all:", "--target"], folder, list));
     })
 }
 
@@ -55,9 +57,11 @@ fn fetched(requirements: &str, fetch: impl FnOnce(&Path, &Path)) -> PathBuf {
 
 /// The last of the arguments takes the folder.
 fn pip(arguments: &[&str], folder: &Path, list: &Path) -> Command {
-    let mut command = Command::new("python3");
+    let mut command = tool("python3");
     command.args(["-m", "pip"]).args(arguments).arg(folder).arg("-r").arg(list);
     command.args(["--quiet", "--no-deps", "--require-hashes", "--disable-pip-version-check"]);
+    // By a variable, because an older pip refuses an option that it does not know.
+    command.env("PIP_ROOT_USER_ACTION", "ignore");
     command
 }
 
