@@ -12,3 +12,5 @@ pub mod openbao;
 pub mod process;
 #[path = "../../tests/integration/support/python.rs"]
 pub mod python;
+#[path = "../../tests/integration/support/tools.rs"]
+pub mod tools;
