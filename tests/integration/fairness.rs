@@ -106,18 +106,22 @@ fn status_and_health_of_root_do_not_wait_for_bodies_that_hold_all_memory() {
     for attack in &mut hostile {
         attack.report();
     }
-    let held = || open.daemon.metric("keyringd_inflight_bytes");
-    wait_for("bodies to hold most of the memory", || (held() > 160 << 20).then_some(()));
+    // One that is refused begins again, so there is less for a moment.
+    let wait_until_held = || {
+        let held = || open.daemon.metric("keyringd_inflight_bytes");
+        wait_for("bodies to hold most of the memory", || (held() > 160 << 20).then_some(()));
+    };
     for path in ["/status", "/livez", "/readyz", "/metrics"] {
         // In one try of five: the machine may be busy with other tests.
         let quick = (0..5).find_map(|_| {
+            wait_until_held();
             let begun = Instant::now();
             assert_eq!(open.daemon.get(path).status, 200, "{path}");
             (begun.elapsed() < Duration::from_millis(300)).then_some(())
         });
         assert!(quick.is_some(), "{path}");
     }
-    assert!(held() > 160 << 20, "they are held still");
+    wait_until_held();
 }
 
 #[test]
