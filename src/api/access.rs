@@ -232,8 +232,8 @@ mod tests {
 
     #[test]
     fn without_a_list_a_peer_may_do_all_but_resolve_references() {
-        let peer = Peer { uid: 1001, gid: 1001, pid: None, groups: vec![2000, 1001] };
-        assert_eq!(peer.to_string(), "uid 1001 (gid 1001, 2000)");
+        let peer = Peer { uid: 70001, gid: 70001, pid: None, groups: vec![2000, 70001] };
+        assert_eq!(peer.to_string(), "uid 70001 (gid 70001, 2000)");
         let caller = Caller {
             listener: ListenerKind::Unix,
             peer: Some(Arc::new(peer)),
@@ -275,8 +275,8 @@ mod tests {
         };
         let [uid, gid] = *OVERFLOW;
         for (message, entry) in [
-            (refused(1001, &[1001]), Some("uid:1001=decrypt@cards")),
-            (refused(uid, &[gid, 1001]), Some("gid:1001=decrypt@cards")),
+            (refused(70001, &[70001]), Some("uid:70001=decrypt@cards")),
+            (refused(uid, &[gid, 70001]), Some("gid:70001=decrypt@cards")),
             (refused(uid, &[gid]), None),
         ] {
             let named = message.split("with the entry ").nth(1).and_then(|rest| rest.split(' ').next());

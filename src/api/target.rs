@@ -103,7 +103,7 @@ mod tests {
 
     /// The status and message for a peer without a list of permissions.
     fn refused(config: &RuntimeConfig, operation: Operation, name: Option<&str>) -> Option<(u16, String)> {
-        let peer = Peer { uid: 1001, gid: 1001, pid: None, groups: vec![1001] };
+        let peer = Peer { uid: 70001, gid: 70001, pid: None, groups: vec![70001] };
         let (peer, closed) = (Some(Arc::new(peer)), CancellationToken::new());
         let caller = Caller { listener: ListenerKind::Unix, peer, closed };
         let target = Target::find(config, operation, name.map(Cow::Borrowed));

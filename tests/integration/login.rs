@@ -468,7 +468,7 @@ fn an_expired_token_is_reported_and_a_new_one_in_its_file_is_used() {
     let server = OpenBao::durable();
     server.put_record("first", KEY);
     let folder = tempfile::tempdir().unwrap();
-    let short = server.token_for(&json!({ "policies": ["keyring"], "ttl": "2s", "renewable": false }));
+    let short = server.token_for(&json!({ "policies": ["keyring"], "ttl": "8s", "renewable": false }));
     let path = file(&folder, "token", &short);
     let variables = [
         ("KONG_KEYRING_VAULT_TOKEN", ""),
