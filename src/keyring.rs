@@ -1,7 +1,8 @@
 //! The keyring: an immutable snapshot of the keys, one of them active.
 //!
 //! Vault secrets become keys in `record`, and their versions a `snapshot` in `history`. `registry` publishes the snapshots of
-//! all keyrings that are served; `copy` is what a sealed copy of them holds. Pure functions of bytes and time: no I/O happens here.
+//! all keyrings that are served; `copy` is what a sealed copy of them holds. `kdf` derives what a `key`
+//! consists of. Pure functions of bytes and time: no I/O happens here.
 
 pub mod copy;
 mod format;
